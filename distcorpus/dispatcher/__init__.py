@@ -1,0 +1,1 @@
+"""The dispatcher: sessions, rounds, the schedule and the front doors (imports algorithms and wire)."""
