@@ -1,0 +1,316 @@
+"""A chunk of a corpus: a document-term matrix in CSR form, made of everything that gensim passes around."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import chain, pairwise
+from typing import Any
+
+import numpy as np
+import scipy.sparse
+
+from .summation import exact_sum
+
+#: A scipy sparse matrix or array; its orientation is always gensim's, terms x documents.
+Sparse = Any
+
+MAX_TERMS = 2**31 - 1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Chunk:
+    """A document-term matrix in CSR form.
+
+    Within a document the term ids increase strictly and no value is zero; `as_chunk` sees to it.
+
+    Attributes
+    ----------
+    indptr : ndarray of int64, shape (n_docs + 1,)
+        Document ``d`` owns the entries ``indptr[d]`` to ``indptr[d + 1]``; starts at 0.
+    indices : ndarray of int32, shape (nnz,)
+        Term ids, in ``[0, num_terms)``.
+    data : ndarray of float32 or float64, shape (nnz,)
+        The values: counts or weights.
+    num_terms : int
+        The size of the vocabulary.
+    """
+
+    indptr: np.ndarray
+    indices: np.ndarray
+    data: np.ndarray
+    num_terms: int
+
+    @property
+    def n_docs(self) -> int:
+        """The number of documents, empty ones included."""
+        return len(self.indptr) - 1
+
+    @property
+    def nnz(self) -> int:
+        """The number of stored entries."""
+        return len(self.indices)
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of the three arrays."""
+        return self.indptr.nbytes + self.indices.nbytes + self.data.nbytes
+
+    def words(self) -> np.ndarray:
+        """Return the distinct term ids that occur, ascending (int32)."""
+        occurs = np.zeros(self.num_terms, dtype=bool)
+        occurs[self.indices] = True
+        return np.flatnonzero(occurs).astype(np.int32)
+
+    def slice(self, start: int, stop: int) -> Chunk:
+        """Return the documents `start` to `stop` as a chunk that shares this one's entries."""
+        start, stop, _ = slice(start, stop).indices(self.n_docs)
+        bounds = self.indptr[start : max(start, stop) + 1]
+        first, last = bounds[0], bounds[-1]
+        return Chunk(bounds - first, self.indices[first:last], self.data[first:last], self.num_terms)
+
+    def split(self, max_docs: int | None = None, max_nnz: int | None = None) -> list[Chunk]:
+        """Cut the chunk into blocks of about equal size, in document order.
+
+        The cut depends on the chunk and the limits alone. There are as few blocks as the limits allow on
+        average; a block exceeds `max_nnz` by less than one document, and `max_docs` never unless `max_nnz` is
+        given too.
+
+        Parameters
+        ----------
+        max_docs : int, optional
+            The documents that a block may have.
+        max_nnz : int, optional
+            The entries that a block should have at most.
+
+        Returns
+        -------
+        list of Chunk
+            Views of this chunk; empty where it has no documents.
+        """
+        for name, limit in (("max_docs", max_docs), ("max_nnz", max_nnz)):
+            if limit is not None and limit < 1:
+                raise ValueError(
+                    f"{name}={limit}: a block needs room for at least one; pass a positive number"
+                )
+        per_document, per_entry = 0, 0  # shares of a block, over the common denominator max_docs * max_nnz
+        if max_docs is not None:
+            per_document = max_nnz or 1
+        if max_nnz is not None:
+            per_entry = max_docs or 1
+        capacity = (max_docs or 1) * (max_nnz or 1)
+        load = np.maximum(per_document, np.diff(self.indptr) * per_entry)
+        ends = np.concatenate(([0], np.cumsum(load)))
+        n_blocks = max(1, -(-int(ends[-1]) // capacity))
+        targets = [int(ends[-1]) * i // n_blocks for i in range(1, n_blocks)]
+        cuts = np.searchsorted(ends, targets, side="right") - 1
+        bounds = np.unique(np.concatenate(([0], cuts, [self.n_docs]))).astype(np.int64)
+        return [self.slice(start, stop) for start, stop in pairwise(bounds)]
+
+    def squared_norm(self) -> float:
+        """Return the sum of the squared values, correctly rounded (the same in any order of the documents)."""
+        return exact_sum(np.square(self.data, dtype=np.float64))
+
+
+def as_chunk(documents: Any, num_terms: int, *, counts: bool = False, what: str = "chunk") -> Chunk:
+    """Convert and validate a chunk of a corpus.
+
+    Duplicate term ids within a document are summed, explicit zeros are dropped, and the values become float32
+    where float32 holds every one of them exactly, float64 otherwise.
+
+    Parameters
+    ----------
+    documents : sequence of documents, or scipy sparse matrix, or Chunk
+        Documents are gensim's bags of words, each a list of ``(term id, value)`` pairs or an array of shape
+        (n_words, 2). A sparse matrix (CSC, CSR or COO) has shape (terms, documents), as gensim has it; an
+        object with such a matrix as its ``sparse`` attribute (gensim's ``Sparse2Corpus``) will do.
+    num_terms : int
+        The size of the vocabulary.
+    counts : bool
+        Refuse negative values.
+    what : str
+        What error messages call the documents.
+
+    Returns
+    -------
+    Chunk
+        It may share memory with `documents`.
+
+    Raises
+    ------
+    TypeError
+        If a document is neither pairs of numbers nor an array of them.
+    ValueError
+        If a term id is not a whole number in ``[0, num_terms)``, or came as float32 while `num_terms` exceeds
+        2**24 (float32 does not tell larger ids apart); if a value is infinite, NaN, or (with `counts`)
+        negative; if a sparse matrix is malformed. The message names the document and the term id.
+    """
+    if not 0 <= num_terms <= MAX_TERMS:
+        raise ValueError(f"num_terms={num_terms}: a vocabulary has between 0 and 2**31 - 1 terms")
+    matrix = getattr(documents, "sparse", documents)
+    if isinstance(documents, Chunk):
+        indptr, ids, values = documents.indptr, documents.indices, documents.data
+    elif scipy.sparse.issparse(matrix):
+        indptr, ids, values = _from_sparse(matrix, what)
+    elif isinstance(documents, Iterable) and not isinstance(documents, str | bytes):
+        sequence = documents if isinstance(documents, list | tuple) else list(documents)
+        indptr, ids, values = _from_documents(sequence, num_terms, what)
+    else:
+        raise TypeError(
+            f"{what}: cannot read documents from {type(documents).__name__}; pass a list of bags of words or a "
+            "scipy sparse matrix (terms x documents)"
+        )
+    indices = _checked_ids(indptr, ids, num_terms, what)
+    _check_values(indptr, indices, values, counts, what)
+    indptr, indices, values = _canonical(indptr, indices, values, num_terms, what)
+    return Chunk(indptr, indices, _narrowed(values), num_terms)
+
+
+def _from_documents(documents: Sequence[Any], num_terms: int, what: str) -> tuple[np.ndarray, ...]:
+    """Concatenate bags of words into (indptr, ids, values); the ids may still be floats."""
+    try:
+        lengths = np.fromiter(map(len, documents), np.int64, count=len(documents))
+        indptr = np.concatenate(([0], np.cumsum(lengths)))
+        if np.ndarray in set(map(type, documents)):
+            arrays = [np.asarray(document) for document in documents if len(document)]
+            _check_id_dtypes(arrays, num_terms, what)
+            pairs = np.concatenate(arrays) if arrays else np.empty((0, 2))
+            if pairs.ndim != 2 or pairs.shape[1] != 2:
+                raise ValueError("not pairs")
+        else:
+            entries = list(chain.from_iterable(documents))
+            if set(map(len, entries)) - {2}:
+                raise ValueError("not pairs")
+            flat = np.fromiter(chain.from_iterable(entries), np.float64, count=2 * len(entries))
+            pairs = flat.reshape(-1, 2)
+        if pairs.dtype.kind not in "iuf":
+            raise TypeError("not numbers")
+    except (TypeError, ValueError, OverflowError) as error:
+        if isinstance(error, _DtypeError):
+            raise
+        raise _culprit(documents, what) from error
+    return indptr, pairs[:, 0], pairs[:, 1]
+
+
+class _DtypeError(ValueError):
+    """The term ids came in a floating-point type that cannot tell them apart."""
+
+
+def _check_id_dtypes(arrays: Sequence[np.ndarray], num_terms: int, what: str) -> None:
+    for dtype in {array.dtype for array in arrays}:
+        if dtype.kind == "f" and num_terms > (limit := 2 ** (np.finfo(dtype).nmant + 1)):
+            raise _DtypeError(
+                f"{what}: term ids came as {dtype}, which is exact only up to {limit}, but num_terms={num_terms}; "
+                "pass float64 arrays, lists of (id, value) pairs, or a scipy sparse matrix"
+            )
+
+
+def _culprit(documents: Sequence[Any], what: str) -> TypeError:
+    """Find the first document that is no bag of words."""
+    for number, document in enumerate(documents):
+        try:
+            pairs = np.asarray(document)
+            readable = pairs.size == 0 or (pairs.dtype.kind in "biuf" and pairs.shape == (len(pairs), 2))
+        except (TypeError, ValueError):
+            readable = False
+        if not readable:
+            return TypeError(
+                f"{what}: document {number} is not a bag of words but {_shortened(document)}; pass (term id, "
+                "value) pairs or an array of shape (n_words, 2)"
+            )
+    return TypeError(
+        f"{what}: the documents are not of one kind; pass lists of pairs, or (n_words, 2) arrays"
+    )
+
+
+def _shortened(thing: Any) -> str:
+    text = repr(thing)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _from_sparse(matrix: Sparse, what: str) -> tuple[np.ndarray, ...]:
+    """Return the columns of a terms x documents matrix as (indptr, ids, values), its structure checked."""
+    try:
+        if matrix.format not in ("csc", "csr", "coo"):
+            raise ValueError(f"format {matrix.format!r} is not checked; convert it with .tocsc()")
+        if matrix.ndim != 2:
+            raise ValueError(f"its shape is {matrix.shape}")
+        if matrix.format == "coo":
+            matrix = type(matrix)((matrix.data, matrix.coords), shape=matrix.shape)  # checks the coordinates
+        else:
+            matrix.check_format(full_check=True)
+        columns = matrix.tocsc()
+        if columns.data.dtype.kind not in "biuf":
+            raise ValueError(f"its values are of type {columns.data.dtype}")
+    except (ValueError, TypeError, IndexError, AttributeError) as error:
+        raise ValueError(f"{what}: not a sound terms x documents matrix ({error})") from error
+    values = columns.data.astype(np.float64) if columns.data.dtype.kind in "biu" else columns.data
+    return (
+        columns.indptr.astype(np.int64),
+        columns.indices[: columns.indptr[-1]],
+        values[: columns.indptr[-1]],
+    )
+
+
+def _checked_ids(indptr: np.ndarray, ids: np.ndarray, num_terms: int, what: str) -> np.ndarray:
+    """Return `ids` as int32 if every one is a whole number in [0, num_terms)."""
+    if not len(ids):
+        return np.empty(0, dtype=np.int32)
+    if not (ids.min() >= 0 and ids.max() < num_terms):  # NaN fails too
+        _refuse(
+            ~((ids >= 0) & (ids < num_terms)),
+            indptr,
+            ids,
+            what,
+            f"is outside the vocabulary of {num_terms} terms",
+        )
+    indices = ids.astype(np.int32)
+    if ids.dtype.kind == "f" and not np.array_equal(indices, ids):
+        _refuse(indices != ids, indptr, ids, what, "is not a whole number")
+    return indices
+
+
+def _check_values(indptr: np.ndarray, ids: np.ndarray, values: np.ndarray, counts: bool, what: str) -> None:
+    if not len(values):
+        return
+    low, high = values.min(), values.max()
+    if not (np.isfinite(low) and np.isfinite(high)):
+        _refuse(~np.isfinite(values), indptr, ids, what, "has a value that is not finite")
+    if counts and low < 0:
+        _refuse(values < 0, indptr, ids, what, "has a negative value, where counts are wanted")
+
+
+def _refuse(bad: np.ndarray, indptr: np.ndarray, ids: np.ndarray, what: str, reason: str) -> None:
+    entry = int(np.argmax(bad))
+    document = int(np.searchsorted(indptr, entry, side="right")) - 1
+    raise ValueError(
+        f"{what}: document {document}: term id {ids[entry]:.17g} {reason} ({int(bad.sum())} such entries)"
+    )
+
+
+def _canonical(
+    indptr: np.ndarray, indices: np.ndarray, values: np.ndarray, num_terms: int, what: str
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Sort each document by term id, sum duplicates and drop zeros, copying only where there is something to do."""
+    ascending = indices[1:] > indices[:-1]
+    starts = indptr[1:-1]
+    ascending[starts[(starts > 0) & (starts < len(indices))] - 1] = True
+    if ascending.all() and np.count_nonzero(values) == len(values):
+        return indptr, indices, values
+    matrix = scipy.sparse.csr_array(
+        (values.astype(np.float64), indices.copy(), indptr.copy()), shape=(len(indptr) - 1, num_terms)
+    )
+    matrix.sum_duplicates()
+    matrix.eliminate_zeros()
+    if not np.isfinite(matrix.data).all():
+        raise ValueError(f"{what}: the values of a repeated term id add up to infinity")
+    return matrix.indptr.astype(np.int64), matrix.indices.astype(np.int32), matrix.data
+
+
+def _narrowed(values: np.ndarray) -> np.ndarray:
+    """Return `values` as contiguous float32 where that is exact, else as float64."""
+    with np.errstate(over="ignore"):
+        narrow = np.ascontiguousarray(values, dtype=np.float32)
+    if values.dtype == np.float32 or np.array_equal(narrow, values):
+        return narrow
+    return np.ascontiguousarray(values, dtype=np.float64)

@@ -1,0 +1,204 @@
+"""Sums that do not depend on their order: numbers are rounded to a grid, and sums of grid points are exact.
+
+A number is rounded once, to a multiple of the *grid*, a power of two. From there on it is carried as a whole
+number of *steps*; float64 adds whole numbers exactly while they stay within 2**53. So any order, grouping or
+split of the same rounded numbers gives the same bits, and n of them differ from their unrounded sum by at
+most n * grid / 2.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Mapping
+
+import numpy as np
+
+from .partial import Extra
+
+#: float64 holds every whole number up to here.
+MAX_STEPS = 2.0**53
+
+_INT32_MAX = 2**31 - 1
+
+
+def grid_for(bound: float, bits: int = 52) -> float:
+    """Return the grid whose `bits` most significant bits hold every total up to `bound`.
+
+    Parameters
+    ----------
+    bound : float
+        No total exceeds this in magnitude.
+    bits : int
+        ``bound`` is at most ``2**bits`` steps. 52 leaves a bit for the rounding of up to 2**53 addends; fewer
+        make a coarser grid whose steps are small enough to travel as int32.
+
+    Returns
+    -------
+    float
+        A power of two, ``2**(ceil(log2(bound)) - bits)``; 1 for a bound of zero.
+
+    Raises
+    ------
+    ValueError
+        If `bound` is negative, infinite or NaN, or `bits` is not in [1, 52].
+    """
+    if not 0 <= bound < math.inf:
+        raise ValueError(f"bound={bound}: the bound on a sum must be finite and not negative")
+    if not 1 <= bits <= 52:
+        raise ValueError(f"bits={bits}: a grid has between 1 and 52 bits")
+    if bound == 0:
+        return 1.0
+    mantissa, exponent = math.frexp(bound)  # bound = mantissa * 2**exponent, mantissa in [1/2, 1)
+    ceiling = exponent - 1 if mantissa == 0.5 else exponent
+    return math.ldexp(1.0, max(ceiling - bits, -1022))
+
+
+def to_steps(values: np.ndarray, grid: float) -> np.ndarray:
+    """Round values to whole steps of the grid, half to even.
+
+    Parameters
+    ----------
+    values : ndarray of float32 or float64
+    grid : float
+        A power of two.
+
+    Returns
+    -------
+    ndarray of float64
+        Whole numbers, of the shape of `values`.
+
+    Raises
+    ------
+    OverflowError
+        If a value is not finite or more than 2**53 steps.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        steps = np.rint(np.asarray(values, dtype=np.float64) / grid)
+    if steps.size and not np.abs(steps).max() <= MAX_STEPS:
+        raise OverflowError(overflow(grid))
+    return steps
+
+
+def overflow(grid: float) -> OverflowError:
+    """Return the error for a sum that has left the range in which it is exact."""
+    return OverflowError(
+        f"a sum exceeds 2**53 steps of {grid:g} and is no longer exact; the bound given to grid_for was too small"
+    )
+
+
+def narrow_steps(steps: np.ndarray) -> np.ndarray:
+    """Return whole steps as int32 where every one fits, else as they are (float64)."""
+    if steps.size and max(-steps.min(), steps.max()) > _INT32_MAX:
+        return steps
+    return steps.astype(np.int32)
+
+
+class GridSum:
+    """An exact sum of tables given by rows, in whole steps of a grid; several threads may add at once.
+
+    Parameters
+    ----------
+    num_rows, width : int
+        The shape of the table.
+    grid : float
+        The value of a step, a power of two.
+    """
+
+    def __init__(self, num_rows: int, width: int, grid: float) -> None:
+        if not grid > 0 or math.frexp(grid)[0] != 0.5:
+            raise ValueError(f"grid={grid}: a grid is a power of two; take it from grid_for")
+        self.grid = grid
+        self.steps = np.zeros((num_rows, width))
+        self._lock = threading.Lock()
+
+    def add(self, rows: np.ndarray, steps: np.ndarray) -> None:
+        """Add to some rows.
+
+        Parameters
+        ----------
+        rows : ndarray of int32, shape (n,)
+            Distinct row numbers.
+        steps : ndarray of int32 or float64, shape (n, width)
+            Whole numbers of steps.
+
+        Raises
+        ------
+        ValueError
+            If the shapes disagree or a row does not exist.
+        OverflowError
+            If a sum leaves the range in which it is exact; it is of no use after that.
+        """
+        if steps.shape != (len(rows), self.steps.shape[1]):
+            raise ValueError(
+                f"steps of shape {steps.shape} for {len(rows)} rows of a table of width {self.steps.shape[1]}; "
+                "pass one row of steps for each row number"
+            )
+        if len(rows) and not (rows.min() >= 0 and rows.max() < len(self.steps)):
+            raise ValueError(f"row numbers up to {rows.max()} in a table of {len(self.steps)} rows")
+        with self._lock:
+            total = self.steps[rows] + steps
+            self.steps[rows] = total
+        if total.size and not max(-total.min(), total.max()) < MAX_STEPS:
+            raise OverflowError(overflow(self.grid))
+
+    def values(self) -> np.ndarray:
+        """Return the sum as float64, shape (num_rows, width); exact, since the grid is a power of two."""
+        with self._lock:
+            return self.steps * self.grid
+
+
+def merge_extras(a: Mapping[str, Extra], b: Mapping[str, Extra]) -> dict[str, Extra]:
+    """Add up the extras of two partials; a name that one of them lacks counts as zero there.
+
+    Raises
+    ------
+    ValueError
+        If one name stands for quantities of different shapes.
+    OverflowError
+        If a sum leaves the range in which it is exact.
+    """
+    merged = dict(a)
+    for name, value in b.items():
+        if name not in merged:
+            merged[name] = value
+            continue
+        shapes = np.shape(merged[name]), np.shape(value)
+        if shapes[0] != shapes[1]:
+            raise ValueError(
+                f"extra {name!r} has shape {shapes[0]} in one partial and {shapes[1]} in the other"
+            )
+        total = merged[name] + value
+        if not isinstance(total, int) and np.size(total) and not np.abs(total).max() < MAX_STEPS:
+            raise OverflowError(
+                f"extra {name!r} exceeds 2**53 steps and is no longer exact; choose a coarser grid"
+            )
+        merged[name] = total
+    return merged
+
+
+def exact_sum(values: np.ndarray) -> float:
+    """Return the correctly rounded sum of finite float64 values, as `math.fsum` does, but vectorised.
+
+    Peels off the leading bits of all values at once: they add without error, and so do the next ones
+    (algorithm AccSum of Rump, Ogita and Oishi, Accurate Floating-Point Summation Part I, SIAM J. Sci. Comput.
+    31(1), 2008, carried on until nothing is left).
+
+    Raises
+    ------
+    OverflowError
+        If the sum is out of range.
+    """
+    rest = np.array(values, dtype=np.float64).ravel()
+    parts: list[float] = []
+    while rest.size:
+        largest = float(np.abs(rest).max())
+        if largest == 0.0:
+            break
+        if not largest < 2.0**900:  # the scale might overflow; rare, and the slow way is exact too
+            return math.fsum([*parts, *rest])
+        scale = math.ldexp(1.0, math.frexp(largest)[1] + rest.size.bit_length() + 1)
+        leading = (rest + scale) - scale
+        parts.append(float(leading.sum()))
+        rest -= leading
+    return math.fsum(parts)
