@@ -1,0 +1,39 @@
+"""Corpora that several tests share (`scripts/` is on the path: see pyproject.toml)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import corpora
+import pytest
+from gensim.corpora import Dictionary
+from gensim.models import TfidfModel
+
+
+class BagsOfWords(NamedTuple):
+    """A corpus as gensim's models take it: the terms, their counts and their TF-IDF weights a document."""
+
+    dictionary: Dictionary
+    counts: list[list[tuple[int, int]]]
+    tfidf: list[list[tuple[int, float]]]
+
+
+def bags_of_words(corpus: corpora.Corpus) -> BagsOfWords:
+    dictionary, counts = corpora.bow(corpus)
+    model = TfidfModel(dictionary=dictionary)
+    return BagsOfWords(dictionary, counts, [model[document] for document in counts])
+
+
+@pytest.fixture(scope="session")
+def lee_corpus() -> BagsOfWords:
+    """300 news texts, which come with gensim."""
+    return bags_of_words(corpora.lee())
+
+
+@pytest.fixture(scope="session")
+def newsgroups() -> BagsOfWords:
+    """20 Newsgroups: 18,821 posts, fetched once a machine."""
+    try:
+        return bags_of_words(corpora.newsgroups())
+    except corpora.CorpusUnavailable as error:
+        pytest.skip(str(error))
