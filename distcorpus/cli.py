@@ -1,0 +1,368 @@
+"""The console commands: the three daemons, the demo, and a look at a running cluster."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from distcorpus._version import __version__
+from distcorpus.service import Lifetime, report_ready, say, set_blas_threads
+from distcorpus.wire import (
+    CommunicationError,
+    Daemon,
+    NamingError,
+    connect,
+    names,
+)
+from distcorpus.wire.memory import raise_malloc_thresholds
+from distcorpus.wire.location import NameServerLocation
+from distcorpus.wire.nameserver import NameServerDaemon, list_names, lookup
+from distcorpus.wire.registration import Registration
+
+logger = logging.getLogger("distcorpus")
+
+#: Seconds that a worker which was told to end gives to the job that it is computing.
+LEAVE_TIMEOUT = 60.0
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a console command.
+
+    Parameters
+    ----------
+    arguments : sequence of str, optional
+        The command line; `sys.argv` by default.
+    """
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        level=logging.INFO if options.verbose else logging.WARNING,
+    )
+    # Pyro reports every connection that breaks; what matters of that, the engine says in our own words.
+    logging.getLogger("Pyro4").setLevel(logging.INFO if options.verbose else logging.ERROR)
+    try:
+        options.run(options)
+    except (CommunicationError, NamingError, RuntimeError, OSError, ValueError) as error:
+        if options.verbose:
+            logger.exception("%s", error)
+        sys.exit(f"distcorpus {options.command}: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="distcorpus", description="gensim's distributed LSI and LDA over a cluster of worker daemons."
+    )
+    parser.add_argument("--version", action="version", version=f"distcorpus {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    verbose = argparse.ArgumentParser(add_help=False)
+    verbose.add_argument("-v", "--verbose", action="store_true", help="log what happens, not only what is wrong")
+
+    find = argparse.ArgumentParser(add_help=False)
+    find.add_argument("--host", help="the name server's host (default: PYRO_NS_HOST, else broadcast)")
+    find.add_argument("--port", type=int, help="the name server's port (default: PYRO_NS_PORT, else 9090)")
+    find.add_argument(
+        "--no-broadcast", dest="broadcast", action="store_false", help="do not look for the name server by broadcast"
+    )
+    find.add_argument(
+        "--wait",
+        type=float,
+        default=60.0,
+        metavar="SECONDS",
+        help="how long to wait for the name server to appear (default: %(default)g)",
+    )
+
+    serve = argparse.ArgumentParser(add_help=False)
+    serve.add_argument(
+        "--bind",
+        default="127.0.0.1",
+        metavar="ADDRESS",
+        help="address to listen on (default: %(default)s; 0.0.0.0 for all of this host's)",
+    )
+    serve.add_argument(
+        "--advertise",
+        metavar="HOST[:PORT]",
+        help="address that others reach this daemon at, where it is not the one it listens on (NAT)",
+    )
+    # Between LocalCluster and its processes.
+    serve.add_argument("--until-eof", action="store_true", help=argparse.SUPPRESS)
+    serve.add_argument("--report-fd", type=int, help=argparse.SUPPRESS)
+
+    nameserver = commands.add_parser("nameserver", parents=[verbose, serve], help="run the name server")
+    nameserver.add_argument("--bind-port", type=int, default=9090, help="port to listen on (default: %(default)s)")
+    nameserver.add_argument(
+        "--no-broadcast", dest="broadcast", action="store_false", help="do not answer broadcasts"
+    )
+    nameserver.set_defaults(run=run_nameserver)
+
+    dispatcher = commands.add_parser("dispatcher", parents=[verbose, find, serve], help="run the dispatcher")
+    dispatcher.add_argument("--bind-port", type=int, default=0, help="port to listen on (default: any free one)")
+    dispatcher.add_argument(
+        "--maxsize",
+        type=int,
+        default=10,
+        help="chunks of one model that may wait for a worker; 0: no limit (default: %(default)s)",
+    )
+    dispatcher.add_argument(
+        "--memory",
+        type=float,
+        default=2.0,
+        metavar="GB",
+        help="chunks of one LSI model to keep before they are folded (default: %(default)g)",
+    )
+    dispatcher.add_argument(
+        "--worker-timeout",
+        type=float,
+        metavar="SECONDS",
+        help="fail a training that has had no worker for so long (default: wait)",
+    )
+    dispatcher.add_argument(
+        "--replace", action="store_true", help="end the dispatcher that this name server has, and take its place"
+    )
+    dispatcher.add_argument("--blas-threads", type=int, metavar="N", help="threads for BLAS (default: all cores)")
+    dispatcher.set_defaults(run=run_dispatcher)
+
+    worker = commands.add_parser("worker", parents=[verbose, find, serve], help="run worker daemons")
+    worker.add_argument("--bind-port", type=int, default=0, help="port to listen on (default: any free one)")
+    worker.add_argument(
+        "--workers", type=int, default=1, metavar="N", help="daemons to run (default: %(default)s)"
+    )
+    worker.add_argument(
+        "--threads",
+        type=int,
+        default=1,
+        metavar="N",
+        help="threads of a daemon that share one broadcast and one result (default: %(default)s)",
+    )
+    worker.add_argument(
+        "--blas-threads", type=int, metavar="N", help="threads for BLAS (default: cores / workers of this command)"
+    )
+    worker.add_argument("--name", help="the worker's name (default: host name and process id)")
+    worker.add_argument(
+        "--cache", type=float, default=4.0, metavar="GB", help="documents to keep (default: %(default)g)"
+    )
+    worker.set_defaults(run=run_workers)
+
+    demo = commands.add_parser(
+        "demo", parents=[verbose], help="start a cluster on this machine and train LSI and LDA of real text"
+    )
+    demo.add_argument("--corpus", metavar="FILE.mm", help="your own bag-of-words corpus, in Matrix Market format")
+    demo.add_argument("--dictionary", metavar="FILE", help="its gensim Dictionary (saved, or as text)")
+    demo.add_argument("--workers", type=int, default=2, help="worker daemons (default: %(default)s)")
+    demo.add_argument("--topics", type=int, default=20, help="topics to find (default: %(default)s)")
+    demo.set_defaults(run=run_demo)
+
+    status = commands.add_parser("status", parents=[verbose, find], help="show a running cluster")
+    status.set_defaults(run=run_status, wait=0.0)
+
+    stop = commands.add_parser("stop", parents=[verbose, find], help="end the dispatcher and all its workers")
+    stop.set_defaults(run=run_stop, wait=0.0)
+    return parser
+
+
+def run_nameserver(options: argparse.Namespace) -> None:
+    """Run the name server until it is told to end."""
+    lifetime = Lifetime(until_eof=options.until_eof)
+    daemon = NameServerDaemon(
+        options.bind, options.bind_port, broadcast=options.broadcast, advertise=options.advertise
+    )
+    daemon.start()
+    try:
+        say(
+            f"distcorpus name server {__version__}, pid {os.getpid()}",
+            f"listens on {daemon.location}",
+            f"BLAS: {set_blas_threads(None)} (not used here)",
+        )
+        report_ready(options.report_fd, {"location": daemon.location})
+        lifetime.wait()
+    finally:
+        daemon.stop()
+
+
+def run_dispatcher(options: argparse.Namespace) -> None:
+    """Run the dispatcher until it is told to end."""
+    from distcorpus.dispatcher.drivers import PyroEngine
+    from distcorpus.dispatcher.front import Dispatcher, LdaFront, LsiFront
+
+    raise_malloc_thresholds()
+    lifetime = Lifetime(until_eof=options.until_eof)
+    nameserver = _nameserver(options, lifetime)
+    engine = PyroEngine(
+        lambda: list_names(nameserver.locate(), names.WORKER_PREFIX), worker_timeout=options.worker_timeout
+    )
+    dispatcher = Dispatcher(engine, max_queued=options.maxsize, memory=int(options.memory * 2**30))
+    daemon = Daemon(options.bind, options.bind_port, advertise=_advertised(options, nameserver))
+    daemon.serve(names.DISPATCHER, dispatcher)
+    daemon.serve_each(names.LSI_DISPATCHER, LsiFront, lambda: LsiFront(dispatcher))
+    daemon.serve_each(names.LDA_DISPATCHER, LdaFront, lambda: LdaFront(dispatcher))
+    registration = Registration(
+        nameserver.locate,
+        {name: daemon.uri(name) for name in (names.DISPATCHER, names.LSI_DISPATCHER, names.LDA_DISPATCHER)},
+        taken=lambda name: lifetime.ended.set(),
+    )
+    daemon.start()
+    engine.start()
+    try:
+        if options.replace:
+            _end_dispatcher(nameserver.locate(), workers=False)
+        try:
+            registration.start(replace=options.replace)
+        except NamingError as error:
+            raise RuntimeError(f"{error}; pass --replace to end that dispatcher and take its place") from None
+        lifetime.end_with(dispatcher.exit_asked)
+        say(
+            f"distcorpus dispatcher {__version__}, pid {os.getpid()}",
+            f"listens on {daemon.location}, name server {nameserver.locate()}",
+            f"BLAS: {set_blas_threads(options.blas_threads)}",
+        )
+        report_ready(options.report_fd, {"location": daemon.location})
+        lifetime.wait()
+    finally:
+        registration.stop()
+        engine.stop()
+        daemon.stop()
+
+
+def run_workers(options: argparse.Namespace) -> None:
+    """Run one worker daemon, or several as processes of their own, until told to end."""
+    if options.workers < 1 or options.threads < 1:
+        raise ValueError("--workers and --threads take a number above 0")
+    if options.blas_threads is None:
+        options.blas_threads = max((os.cpu_count() or 1) // options.workers, 1)
+    if options.workers == 1:
+        _run_worker(options)
+    else:
+        _run_worker_processes(options)
+
+
+def _run_worker(options: argparse.Namespace) -> None:
+    from distcorpus.worker.daemon import Worker
+
+    raise_malloc_thresholds()
+    lifetime = Lifetime(until_eof=options.until_eof)
+    blas = set_blas_threads(options.blas_threads)
+    name = options.name or f"{socket.gethostname()}-{os.getpid()}"
+    worker = Worker(name, options.threads, int(options.cache * 2**30))
+    nameserver = _nameserver(options, lifetime)
+    daemon = Daemon(options.bind, options.bind_port, advertise=_advertised(options, nameserver))
+    daemon.serve(names.worker(name), worker)
+    registration = Registration(
+        nameserver.locate,
+        {names.worker(name): daemon.uri(names.worker(name))},
+        taken=lambda name: lifetime.ended.set(),
+    )
+    say(
+        f"distcorpus worker {name} {__version__}, pid {os.getpid()}",
+        f"listens on {daemon.location}, name server {nameserver.locate()}",
+        f"BLAS: {blas}; kernels: {worker.warm()}, {options.threads} thread(s)",
+    )
+    daemon.start()
+    try:
+        registration.start()
+        lifetime.end_with(worker.exit_asked)
+        report_ready(options.report_fd, {"location": daemon.location, "name": name})
+        lifetime.wait()
+    finally:
+        registration.stop()
+        if not worker.leave(LEAVE_TIMEOUT):
+            logger.warning("the job under way takes longer than %g s: it goes to another worker", LEAVE_TIMEOUT)
+        daemon.stop()
+
+
+def _run_worker_processes(options: argparse.Namespace) -> None:
+    """Run N daemons as processes, and end when all of them have ended."""
+    lifetime = Lifetime(until_eof=options.until_eof)
+    base = options.name or f"{socket.gethostname()}-{os.getpid()}"
+    common = ["--bind", options.bind, "--threads", str(options.threads), "--cache", str(options.cache)]
+    common += ["--blas-threads", str(options.blas_threads), "--wait", str(options.wait), "--until-eof"]
+    common += ["--host", options.host] if options.host else []
+    common += ["--port", str(options.port)] if options.port else []
+    common += ["--advertise", options.advertise] if options.advertise else []
+    common += [] if options.broadcast else ["--no-broadcast"]
+    common += ["--verbose"] if options.verbose else []
+    processes = []
+    for number in range(options.workers):
+        port = options.bind_port + number if options.bind_port else 0
+        command = [sys.executable, "-m", "distcorpus", "worker", *common]
+        command += ["--name", f"{base}-{number}", "--bind-port", str(port)]
+        # In a session of their own, so that Ctrl-C reaches them through us, once.
+        processes.append(subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True))
+    try:
+        while not lifetime.ended.wait(0.2):
+            if all(process.poll() is not None for process in processes):
+                break
+    finally:
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            process.wait()
+    failed = [process.returncode for process in processes if process.returncode]
+    if failed:
+        raise RuntimeError(f"{len(failed)} of {len(processes)} workers ended with an error, see above")
+
+
+def run_status(options: argparse.Namespace) -> None:
+    """Print who works, and for whom."""
+    from rich.console import Console
+    from rich.table import Table
+
+    status = _dispatcher(options).status()
+    table = Table(title=f"dispatcher {status['version']} on {status['host']}, pid {status['pid']}")
+    for column in ("worker", "host", "pid", "threads", "state"):
+        table.add_column(column)
+    for worker in status["workers"]:
+        table.add_row(*(str(worker[key]) for key in ("name", "host", "pid", "threads", "state")))
+    console = Console()
+    console.print(table)
+    console.print(f"models in training or open: {', '.join(status['sessions']) or 'none'}")
+
+
+def run_stop(options: argparse.Namespace) -> None:
+    """End the dispatcher and all its workers."""
+    _dispatcher(options).exit()
+    say("the dispatcher and its workers are ending")
+
+
+def run_demo(options: argparse.Namespace) -> None:
+    """Train LSI and LDA on a cluster of this machine, beside serial gensim."""
+    from distcorpus.demo import demo
+
+    demo(options.corpus, options.dictionary, n_workers=options.workers, num_topics=options.topics)
+
+
+def _nameserver(options: argparse.Namespace, lifetime: Lifetime | None = None) -> NameServerLocation:
+    location = NameServerLocation(options.host, options.port, broadcast=options.broadcast)
+    location.locate(wait=options.wait, interrupt=lifetime.ended if lifetime is not None else None)
+    return location
+
+
+def _dispatcher(options: argparse.Namespace) -> Any:
+    nameserver = _nameserver(options).locate()
+    uri = lookup(nameserver, names.DISPATCHER)
+    if uri is None:
+        raise RuntimeError(f"the name server {nameserver} knows no dispatcher: start one with 'distcorpus dispatcher'")
+    return connect(uri, timeout=10.0)
+
+
+def _end_dispatcher(nameserver: Any, *, workers: bool) -> None:
+    uri = lookup(nameserver, names.DISPATCHER)
+    if uri is not None:
+        try:
+            connect(uri, timeout=5.0).exit(workers)
+        except CommunicationError as error:
+            logger.info("the dispatcher at %s cannot be asked to end: %s", uri, error)
+
+
+def _advertised(options: argparse.Namespace, nameserver: NameServerLocation) -> str | None:
+    """Return the address to register: one that others can reach, also where we listen on every address."""
+    if options.advertise is None and options.bind in ("0.0.0.0", "::"):
+        return nameserver.own_address()
+    return options.advertise

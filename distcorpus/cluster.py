@@ -1,0 +1,289 @@
+"""A whole cluster on this machine: name server, dispatcher and workers as processes on loopback."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+import weakref
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+from distcorpus.wire import CommunicationError, abort, connect, names
+from distcorpus.wire.location import use_nameserver
+from distcorpus.wire.nameserver import find, lookup
+
+#: Seconds that a process which was told to end is waited for before it is killed.
+END_TIMEOUT = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class LocalWorker:
+    """A worker process of a `LocalCluster`.
+
+    Attributes
+    ----------
+    name : str
+        Its name in logs, errors and the name server.
+    pid : int
+        Its process id.
+    address : str
+        ``host:port`` that it listens on.
+    """
+
+    name: str
+    pid: int
+    address: str
+
+
+class LocalCluster:
+    """Name server, dispatcher and workers as processes of this machine, on loopback and free ports.
+
+    While it is open, the gensim models of this process find it (``distributed=True``). No process is left behind:
+    not after an exception, not after Ctrl-C, not when this process is killed.
+
+    Parameters
+    ----------
+    n_workers : int, default 2
+        Worker processes.
+    threads : int, default 1
+        Threads of each worker.
+    blas_threads : int, optional
+        BLAS threads of each worker; by default the cores of this machine divided by the workers.
+    dispatcher_options : sequence of str, optional
+        More of the command line of ``distcorpus dispatcher``.
+    verbose : bool, default False
+        Let the daemons log what they do to standard error.
+    timeout : float, default 120
+        Seconds in which everything has to be ready (the kernels are compiled the first time on a machine).
+
+    Raises
+    ------
+    RuntimeError
+        If a process does not start.
+    TimeoutError
+        If they are not ready in time.
+
+    Examples
+    --------
+    >>> from distcorpus import LocalCluster
+    >>> from gensim.models import LsiModel
+    >>> with LocalCluster(n_workers=2) as cluster:  # doctest: +SKIP
+    ...     model = LsiModel(corpus, id2word=dictionary, distributed=True)
+    """
+
+    def __init__(
+        self,
+        n_workers: int = 2,
+        *,
+        threads: int = 1,
+        blas_threads: int | None = None,
+        dispatcher_options: tuple[str, ...] = (),
+        verbose: bool = False,
+        timeout: float = 120.0,
+    ) -> None:
+        if n_workers < 0 or threads < 1:
+            raise ValueError(f"n_workers={n_workers!r}, threads={threads!r}: give 0 or more workers, 1 or more threads")
+        self._threads = threads
+        self._blas_threads = blas_threads or max((os.cpu_count() or 1) // max(n_workers, 1), 1)
+        self._verbose = verbose
+        self._timeout = timeout
+        self._daemons: list[_Process] = []
+        self._workers: list[_Process] = []
+        self._num_started = 0
+        self._dispatcher: Any = None
+        self._previous: tuple[str, int] | None = None
+        # Also when the interpreter ends, and when the cluster is simply forgotten.
+        self._finalizer = weakref.finalize(self, _end_all, self._daemons, self._workers)
+        try:
+            self._start(n_workers, dispatcher_options)
+        except BaseException:
+            self.close()
+            raise
+
+    def _start(self, n_workers: int, dispatcher_options: tuple[str, ...]) -> None:
+        deadline = time.monotonic() + self._timeout
+        nameserver = self._launch("nameserver", "--bind-port", "0")
+        self._daemons.append(nameserver)
+        host, port = nameserver.ready(deadline)["location"].rsplit(":", 1)
+        self._nameserver = (host, int(port))
+        dispatcher = self._launch("dispatcher", *self._find(), *dispatcher_options)
+        self._daemons.insert(0, dispatcher)
+        self._add_workers(n_workers)
+        dispatcher.ready(deadline)
+        uri = lookup(find(host, int(port), broadcast=False), names.DISPATCHER)
+        self._dispatcher = connect(uri, timeout=30.0)
+        self._wait_for_workers(deadline)
+        self._previous = use_nameserver(host, int(port))
+
+    @property
+    def workers(self) -> list[LocalWorker]:
+        """The workers whose processes live."""
+        return [
+            LocalWorker(process.facts["name"], process.pid, process.facts["location"])
+            for process in self._workers
+            if process.alive and process.facts
+        ]
+
+    @property
+    def dispatcher(self) -> Any:
+        """A proxy of the dispatcher's own object: ``status()``, ``records(session)``, ``recorded_sessions()``."""
+        return self._dispatcher
+
+    @property
+    def dispatcher_pid(self) -> int:
+        """Process id of the dispatcher."""
+        return self._daemons[0].pid
+
+    def environ(self) -> dict[str, str]:
+        """Return the environment variables with which another process finds this cluster, gensim's own included."""
+        host, port = self._nameserver
+        return {"PYRO_NS_HOST": host, "PYRO_NS_PORT": str(port), "PYRO_SERIALIZER": "pickle"}
+
+    def scale(self, n_workers: int, *, wait: bool = True) -> None:
+        """Start or end workers until there are `n_workers`; trainings go on meanwhile.
+
+        Parameters
+        ----------
+        n_workers : int
+            How many workers there shall be. The youngest are the first to leave; they finish the job under way.
+        wait : bool, default True
+            Wait until the dispatcher knows of it.
+        """
+        if n_workers < 0:
+            raise ValueError(f"n_workers={n_workers!r}: give 0 or more")
+        self._workers[:] = [process for process in self._workers if process.alive]
+        self._add_workers(n_workers - len(self._workers))
+        leaving = self._workers[n_workers:]
+        del self._workers[n_workers:]
+        for process in leaving:
+            process.terminate()
+        if wait:
+            for process in leaving:
+                process.wait()
+            self._wait_for_workers(time.monotonic() + self._timeout)
+
+    def close(self) -> None:
+        """End every process; done when the ``with`` block ends."""
+        if self._previous is not None:
+            use_nameserver(*self._previous)
+            self._previous = None
+        if self._dispatcher is not None:
+            abort(self._dispatcher)
+            self._dispatcher = None
+        self._finalizer.detach()
+        _end_all(self._daemons, self._workers)
+
+    def __enter__(self) -> LocalCluster:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        host, port = self._nameserver
+        return f"LocalCluster(name server {host}:{port}, {len(self.workers)} workers)"
+
+    def _find(self) -> tuple[str, ...]:
+        host, port = self._nameserver
+        return ("--host", host, "--port", str(port), "--no-broadcast")
+
+    def _launch(self, *arguments: str) -> _Process:
+        return _Process([*arguments, *(["--verbose"] if self._verbose else [])])
+
+    def _add_workers(self, number: int) -> None:
+        for _ in range(number):
+            options = ("--threads", str(self._threads), "--blas-threads", str(self._blas_threads))
+            name = f"worker-{os.getpid()}-{self._num_started}"
+            self._workers.append(self._launch("worker", *self._find(), *options, "--name", name))
+            self._num_started += 1
+
+    def _wait_for_workers(self, deadline: float) -> None:
+        """Wait until the dispatcher has every living worker, and no other."""
+        for process in self._workers:
+            process.ready(deadline)
+        while True:
+            wanted = {worker.name for worker in self.workers}
+            connected = {worker["name"] for worker in self._dispatcher.status()["workers"]}
+            if wanted == connected:
+                return
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"the dispatcher has {sorted(connected)}, not {sorted(wanted)}, as its workers")
+            time.sleep(0.05)
+
+
+class _Process:
+    """A daemon process that ends when we end, whatever ends us: its standard input is a pipe that only we hold."""
+
+    def __init__(self, arguments: list[str]) -> None:
+        self.what = arguments[0]
+        self.facts: dict[str, Any] = {}
+        self._report, write = os.pipe()
+        command = [sys.executable, "-m", "distcorpus", *arguments, "--until-eof", "--report-fd", str(write)]
+        try:
+            # In a session of its own: Ctrl-C at a terminal is for the training, not for the cluster.
+            self._popen = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                pass_fds=(write,),
+                start_new_session=True,
+            )
+        finally:
+            os.close(write)
+
+    @property
+    def pid(self) -> int:
+        return self._popen.pid
+
+    @property
+    def alive(self) -> bool:
+        return self._popen.poll() is None
+
+    def ready(self, deadline: float) -> dict[str, Any]:
+        """Wait for the facts that the daemon reports when it is ready."""
+        received = b""
+        while not self.facts:
+            readable, _, _ = select.select([self._report], [], [], max(deadline - time.monotonic(), 0.0))
+            if not readable:
+                raise TimeoutError(f"the {self.what} process {self.pid} is not ready in time")
+            data = os.read(self._report, 65536)
+            received += data
+            if not data:
+                if not received:
+                    raise RuntimeError(
+                        f"the {self.what} process ended with exit code {self._popen.wait()}; its errors stand above"
+                    )
+                self.facts = json.loads(received)
+                os.close(self._report)
+        return self.facts
+
+    def terminate(self) -> None:
+        if self.alive:
+            self._popen.terminate()
+
+    def wait(self) -> None:
+        """Wait until it has ended, and kill it where that takes too long."""
+        try:
+            self._popen.wait(END_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            self._popen.send_signal(signal.SIGKILL)
+            self._popen.wait()
+        if self._popen.stdin is not None:
+            self._popen.stdin.close()
+
+
+def _end_all(daemons: list[_Process], workers: list[_Process]) -> None:
+    """End the workers first, then the dispatcher, then the name server: each can still say goodbye to the next."""
+    for processes in (workers, *([daemon] for daemon in daemons)):
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            process.wait()

@@ -1,0 +1,500 @@
+"""Our Pyro4 engine: the threads that carry the schedule's decisions to workers and bring back what happened.
+
+Each worker has a link: one driver thread and connection a slot, so that its next job travels while it computes the
+current one, and one more that pings. What to do is decided in `schedule.py` alone, under one lock; nothing slow happens
+under that lock.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections import Counter, OrderedDict, deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distcorpus.algorithms.partial import Partial
+from distcorpus.dispatcher.engine import Block, JobRecord, Round, WorkerInfo
+from distcorpus.dispatcher.schedule import Cancel, Decision, Drop, Fail, Failure, Finish, Hand, Schedule
+from distcorpus.wire import CallTimeout, CommunicationError, abort, close, connect, remote_traceback
+
+logger = logging.getLogger(__name__)
+
+#: Seconds between two looks into the name server for workers.
+DISCOVER_EVERY = 0.5
+#: Seconds before an address that refused us is tried again.
+RETRY_AFTER = 2.0
+#: Seconds between two pings of a worker.
+PING_EVERY = 1.0
+#: Seconds in which a ping has to be answered; a worker that does not is not handed anything until it does.
+PING_DEADLINE = 5.0
+#: Seconds between two log lines about a round that waits for a worker.
+WAITING_LOG_EVERY = 10.0
+#: How many sessions' job records are kept, and how many records of one session.
+SESSIONS_RECORDED, RECORDS_KEPT = 64, 10_000
+
+
+class _Link:
+    """The connections to one worker, and what was sent over them."""
+
+    def __init__(self, info: WorkerInfo) -> None:
+        self.info = info
+        self.hands: queue.SimpleQueue[Hand | None] = queue.SimpleQueue()
+        self.control: queue.SimpleQueue[tuple[str, Any] | None] = queue.SimpleQueue()
+        self.proxies: list[Any] = []
+        self.closed = threading.Event()
+        self.silent = False
+        self.leaving = False
+        self._lock = threading.Lock()
+        self._held: set[tuple[str, int]] = set()
+        self._sent: dict[tuple[str, int], NDArray[np.bool_]] = {}
+
+    def blocks_to_send(self, session: str, numbers: Iterable[int]) -> list[int]:
+        """Return which blocks the worker does not hold; from now on it is taken to hold them."""
+        with self._lock:
+            wanted = [number for number in numbers if (session, number) not in self._held]
+            self._held.update((session, number) for number in wanted)
+        return wanted
+
+    def words_to_send(
+        self, round_: Round, words: NDArray[np.int32], *, again: bool = False
+    ) -> NDArray[np.int32]:
+        """Return the words whose broadcast rows it does not hold; from now on it is taken to hold them."""
+        key = (round_.session, round_.number)
+        with self._lock:
+            if key not in self._sent:
+                for old in [old for old in self._sent if old[0] == round_.session]:
+                    del self._sent[old]
+                self._sent[key] = np.zeros(round_.num_terms, dtype=bool)
+            sent = self._sent[key]
+            wanted = words if again else words[~sent[words]]
+            sent[wanted] = True
+        return wanted
+
+    def forget_blocks(self, session: str, numbers: Iterable[int]) -> None:
+        with self._lock:
+            self._held.difference_update((session, number) for number in numbers)
+
+    def forget_session(self, session: str) -> None:
+        with self._lock:
+            self._held = {held for held in self._held if held[0] != session}
+            for key in [key for key in self._sent if key[0] == session]:
+                del self._sent[key]
+
+    def close(self) -> None:
+        """End all threads of the link; calls that wait for an answer fail at once."""
+        self.closed.set()
+        for proxy in self.proxies:
+            abort(proxy)
+            self.hands.put(None)
+        self.control.put(None)
+
+
+class PyroEngine:
+    """Runs rounds on the worker daemons that are registered in the name server.
+
+    Parameters
+    ----------
+    list_workers : callable
+        Returns {worker name: URI}; may raise while the name server is away.
+    slots : int, default 2
+        Jobs in a worker's hands at once: one is computed while the next one travels.
+    worker_timeout : float, optional
+        Seconds that a round waits without any worker before it fails; None waits for ever.
+    """
+
+    def __init__(
+        self,
+        list_workers: Callable[[], Mapping[str, str]],
+        *,
+        slots: int = 2,
+        worker_timeout: float | None = None,
+    ) -> None:
+        self._list_workers = list_workers
+        self._slots = slots
+        self._worker_timeout = worker_timeout
+        self._schedule = Schedule(slots=slots, worker_timeout=worker_timeout)
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        self._links: dict[str, _Link] = {}
+        self._connecting: dict[str, str] = {}
+        self._refused: dict[tuple[str, str], float] = {}
+        self._rounds: dict[str, Round] = {}
+        self._records: OrderedDict[str, deque[JobRecord]] = OrderedDict()
+        self._stopping = threading.Event()
+        self._monitor = threading.Thread(target=self._watch, name="engine", daemon=True)
+
+    def start(self) -> None:
+        """Begin to look for workers."""
+        self._monitor.start()
+
+    def stop(self) -> None:
+        """Close every connection; rounds under way are not told."""
+        self._stopping.set()
+        with self._lock:
+            links = list(self._links.values())
+            self._links.clear()
+        for link in links:
+            link.close()
+        if self._monitor.is_alive():
+            self._monitor.join(timeout=5.0)
+
+    # What sessions ask.
+
+    def workers(self) -> Sequence[WorkerInfo]:
+        with self._lock:
+            return [link.info for link in self._links.values() if not link.leaving]
+
+    def wait_for_workers(self, timeout: float) -> bool:
+        with self._changed:
+            return self._changed.wait_for(
+                lambda: any(not link.leaving for link in self._links.values()), timeout
+            )
+
+    def open_session(self, session: str) -> None:
+        with self._lock:
+            self._records[session] = deque(maxlen=RECORDS_KEPT)
+            while len(self._records) > SESSIONS_RECORDED:
+                self._records.popitem(last=False)
+            self._apply(self._schedule.session_opened(session, time.monotonic()))
+
+    def close_session(self, session: str) -> None:
+        with self._lock:
+            self._rounds.pop(session, None)
+            self._apply(self._schedule.session_closed(session, time.monotonic()))
+            links = list(self._links.values())
+        for link in links:
+            link.forget_session(session)
+            link.control.put(("forget", session))
+
+    def open_round(self, round_: Round) -> None:
+        with self._lock:
+            self._rounds[round_.session] = round_
+            self._apply(self._schedule.round_opened(round_.session, round_.number, time.monotonic()))
+
+    def add_blocks(self, round_: Round, blocks: Sequence[Block]) -> None:
+        costs = [(block.number, float(max(block.documents.nnz, 1))) for block in blocks]
+        with self._lock:
+            self._apply(self._schedule.blocks_added(round_.session, costs, time.monotonic()))
+            round_.progressed(self._schedule.pending(round_.session))
+
+    def seal_round(self, round_: Round) -> None:
+        with self._lock:
+            self._apply(self._schedule.round_sealed(round_.session, time.monotonic()))
+
+    def records(self, session: str) -> Sequence[JobRecord]:
+        with self._lock:
+            return list(self._records.get(session, ()))
+
+    def recorded_sessions(self) -> list[str]:
+        """Return the sessions that `records` knows, in the order in which they began."""
+        with self._lock:
+            return list(self._records)
+
+    def placements(self, session: str) -> Counter[str]:
+        """Return how many documents of a session each worker has computed (once a round)."""
+        placed: Counter[str] = Counter()
+        for record in self.records(session):
+            placed[record.worker] += record.documents
+        return placed
+
+    def exit_workers(self) -> None:
+        """Ask every worker to leave and end its process."""
+        with self._lock:
+            links = list(self._links.values())
+        for link in links:
+            link.control.put(("exit", None))
+
+    # Carrying out what the schedule decides: under the lock, and so nothing here may wait.
+
+    def _apply(self, decisions: Iterable[Decision]) -> None:
+        for decision in decisions:
+            match decision:
+                case Hand(worker=worker, session=session):
+                    self._links[worker].hands.put(decision)
+                    self._rounds[session].progressed(self._schedule.pending(session))
+                case Cancel(worker=worker, lease=lease):
+                    if worker in self._links:
+                        self._links[worker].control.put(("cancel", lease))
+                case Finish(session=session, round=number):
+                    self._round(session, number).finished()
+                case Fail(session=session, round=number, error=error):
+                    round_ = self._round(session, number)
+                    round_.failed(self._describe(round_, error))
+                case Drop(worker=worker, reason=reason):
+                    self._unlink(worker, reason)
+
+    def _round(self, session: str, number: int) -> Round:
+        round_ = self._rounds[session]
+        assert round_.number == number
+        return round_
+
+    def _describe(self, round_: Round, failure: Failure) -> str:
+        if failure.kind == "no_workers":
+            return (
+                f"no worker is connected, and none joined within {self._worker_timeout:g} s: start one with "
+                "'distcorpus worker' (or scripts/run_worker.py) on any host of the cluster"
+            )
+        what = "; ".join(str(round_.block(number)) for number in failure.blocks)
+        names = ", ".join(attempt.worker for attempt in failure.attempts)
+        last = failure.attempts[-1]
+        if failure.kind == "poison":
+            return f"{what}: every worker process that computed it ended ({names}); the last: {last.reason}"
+        return f"{what}: failed on worker {names}; the last error, on worker {last.worker}:\n{last.reason}"
+
+    def _unlink(self, worker: str, reason: str) -> None:
+        link = self._links.pop(worker, None)
+        if link is not None:
+            logger.warning("worker %s is gone: %s", worker, reason)
+            link.close()
+            self._changed.notify_all()
+
+    # Finding workers.
+
+    def _watch(self) -> None:
+        discover_at = log_at = 0.0
+        while not self._stopping.wait(DISCOVER_EVERY / 2):
+            now = time.monotonic()
+            with self._lock:
+                self._apply(self._schedule.tick(now))
+                waiting = self._schedule.waiting(now)
+            if waiting and now >= log_at:
+                log_at = now + WAITING_LOG_EVERY
+                logger.warning(
+                    "%d session(s) wait for a worker: start one with 'distcorpus worker' on any host", len(waiting)
+                )
+            if now >= discover_at:
+                discover_at = now + DISCOVER_EVERY
+                self._discover(now)
+
+    def _discover(self, now: float) -> None:
+        try:
+            registered = self._list_workers()
+        except (CommunicationError, RuntimeError) as error:
+            logger.debug("cannot list workers: %s", error)
+            return
+        self._refused = {key: until for key, until in self._refused.items() if until > now}
+        for name, uri in registered.items():
+            with self._lock:
+                link = self._links.get(name)
+                if self._connecting.get(name) == uri or (name, uri) in self._refused:
+                    continue
+                if link is not None and link.info.uri == uri:
+                    continue
+                if link is not None:
+                    self._lose(link, f"a worker of the same name registered at {uri}")
+                self._connecting[name] = uri
+            threading.Thread(
+                target=self._connect, args=(name, uri), name=f"connect {name}", daemon=True
+            ).start()
+
+    def _connect(self, name: str, uri: str) -> None:
+        proxies: list[Any] = []
+        try:
+            proxies.extend(connect(uri, timeout=PING_DEADLINE) for _ in range(self._slots + 1))
+            status = proxies[0].status()
+            info = WorkerInfo(name, uri, status["host"], status["pid"], status["threads"], "ready")
+            for proxy in proxies[1:]:
+                proxy._pyroTimeout = None  # a job takes as long as it takes; the pings tell whether it is alive
+        except Exception as error:  # whatever is wrong with it, it is one worker fewer and no more
+            logger.info("worker %s at %s cannot be used yet: %s", name, uri, error)
+            for proxy in proxies:
+                close(proxy)
+            with self._lock:
+                self._connecting.pop(name, None)
+                self._refused[name, uri] = time.monotonic() + RETRY_AFTER
+            return
+        link = _Link(info)
+        link.proxies = proxies
+        with self._changed:
+            self._connecting.pop(name, None)
+            if self._stopping.is_set():
+                link.close()
+                return
+            self._links[name] = link
+            logger.info("worker %s joined (%s, pid %d, %d thread(s))", name, info.host, info.pid, info.threads)
+            self._apply(self._schedule.worker_joined(name, time.monotonic(), threads=info.threads))
+            self._changed.notify_all()
+        threading.Thread(target=self._ping, args=(link, proxies[0]), name=f"ping {name}", daemon=True).start()
+        for proxy in proxies[1:]:
+            threading.Thread(
+                target=self._drive, args=(link, proxy), name=f"drive {name}", daemon=True
+            ).start()
+
+    def _lose(self, link: _Link, reason: str) -> None:
+        """Take a worker as lost (under the lock)."""
+        if self._links.get(link.info.name) is link:
+            self._unlink(link.info.name, reason)
+            self._apply(self._schedule.worker_lost(link.info.name, reason, time.monotonic()))
+
+    # One worker's ping thread.
+
+    def _ping(self, link: _Link, proxy: Any) -> None:
+        name = link.info.name
+        while not link.closed.is_set():
+            try:
+                message = link.control.get(timeout=PING_EVERY)
+            except queue.Empty:
+                message = ("ping", None)
+            if message is None:
+                break
+            try:
+                self._tell(link, proxy, *message)
+            except CommunicationError as error:
+                timed_out = isinstance(error, CallTimeout) or isinstance(error.__cause__, TimeoutError)
+                with self._lock:
+                    if not timed_out:
+                        self._lose(link, f"it does not answer pings: {error}")
+                    elif not link.silent and self._links.get(name) is link:
+                        link.silent = True
+                        logger.warning(
+                            "worker %s is silent for %g s: its jobs go to others", name, PING_DEADLINE
+                        )
+                        self._apply(self._schedule.worker_silent(name, time.monotonic()))
+            except Exception:
+                logger.exception("worker %s answered a %s with an error", name, message[0])
+        close(proxy)
+
+    def _tell(self, link: _Link, proxy: Any, what: str, argument: Any) -> None:
+        if what == "forget":
+            proxy.forget(argument)
+        elif what == "cancel":
+            proxy.cancel([argument])
+        elif what == "exit":
+            proxy.exit()
+        answer = proxy.ping()
+        now = time.monotonic()
+        with self._lock:
+            if self._links.get(link.info.name) is not link:
+                return
+            if link.silent:
+                link.silent = False
+                logger.info("worker %s answers again", link.info.name)
+                self._apply(self._schedule.worker_answered(link.info.name, now))
+            if answer["leaving"]:
+                self._leave(link)
+
+    def _leave(self, link: _Link) -> None:
+        """A worker says that it is leaving (under the lock)."""
+        if not link.leaving:
+            link.leaving = True
+            logger.info("worker %s is leaving", link.info.name)
+            self._apply(self._schedule.worker_leaving(link.info.name, time.monotonic()))
+
+    # One slot's driver thread.
+
+    def _drive(self, link: _Link, proxy: Any) -> None:
+        while (hand := link.hands.get()) is not None:
+            with self._lock:
+                round_ = self._rounds.get(hand.session)
+                if round_ is None or round_.number != hand.round:
+                    self._apply(self._schedule.discarded(hand.lease, time.monotonic()))
+                    continue
+            try:
+                self._lease(link, proxy, hand, round_)
+            except CommunicationError as error:
+                with self._lock:
+                    self._lose(link, f"its connection broke: {error}")
+                break
+            except Exception as error:  # raised by the job, on the worker
+                reason = remote_traceback(error)
+                logger.warning("worker %s: a job failed: %s", link.info.name, error)
+                with self._lock:
+                    self._apply(self._schedule.failed(hand.lease, reason, time.monotonic()))
+        close(proxy)
+
+    def _lease(self, link: _Link, proxy: Any, hand: Hand, round_: Round) -> None:
+        """Hand one job to the worker and take back what comes of it."""
+        blocks = [round_.block(number) for number in hand.blocks]
+        words = _union([block.words for block in blocks], round_.num_terms)
+        to_send = link.blocks_to_send(hand.session, hand.blocks)
+        new_words = link.words_to_send(round_, words)
+        handed_at = time.monotonic()
+        while True:
+            job, bytes_sent = self._job(hand, round_, blocks, to_send, new_words)
+            began = time.monotonic()
+            reply = proxy.process(job)
+            ended = time.monotonic()
+            if not ("missing" in reply):
+                break
+            link.forget_blocks(hand.session, reply["missing"])
+            to_send = link.blocks_to_send(hand.session, reply["missing"])
+            new_words = link.words_to_send(round_, words, again=bool(reply["rows_missing"]))
+        if "handed_back" in reply:
+            with self._lock:
+                self._apply(self._schedule.handed_back(hand.lease, time.monotonic()))
+            return
+        partial = Partial(*reply["partial"])
+        with self._lock:
+            accepted = self._schedule.delivered(hand.lease, time.monotonic())
+            if not accepted:
+                self._apply(self._schedule.discarded(hand.lease, time.monotonic()))
+                return
+        sum_began = time.monotonic()
+        try:
+            round_.add(hand.blocks, partial)
+        except Exception as error:
+            logger.exception("a partial cannot be added")
+            round_.failed(f"the partial of worker {link.info.name} cannot be added to the sum: {error}")
+        seconds = reply["seconds"]
+        record = JobRecord(
+            round=hand.round,
+            kernel=round_.kernel,
+            worker=link.info.name,
+            blocks=tuple(str(block) for block in blocks),
+            documents=sum(block.documents.n_docs for block in blocks),
+            bytes_sent=bytes_sent,
+            bytes_received=partial.words.nbytes + partial.steps.nbytes,
+            transfer_seconds=ended - began - seconds["held"],
+            queue_seconds=began - handed_at + seconds["waited"],
+            compute_seconds=seconds["computed"],
+            sum_seconds=time.monotonic() - sum_began,
+        )
+        with self._lock:
+            if hand.session in self._records:
+                self._records[hand.session].append(record)
+            self._apply(self._schedule.summed(hand.lease, time.monotonic()))
+
+    def _job(
+        self,
+        hand: Hand,
+        round_: Round,
+        blocks: Sequence[Block],
+        to_send: Sequence[int],
+        words: NDArray[np.int32],
+    ) -> tuple[dict[str, Any], int]:
+        wanted = set(to_send)
+        payload = {
+            block.number: (block.documents.indptr, block.documents.indices, block.documents.data)
+            for block in blocks
+            if block.number in wanted
+        }
+        rows = round_.rows(words)
+        job = {
+            "lease": hand.lease,
+            "session": hand.session,
+            "round": hand.round,
+            "kernel": round_.kernel,
+            "params": round_.params,
+            "num_terms": round_.num_terms,
+            "blocks": [(block.number, block.key) for block in blocks],
+            "payload": payload,
+            "words": words,
+            "rows": rows,
+        }
+        nbytes = words.nbytes + rows.nbytes + sum(a.nbytes for arrays in payload.values() for a in arrays)
+        return job, nbytes
+
+
+def _union(word_lists: Sequence[NDArray[np.int32]], num_terms: int) -> NDArray[np.int32]:
+    if len(word_lists) == 1:
+        return word_lists[0]
+    occurs = np.zeros(num_terms, dtype=bool)
+    for words in word_lists:
+        occurs[words] = True
+    return np.flatnonzero(occurs).astype(np.int32)

@@ -1,0 +1,304 @@
+"""The front doors: the Pyro objects that gensim's unmodified models, and whoever watches the cluster, talk to.
+
+A model's connection is its session: it begins with ``initialize`` and ends when the connection does. Errors leave here as
+builtin exceptions, since the program at the other end may never have imported this package.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import socket
+import threading
+import time
+from dataclasses import asdict
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+from gensim.models.ldamodel import LdaModel, LdaState
+from gensim.models.lsimodel import Projection
+from numpy.typing import NDArray
+
+from distcorpus._version import __version__
+from distcorpus.algorithms.chunk import as_chunk
+from distcorpus.dispatcher.drivers import PyroEngine
+from distcorpus.dispatcher.session import LdaSession, LsiSession, Session, Topics
+from distcorpus.wire import client_gone, current_connection, expose
+
+logger = logging.getLogger(__name__)
+
+#: Seconds that a model which finds no worker waits for one: workers that start together with it are found meanwhile.
+WORKER_GRACE = 5.0
+
+
+class Dispatcher:
+    """What the front doors share: the engine, the options, the sessions.
+
+    Parameters
+    ----------
+    engine : PyroEngine
+        Computes the rounds.
+    max_queued : int
+        Chunks that a session may have waiting; 0: no limit.
+    memory : int
+        Bytes of chunks that a session keeps.
+    """
+
+    def __init__(self, engine: PyroEngine, *, max_queued: int = 10, memory: int = 2 << 30) -> None:
+        self.engine = engine
+        self.max_queued = max_queued
+        self.memory = memory
+        self.exit_asked = threading.Event()
+        self.sessions: dict[str, Session] = {}
+        self._numbers = itertools.count(1)
+        self._started = time.time()
+
+    def session_name(self, kind: str) -> str:
+        """Return a name for a new session; no other session of this process ever has it."""
+        return f"{kind}-{os.getpid()}-{next(self._numbers)}"
+
+    @expose
+    def ping(self) -> str:
+        """Answer at once."""
+        return "pong"
+
+    @expose
+    def status(self) -> dict[str, Any]:
+        """Who works, and for whom."""
+        return {
+            "version": __version__,
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "uptime_seconds": time.time() - self._started,
+            "workers": [asdict(worker) for worker in self.engine.workers()],
+            "sessions": sorted(self.sessions),
+        }
+
+    @expose
+    def records(self, session: str) -> list[dict[str, Any]]:
+        """What the latest jobs of a session cost, and where they were computed."""
+        return [asdict(record) for record in self.engine.records(session)]
+
+    @expose
+    def recorded_sessions(self) -> list[str]:
+        """The sessions that `records` knows, in the order in which they began."""
+        return self.engine.recorded_sessions()
+
+    @expose
+    def exit(self, workers: bool = True) -> None:
+        """End the dispatcher, and all its workers with it."""
+        logger.info("asked to exit")
+        if workers:
+            self.engine.exit_workers()
+        self.exit_asked.set()
+
+
+class _Front:
+    """One connection of an unmodified gensim model.
+
+    Parameters
+    ----------
+    dispatcher : Dispatcher
+        Whom it belongs to.
+    """
+
+    kind: str
+
+    def __init__(self, dispatcher: Dispatcher) -> None:
+        self._dispatcher = dispatcher
+        self._session: Any = None
+
+    def _begin_session(self) -> tuple[str, dict[str, Any]]:
+        """Close the session of an earlier ``initialize`` and return a name and the options for a new one."""
+        self.close()
+        if not self._dispatcher.engine.wait_for_workers(WORKER_GRACE):
+            raise RuntimeError(
+                "no workers: the dispatcher is running but no worker is connected to it; start one with "
+                "'distcorpus worker' (or scripts/run_worker.py) on any host that reaches the name server"
+            )
+        connection = current_connection()
+
+        def check_client() -> None:
+            if client_gone(connection.sock):
+                raise ConnectionResetError("the client is gone")
+
+        options = {"max_queued": self._dispatcher.max_queued, "check_client": check_client}
+        return self._dispatcher.session_name(self.kind), options
+
+    def _opened(self, session: Session) -> None:
+        self._session = session
+        self._dispatcher.sessions[session.name] = session
+        logger.info("session %s begins", session.name)
+
+    def _current(self) -> Any:
+        if self._session is None:
+            raise RuntimeError(
+                "this connection has no session: it was interrupted, or initialize() was not called. Train a new "
+                "model; what the cluster held for this one is gone"
+            )
+        return self._session
+
+    def close(self) -> None:
+        """End the session of this connection, if it has one."""
+        session, self._session = self._session, None
+        if session is not None:
+            self._dispatcher.sessions.pop(session.name, None)
+            session.close()
+            logger.info("session %s ends", session.name)
+
+    @expose
+    def getworkers(self) -> list[str]:
+        """The URIs of the connected workers."""
+        return [worker.uri for worker in self._dispatcher.engine.workers()]
+
+    @expose
+    def jobsdone(self) -> int:
+        """How many chunks of the round under way have been computed."""
+        return self._session.chunks_done() if self._session is not None else 0
+
+    @expose
+    def exit(self) -> None:
+        """End the dispatcher and all workers."""
+        self._dispatcher.exit()
+
+
+class LsiFront(_Front):
+    """What ``gensim.models.LsiModel(distributed=True)`` talks to."""
+
+    kind = "lsi"
+
+    @expose
+    def initialize(
+        self,
+        id2word: Any = None,
+        num_topics: int = 200,
+        chunksize: int = 20000,
+        decay: float = 1.0,
+        power_iters: int = 2,
+        extra_samples: int = 100,
+        distributed: bool = False,
+        onepass: bool = True,
+    ) -> None:
+        """Begin a model; takes what ``LsiModel`` sends."""
+        self._num_terms = _num_terms(id2word)
+        self._num_topics = _positive("num_topics", num_topics)
+        self._decay = float(decay)
+        if not 0.0 < self._decay < np.inf:
+            raise ValueError(f"decay={decay!r}: give a positive number, 1.0 to weigh all documents alike")
+        self._projection = {"power_iters": power_iters, "extra_dims": extra_samples}
+        self._name, self._options = self._begin_session()
+
+    def _open(self, dtype: np.dtype) -> None:
+        # The model does not say its dtype; its first chunk shows it.
+        self._dtype = dtype
+        self._opened(
+            LsiSession(
+                self._name,
+                self._dispatcher.engine,
+                self._num_terms,
+                num_topics=self._num_topics,
+                decay=self._decay,
+                dtype="float64" if dtype == np.float64 else "float32",
+                memory=self._dispatcher.memory,
+                **self._options,
+            )
+        )
+
+    @expose
+    def reset(self) -> None:
+        """Begin an addition of documents; what was trained before stays in."""
+        if self._session is not None:
+            self._session.begin()
+
+    @expose
+    def putjob(self, job: Any) -> None:
+        """Add a chunk, terms x documents; waits while the queue is full."""
+        number = self._session.num_chunks if self._session is not None else 0
+        chunk = as_chunk(job, self._num_terms, what=f"chunk {number}")
+        if self._session is None:
+            self._open(np.dtype(getattr(job, "dtype", np.float64)))
+        self._session.put(chunk)
+
+    @expose
+    def getstate(self) -> Projection:
+        """Wait for all chunks and return the projection of all documents so far."""
+        projection = Projection(self._num_terms, self._num_topics, None, **self._projection)
+        if self._session is not None:
+            projection.u, projection.s = (array.astype(self._dtype) for array in self._session.finish())
+        return projection
+
+
+class LdaFront(_Front):
+    """What ``gensim.models.LdaModel(distributed=True)`` talks to."""
+
+    kind = "lda"
+
+    @expose
+    def initialize(
+        self,
+        id2word: Any = None,
+        num_topics: int = 100,
+        chunksize: int = 2000,
+        alpha: Any = "symmetric",
+        eta: Any = None,
+        distributed: bool = False,
+    ) -> None:
+        """Begin a model; takes what ``LdaModel`` sends (the topics, with eta, come with ``reset``)."""
+        shape = {
+            "num_topics": _positive("num_topics", num_topics),
+            "num_terms": _num_terms(id2word),
+            "dtype": np.float64,
+        }
+        # gensim's own reading of what it accepts as a prior, without making a model.
+        prior, _ = LdaModel.init_dir_prior(SimpleNamespace(**shape), alpha, "alpha")
+        if prior.shape != (shape["num_topics"],):
+            raise ValueError(f"alpha has shape {prior.shape}: give one number for each of {num_topics} topics")
+        name, options = self._begin_session()
+        self._opened(
+            LdaSession(name, self._dispatcher.engine, shape["num_terms"], alpha=prior, **options)
+        )
+
+    @expose
+    def reset(self, state: LdaState) -> None:
+        """Begin a round with the topics of `state`."""
+        session = self._current()
+        shape = (session.num_topics, session.num_terms)
+        if state.sstats.shape != shape:
+            raise ValueError(f"the state has statistics of shape {state.sstats.shape}, this model's have {shape}")
+        self._state = state
+        session.begin(Topics(np.asarray(state.eta), state.sstats))
+
+    @expose
+    def putjob(self, job: Any) -> None:
+        """Add a chunk, a list of documents; waits while the queue is full."""
+        session = self._current()
+        session.put(as_chunk(job, session.num_terms, counts=True, what=f"chunk {session.num_chunks}"))
+
+    @expose
+    def getstate(self) -> LdaState:
+        """Wait for the round and return its sufficient statistics."""
+        sstats, documents = self._current().finish()
+        state = LdaState(np.asarray(self._state.eta), (0, 0), dtype=self._state.sstats.dtype)
+        state.sstats = _as_c(sstats, self._state.sstats.dtype)
+        state.numdocs = documents
+        return state
+
+
+def _as_c(array: NDArray, dtype: np.dtype) -> NDArray:
+    return np.ascontiguousarray(array, dtype=dtype)
+
+
+def _num_terms(id2word: Any) -> int:
+    """Return the size of the vocabulary, as gensim's models count it."""
+    keys = getattr(id2word, "keys", None)
+    if keys is None:
+        raise TypeError(f"id2word is a {type(id2word).__name__}: give a gensim Dictionary or a dict of id to word")
+    return 1 + max(keys(), default=-1)
+
+
+def _positive(what: str, number: Any) -> int:
+    if int(number) != number or number < 1:
+        raise ValueError(f"{what}={number!r}: give a whole number above 0")
+    return int(number)

@@ -1,0 +1,492 @@
+"""One model that is being trained: its chunks, its rounds, its result.
+
+A session knows the mathematics and an engine, and nothing of workers, sockets or threads. What it waits for always has
+an end: the result, an error, or a client that is no longer there.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distcorpus.algorithms import lsi
+from distcorpus.algorithms.chunk import Chunk
+from distcorpus.algorithms.lda import LDA_GRID
+from distcorpus.algorithms.partial import Extra, Partial
+from distcorpus.algorithms.summation import GridSum, exact_sum, grid_for, merge_extras
+from distcorpus.dispatcher.engine import Block, Engine, Round
+
+#: Documents of an LDA block. Of a default chunk of 2,000 documents this makes four, which several threads or workers
+#: share; rounding a block's statistics costs a few per cent of computing them.
+LDA_BLOCK_DOCUMENTS = 512
+#: How much larger than its first chunk (by squared norm) an LSI corpus may grow before the first product, which is
+#: summed while the chunks arrive and thus on a grid chosen early, has to be computed again.
+GROWTH_FORESEEN = 2.0**20
+#: Seconds between two looks whether the client that waits is still there.
+CLIENT_CHECK_EVERY = 0.5
+
+
+class SumRound:
+    """A kernel summed over blocks, exactly (what the engine knows as a `Round`).
+
+    Parameters
+    ----------
+    session : str
+        Name of the session.
+    number : int
+        Number of the round in its session.
+    kernel : str
+        Name of the kernel that workers run.
+    params : dict
+        Its parameters.
+    shape : tuple of int
+        (number of terms, width) of the broadcast and of the sum.
+    grid : float
+        Value of a step of the sum.
+    rows : callable
+        Returns the broadcast rows of an array of term ids.
+    blocks : mapping of int to Block
+        The session's blocks.
+    check_client : callable
+        Raises where the client that waits is gone.
+    """
+
+    def __init__(
+        self,
+        session: str,
+        number: int,
+        kernel: str,
+        params: dict[str, Any],
+        shape: tuple[int, int],
+        grid: float,
+        rows: Callable[[NDArray[np.int32]], NDArray],
+        blocks: Mapping[int, Block],
+        check_client: Callable[[], None],
+    ) -> None:
+        self.session = session
+        self.number = number
+        self.kernel = kernel
+        self.params = params
+        self.num_terms, self.width = shape
+        self.rows = rows
+        self.total = GridSum(*shape, grid)
+        self.extras: dict[str, Extra] = {}
+        self._blocks = blocks
+        self._check_client = check_client
+        self._changed = threading.Condition()
+        self._pending = 0
+        self._summed: Counter[int] = Counter()
+        self._finished = False
+        self._error: str | None = None
+
+    # What the engine asks and tells.
+
+    def block(self, number: int) -> Block:
+        return self._blocks[number]
+
+    def add(self, blocks: Sequence[int], partial: Partial) -> None:
+        self.total.add(partial.words, partial.steps)
+        with self._changed:
+            self.extras = merge_extras(self.extras, partial.extras)
+            self._summed.update(self._blocks[number].key[0] for number in blocks)
+
+    def progressed(self, pending: int) -> None:
+        with self._changed:
+            self._pending = pending
+            self._changed.notify_all()
+
+    def finished(self) -> None:
+        with self._changed:
+            self._finished = True
+            self._changed.notify_all()
+
+    def failed(self, error: str) -> None:
+        with self._changed:
+            self._error = self._error or error
+            self._changed.notify_all()
+
+    # What the session waits for.
+
+    def chunks_done(self) -> int:
+        """Return how many chunks are in the sum with all their blocks."""
+        with self._changed:
+            size = Counter(block.key[0] for block in self._blocks.values())
+            return sum(self._summed[chunk] == blocks for chunk, blocks in size.items())
+
+    def wait_for_queue(self, limit: int) -> None:
+        """Wait until fewer than `limit` blocks are queued.
+
+        Raises
+        ------
+        RuntimeError
+            If the round fails meanwhile; the message names the chunk, the workers and the last traceback.
+        """
+        self._wait(lambda: self._pending < limit)
+
+    def wait(self) -> None:
+        """Wait until the round is finished.
+
+        Raises
+        ------
+        RuntimeError
+            If it fails; the message names the chunk, the workers and the last traceback.
+        """
+        self._wait(lambda: self._finished)
+
+    def _wait(self, ready: Callable[[], bool]) -> None:
+        with self._changed:
+            while True:
+                if self._error is not None:
+                    raise RuntimeError(self._error)
+                if ready():
+                    return
+                if not self._changed.wait(CLIENT_CHECK_EVERY):
+                    self._check_client()
+
+
+class Session:
+    """What LSI and LDA sessions share: blocks, rounds and back-pressure.
+
+    Parameters
+    ----------
+    name : str
+        Unique name.
+    engine : Engine
+        Computes the rounds.
+    num_terms : int
+        Size of the vocabulary.
+    max_queued : int
+        Chunks that wait for a worker at once; `put` blocks while there are as many. 0: no limit.
+    check_client : callable
+        Raises where the client is gone.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        engine: Engine,
+        num_terms: int,
+        *,
+        max_queued: int = 10,
+        check_client: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.name = name
+        self.num_terms = num_terms
+        self.num_chunks = 0
+        self._engine = engine
+        self._max_queued = max_queued
+        self._check_client = check_client
+        self._blocks: dict[int, Block] = {}
+        self._num_blocks = 0
+        self._num_rounds = 0
+        engine.open_session(name)
+
+    def close(self) -> None:
+        """Give up everything; jobs under way count for nothing."""
+        self._engine.close_session(self.name)
+        self._blocks = {}
+
+    def _open_round(
+        self,
+        kernel: str,
+        params: dict[str, Any],
+        width: int,
+        grid: float,
+        rows: Callable[[NDArray[np.int32]], NDArray],
+    ) -> SumRound:
+        self._num_rounds += 1
+        round_ = SumRound(
+            self.name,
+            self._num_rounds,
+            kernel,
+            params,
+            (self.num_terms, width),
+            grid,
+            rows,
+            self._blocks,
+            self._check_client,
+        )
+        self._engine.open_round(round_)
+        return round_
+
+    def _keep(self, parts: list[Chunk]) -> list[Block]:
+        """Number the parts of the next chunk as blocks of this session."""
+        blocks, first = [], 0
+        for documents in parts:
+            block = Block(self._num_blocks, (self.num_chunks, first), documents, documents.words())
+            self._blocks[block.number] = block
+            self._num_blocks += 1
+            first += documents.n_docs
+            blocks.append(block)
+        self.num_chunks += 1
+        return blocks
+
+    def _queue(self, round_: SumRound, blocks: list[Block]) -> None:
+        """Put the blocks of one chunk into the queue, when there is room."""
+        if self._max_queued:
+            round_.wait_for_queue(self._max_queued * len(blocks))
+        self._engine.add_blocks(round_, blocks)
+
+    def _finish(self, round_: Round) -> None:
+        self._engine.seal_round(round_)
+
+
+@dataclass(frozen=True, slots=True)
+class Topics:
+    """The topics as gensim's ``LdaState`` holds them: a Dirichlet posterior with parameters ``eta + sstats``.
+
+    Attributes
+    ----------
+    eta : ndarray, shape (num_terms,) or (num_topics, num_terms)
+        Prior.
+    sstats : ndarray, shape (num_topics, num_terms)
+        Sufficient statistics.
+    """
+
+    eta: NDArray
+    sstats: NDArray
+
+    def totals(self) -> NDArray[np.float64]:
+        """Return the parameters of each topic summed over the vocabulary, shape (num_topics,)."""
+        return self.sstats.sum(axis=1, dtype=np.float64) + self.eta.sum(axis=-1, dtype=np.float64)
+
+    def rows(self, words: NDArray[np.int32], dtype: str) -> NDArray:
+        """Return the parameters of some terms, shape (n_words, num_topics)."""
+        eta = self.eta[words, None] if self.eta.ndim == 1 else self.eta[:, words].T
+        return np.ascontiguousarray(self.sstats[:, words].T + eta, dtype=dtype)
+
+
+class LdaSession(Session):
+    """An LDA model: each round is the E-step of the chunks between two M-steps.
+
+    Parameters
+    ----------
+    alpha : ndarray, shape (num_topics,)
+        Prior of the documents' topics.
+    iterations, gamma_threshold, seed, variant
+        As `algorithms.lda.EStep` takes them.
+    **session
+        As `Session` takes them.
+    """
+
+    def __init__(
+        self,
+        *session: Any,
+        alpha: NDArray,
+        iterations: int = 50,
+        gamma_threshold: float = 0.001,
+        seed: int = 0,
+        variant: str = "vb",
+        **options: Any,
+    ) -> None:
+        super().__init__(*session, **options)
+        self.num_topics = len(alpha)
+        self._params = {
+            "alpha": np.asarray(alpha, dtype=np.float64),
+            "iterations": iterations,
+            "gamma_threshold": gamma_threshold,
+            "seed": seed,
+            "variant": variant,
+            "gamma_statistics": False,
+        }
+        self._round: SumRound | None = None
+
+    def begin(self, topics: Topics) -> None:
+        """Begin a round with these topics; one that was not finished is given up."""
+        self._blocks.clear()
+        dtype = "float64" if topics.sstats.dtype == np.float64 else "float32"
+        self._round = self._open_round(
+            "lda",
+            {**self._params, "totals": topics.totals(), "dtype": dtype},
+            self.num_topics,
+            LDA_GRID,
+            lambda words: topics.rows(words, dtype),
+        )
+
+    def put(self, chunk: Chunk) -> None:
+        """Add a chunk to the round; waits while the queue is full."""
+        if self._round is None:
+            raise RuntimeError("no round has begun: call reset(state) before putjob")
+        self._queue(self._round, self._keep(chunk.split(max_docs=LDA_BLOCK_DOCUMENTS)))
+
+    def finish(self) -> tuple[NDArray[np.float64], int]:
+        """Wait for the round.
+
+        Returns
+        -------
+        sstats : ndarray of float64, shape (num_topics, num_terms)
+            Expected sufficient statistics of the round's documents.
+        documents : int
+            Their number.
+        """
+        if self._round is None:
+            raise RuntimeError("no round has begun: call reset(state) before getstate")
+        round_, self._round = self._round, None
+        self._finish(round_)
+        round_.wait()
+        self._blocks.clear()
+        return round_.total.values().T, int(round_.extras.get("documents", 0))
+
+    def chunks_done(self) -> int:
+        """Return how many chunks of the round that is under way are in its sum."""
+        return self._round.chunks_done() if self._round is not None else 0
+
+
+class LsiSession(Session):
+    """An LSI model: a block Krylov iteration over all chunks that ever arrived.
+
+    The first product is summed while the chunks arrive. Chunks are kept, so that later additions give what training on
+    everything at once would have given; beyond `memory` bytes they are folded into a factorisation of 2k directions.
+
+    Parameters
+    ----------
+    num_topics : int
+        Wanted number of singular vectors.
+    decay : float
+        Weight of what came before a chunk, relative to it.
+    dtype : str
+        ``"float32"`` or ``"float64"``.
+    seed : int
+        Seeds the start block.
+    memory : int
+        Bytes of chunks to keep.
+    power_iters, extra_samples : int, optional
+        Fixes the effort instead of the accuracy, see `algorithms.lsi.factorise`.
+    **session
+        As `Session` takes them.
+    """
+
+    def __init__(
+        self,
+        *session: Any,
+        num_topics: int,
+        decay: float = 1.0,
+        dtype: str = "float64",
+        seed: int = 0,
+        memory: int = 2 << 30,
+        **options: Any,
+    ) -> None:
+        super().__init__(*session, **options)
+        self.num_topics = num_topics
+        self.decay = decay
+        self.dtype = dtype
+        self._seed = seed
+        self._memory = memory
+        self._base: tuple[NDArray, NDArray, int] | None = None
+        self._committed = 0
+        self._streamed: SumRound | None = None
+        self._streamed_bound = 0.0
+
+    def put(self, chunk: Chunk) -> None:
+        """Add a chunk; waits while the queue is full."""
+        parts = lsi.split(chunk)
+        if self._blocks and self._kept_bytes() + chunk.nbytes > self._memory:
+            self._fold()
+        blocks = self._keep(parts)
+        if self._streamed is None:
+            self._stream()
+        assert self._streamed is not None
+        self._queue(self._streamed, blocks)
+
+    def finish(self) -> tuple[NDArray, NDArray]:
+        """Factorise everything that has arrived.
+
+        Returns
+        -------
+        U : ndarray, shape (num_terms, k)
+            Left singular vectors, ``k <= num_topics``.
+        s : ndarray, shape (k,)
+            Singular values, descending.
+        """
+        U, s = self._factorise(keep=None)
+        self._streamed = None
+        self._committed = self.num_chunks
+        return U, s
+
+    def begin(self) -> None:
+        """Begin an addition; chunks of one that was not finished are given up."""
+        for number in [n for n, block in self._blocks.items() if block.key[0] >= self._committed]:
+            del self._blocks[number]
+        self.num_chunks = self._committed
+        self._streamed = None
+
+    def chunks_done(self) -> int:
+        """Return how many of the chunks that are arriving have been multiplied once."""
+        return self._streamed.chunks_done() if self._streamed is not None else 0
+
+    def _kept_bytes(self) -> int:
+        return sum(block.documents.nbytes for block in self._blocks.values())
+
+    def _squared_norm(self) -> float:
+        """Return the squared Frobenius norm of the kept chunks, without decay (a bound on the norm with it)."""
+        return exact_sum(np.array([block.documents.squared_norm() for block in self._blocks.values()]))
+
+    def _stream(self) -> None:
+        """Open the round that multiplies the chunks with the start block as they arrive."""
+        omega = lsi.start_block(self.num_terms, self.num_topics, self._seed, self.dtype)
+        self._streamed_bound = GROWTH_FORESEEN * max(self._squared_norm(), 1.0)
+        self._streamed = self._open_product(omega, self._streamed_bound, None)
+        earlier = [block for block in self._blocks.values() if block.key[0] < self.num_chunks - 1]
+        self._engine.add_blocks(self._streamed, earlier)
+
+    def _open_product(self, Q: NDArray, bound: float, weights: dict[int, float] | None) -> SumRound:
+        return self._open_round(
+            "lsi",
+            {"grid": grid_for(bound), "dtype": self.dtype, "weights": weights},
+            Q.shape[1],
+            grid_for(bound),
+            lambda words: np.ascontiguousarray(Q[words]),
+        )
+
+    def _product(self, Q: NDArray, bound: float, weights: dict[int, float] | None) -> NDArray[np.float64]:
+        """Return the sum of ``w_i^2 A_i (A_i' Q)`` over all kept blocks."""
+        round_ = self._open_product(Q, bound, weights)
+        self._engine.add_blocks(round_, list(self._blocks.values()))
+        self._finish(round_)
+        round_.wait()
+        return round_.total.values()
+
+    def _factorise(self, keep: int | None) -> tuple[NDArray, NDArray]:
+        squared_norm = self._squared_norm()
+        last = self.num_chunks - 1
+        weights = None
+        if self.decay != 1.0:
+            weights = {
+                chunk: self.decay ** (2 * (last - chunk))
+                for chunk in {block.key[0] for block in self._blocks.values()}
+            }
+        base = None
+        if self._base is not None:
+            U, s, folded = self._base
+            base = (U, s * self.decay ** (last - folded))
+        start = None
+        if self._streamed is not None:
+            self._finish(self._streamed)
+            self._streamed.wait()
+            if squared_norm <= self._streamed_bound:
+                start = self._streamed.total.values()
+        return lsi.factorise(
+            lambda Q: self._product(Q, max(squared_norm, 1e-300), weights),
+            self.num_terms,
+            self.num_topics,
+            squared_norm=squared_norm,
+            dtype=self.dtype,
+            seed=self._seed,
+            base=base,
+            start=start,
+            keep=keep,
+        )
+
+    def _fold(self) -> None:
+        """Put a factorisation of twice the wanted rank in the place of the kept chunks."""
+        U, s = self._factorise(keep=2 * self.num_topics)
+        self._base = (U, s, self.num_chunks - 1)
+        self._blocks.clear()
+        self._streamed = None
+        self._committed = self.num_chunks

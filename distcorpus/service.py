@@ -1,0 +1,108 @@
+"""What the three daemons share as processes: how they begin, what they say first, and how they end."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+from types import FrameType
+from typing import Any
+
+logger = logging.getLogger(__name__)
+
+
+class Lifetime:
+    """Ends a daemon on SIGINT or SIGTERM, when it is asked to exit, or when its parent is gone.
+
+    A second signal ends the process at once.
+
+    Parameters
+    ----------
+    until_eof : bool
+        End when standard input is closed, as it is when the process that started us ends in any way.
+    """
+
+    def __init__(self, *, until_eof: bool = False) -> None:
+        self.ended = threading.Event()
+        self._signals = 0
+        signal.signal(signal.SIGINT, self._on_signal)
+        signal.signal(signal.SIGTERM, self._on_signal)
+        if until_eof:
+            threading.Thread(target=self._watch_stdin, name="stdin", daemon=True).start()
+
+    def end_with(self, event: threading.Event) -> None:
+        """End when `event` is set."""
+
+        def watch() -> None:
+            event.wait()
+            self.ended.set()
+
+        threading.Thread(target=watch, name="exit asked", daemon=True).start()
+
+    def wait(self) -> None:
+        """Wait until it is time to end."""
+        self.ended.wait()
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self._signals += 1
+        if self._signals > 1:
+            os._exit(128 + number)
+        logger.info("%s: ending", signal.Signals(number).name)
+        self.ended.set()
+
+    def _watch_stdin(self) -> None:
+        while os.read(sys.stdin.fileno(), 4096):
+            pass
+        self.ended.set()
+
+
+def say(*lines: str) -> None:
+    """Print a daemon's first lines."""
+    print(*lines, sep="\n", flush=True)
+
+
+def report_ready(descriptor: int | None, facts: dict[str, Any]) -> None:
+    """Tell the process that started us, through a pipe, that we are ready.
+
+    Parameters
+    ----------
+    descriptor : int or None
+        The pipe's file descriptor; None where nobody waits.
+    facts : dict
+        What it wants to know, JSON serialisable.
+    """
+    if descriptor is not None:
+        with os.fdopen(descriptor, "w") as pipe:
+            json.dump(facts, pipe)
+
+
+def set_blas_threads(threads: int | None) -> str:
+    """Set the BLAS threads of this process and name its BLAS libraries.
+
+    Parameters
+    ----------
+    threads : int or None
+        Threads for BLAS; None leaves them as they are.
+
+    Returns
+    -------
+    str
+        For example ``"openblas 0.3.30 SkylakeX, 1 thread"``.
+    """
+    # threadpoolctl sees only what is loaded, and scipy brings a BLAS of its own beside numpy's.
+    import scipy.linalg.blas  # noqa: F401
+    import threadpoolctl
+
+    if threads is not None:
+        threadpoolctl.threadpool_limits(threads, user_api="blas")
+    libraries = set()
+    for info in threadpoolctl.threadpool_info():
+        if info["user_api"] == "blas":
+            parts = (info["internal_api"], info.get("version"), info.get("architecture"))
+            number = info["num_threads"]
+            plural = "" if number == 1 else "s"
+            libraries.add(f"{' '.join(str(part) for part in parts if part)}, {number} thread{plural}")
+    return "; ".join(sorted(libraries)) or "none that threadpoolctl knows"

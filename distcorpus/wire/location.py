@@ -1,0 +1,76 @@
+"""Where the name server is, for processes that need it again and again."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from typing import Any
+
+import Pyro4
+
+from distcorpus.wire.nameserver import find
+from distcorpus.wire.proxy import CommunicationError
+
+
+class NameServerLocation:
+    """A name server that is looked for again when the connection to it was lost.
+
+    Parameters
+    ----------
+    host : str, optional
+        Its host; by default ``PYRO_NS_HOST``, or whoever answers a broadcast.
+    port : int, optional
+        Its port; by default ``PYRO_NS_PORT``.
+    broadcast : bool, default True
+        Whether to broadcast.
+    """
+
+    def __init__(self, host: str | None = None, port: int | None = None, *, broadcast: bool = True) -> None:
+        self._where: dict[str, Any] = {"host": host, "port": port, "broadcast": broadcast}
+        self._found: Any = None
+        self._lock = threading.Lock()
+
+    def locate(self, wait: float = 0.0, interrupt: threading.Event | None = None) -> Any:
+        """Return the name server.
+
+        Parameters
+        ----------
+        wait : float
+            Seconds to wait for it to appear.
+        interrupt : Event, optional
+            Ends the waiting early.
+
+        Raises
+        ------
+        NamingError
+            If there is none.
+        """
+        with self._lock:
+            if self._found is not None:
+                try:
+                    self._found.ping()
+                    return self._found
+                except CommunicationError:
+                    self._found = None
+            self._found = find(**self._where, wait=wait, interrupt=interrupt)
+            return self._found
+
+    def own_address(self) -> str:
+        """Return the address of this host's interface that leads to the name server."""
+        uri = self.locate()._pyroUri
+        with socket.socket(socket.AF_INET6 if ":" in uri.host else socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.connect((uri.host, uri.port))
+            return str(probe.getsockname()[0])
+
+
+def use_nameserver(host: str, port: int) -> tuple[str, int]:
+    """Let the gensim models of this process look for the name server there.
+
+    Returns
+    -------
+    tuple of (str, int)
+        Where they looked before.
+    """
+    previous = (Pyro4.config.NS_HOST, Pyro4.config.NS_PORT)
+    Pyro4.config.NS_HOST, Pyro4.config.NS_PORT = host, port
+    return previous

@@ -1,0 +1,164 @@
+"""The worker daemon: it computes the jobs that the dispatcher hands to it, one at a time, and keeps nothing that matters."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from distcorpus._version import __version__
+from distcorpus.algorithms import lda, lsi
+from distcorpus.algorithms.chunk import Chunk
+from distcorpus.wire import expose
+from distcorpus.worker.cache import BlockCache, Tables
+from distcorpus.worker.job import KERNELS, run, words_of
+
+logger = logging.getLogger(__name__)
+
+
+class Worker:
+    """The object that a worker daemon serves.
+
+    Parameters
+    ----------
+    name : str
+        The worker's name, the same in the name server, in logs and in errors.
+    threads : int, default 1
+        Threads that compute the blocks of one job side by side, sharing one broadcast and one partial.
+    cache_bytes : int, default 4 GiB
+        Bytes of blocks to keep between jobs.
+    """
+
+    def __init__(self, name: str, threads: int = 1, cache_bytes: int = 4 << 30) -> None:
+        self.name = name
+        self.threads = threads
+        self.leaving = threading.Event()
+        self.exit_asked = threading.Event()
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="block") if threads > 1 else None
+        self._blocks = BlockCache(cache_bytes)
+        self._tables = Tables()
+        self._computing = threading.Lock()
+        self._calls = 0
+        self._calls_changed = threading.Condition()
+        self._cancelled: set[int] = set()
+        self._started = time.time()
+        self._jobs_done = 0
+        self._seconds = 0.0
+
+    def warm(self) -> None:
+        """Load (the first time on a machine: compile) the kernels, so that no job has to wait for it."""
+        lda.warm(("float32",))
+        lsi.warm(("float32", "float64"))
+
+    @expose
+    def ping(self) -> dict[str, Any]:
+        """Answer at once, whatever is being computed."""
+        return {"leaving": self.leaving.is_set()}
+
+    @expose
+    def status(self) -> dict[str, Any]:
+        """What this worker is and what it has done so far."""
+        return {
+            "name": self.name,
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+            "version": __version__,
+            "threads": self.threads,
+            "jobs_done": self._jobs_done,
+            "compute_seconds": self._seconds,
+            "cached_bytes": self._blocks.nbytes,
+            "uptime_seconds": time.time() - self._started,
+        }
+
+    @expose
+    def process(self, job: dict[str, Any]) -> dict[str, Any]:
+        """Compute a job.
+
+        Parameters
+        ----------
+        job : dict
+            ``lease``, ``session``, ``round``, ``kernel``, ``params``, ``num_terms``; ``blocks``, a list of (number,
+            key); ``payload``, the documents of those blocks that this worker is thought not to hold; ``words`` and
+            ``rows``, the broadcast rows that it is thought not to hold.
+
+        Returns
+        -------
+        dict
+            ``partial`` (words, steps, extras) and ``seconds``; or ``missing`` with what has to be sent again; or
+            ``handed_back`` where the worker is leaving or the job was cancelled.
+        """
+        with self._calls_changed:
+            self._calls += 1
+        try:
+            return self._process(job)
+        finally:
+            with self._calls_changed:
+                self._calls -= 1
+                self._calls_changed.notify_all()
+
+    def _process(self, job: dict[str, Any]) -> dict[str, Any]:
+        arrived = time.perf_counter()
+        session, num_terms, params = job["session"], job["num_terms"], job["params"]
+        for number, arrays in job["payload"].items():
+            self._blocks.put(session, number, Chunk(*arrays, num_terms=num_terms))
+        held = [(self._blocks.get(session, number), key) for number, key in job["blocks"]]
+        kernel = KERNELS[job["kernel"]]
+        table = self._tables.get(session, job["round"], num_terms, lambda rows: kernel.prepare(rows, params))
+        if len(job["words"]):
+            table.add(job["words"], job["rows"])
+        blocks = [(block, key) for block, key in held if block is not None]
+        missing = [number for (block, _), (number, _) in zip(held, job["blocks"], strict=True) if block is None]
+        words = words_of((block for block, _ in blocks), num_terms)
+        if missing or not table.holds(words):
+            return {"missing": missing, "rows_missing": not missing}
+        with self._computing:
+            if self.leaving.is_set() or job["lease"] in self._cancelled:
+                self._cancelled.discard(job["lease"])
+                return {"handed_back": True}
+            waited = time.perf_counter() - arrived
+            partial, seconds = run(job["kernel"], params, blocks, words, table, self._pool)
+            self._jobs_done += 1
+            self._seconds += seconds
+        return {
+            "partial": (partial.words, partial.steps, partial.extras),
+            "seconds": {"waited": waited, "computed": seconds, "held": time.perf_counter() - arrived},
+        }
+
+    @expose
+    def cancel(self, leases: list[int]) -> None:
+        """Take back jobs that have not begun to be computed (those under way end, and are not wanted)."""
+        if len(self._cancelled) > 1000:
+            self._cancelled.clear()
+        self._cancelled.update(leases)
+
+    @expose
+    def forget(self, session: str) -> None:
+        """Give up all that is kept for a session that has ended."""
+        self._blocks.forget(session)
+        self._tables.forget(session)
+
+    @expose
+    def exit(self) -> None:
+        """Leave the cluster: finish the job under way, hand back the others, and end the process."""
+        self.exit_asked.set()
+
+    def leave(self, timeout: float) -> bool:
+        """Take no more jobs and wait until none is here any more.
+
+        Parameters
+        ----------
+        timeout : float
+            Seconds to wait for the job that is being computed.
+
+        Returns
+        -------
+        bool
+            Whether all jobs ended in time.
+        """
+        self.leaving.set()
+        with self._calls_changed:
+            return self._calls_changed.wait_for(lambda: self._calls == 0, timeout)

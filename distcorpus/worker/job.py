@@ -1,0 +1,74 @@
+"""Running one job: a kernel over a set of blocks, on this worker's threads."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Executor
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distcorpus.algorithms.chunk import Chunk
+from distcorpus.algorithms.lda import EStep
+from distcorpus.algorithms.lsi import Product
+from distcorpus.algorithms.partial import Partial
+from distcorpus.worker.cache import Table
+
+#: The kernels that a job may name.
+KERNELS: dict[str, Any] = {"lda": EStep, "lsi": Product}
+
+
+def words_of(blocks: Iterable[Chunk], num_terms: int) -> NDArray[np.int32]:
+    """Return the sorted ids of the terms that occur in any of the blocks."""
+    occurs = np.zeros(num_terms, dtype=bool)
+    for block in blocks:
+        occurs[block.indices] = True
+    return np.flatnonzero(occurs).astype(np.int32)
+
+
+def run(
+    kernel_name: str,
+    params: dict[str, Any],
+    blocks: Sequence[tuple[Chunk, tuple[int, ...]]],
+    words: NDArray[np.int32],
+    table: Table,
+    threads: Executor | None,
+) -> tuple[Partial, float]:
+    """Compute one job.
+
+    Parameters
+    ----------
+    kernel_name : str
+        A name in `KERNELS`.
+    params : dict
+        The round's parameters, as the kernel takes them.
+    blocks : sequence of (Chunk, tuple of int)
+        The documents, and what identifies each block within its session.
+    words : ndarray of int32, shape (n_words,)
+        The sorted ids of the terms that occur in the blocks.
+    table : Table
+        The broadcast; it holds the rows of all `words`.
+    threads : Executor or None
+        Where blocks are computed side by side; None computes them here, one after the other.
+
+    Returns
+    -------
+    partial : Partial
+        The exact sum over the blocks, the same bits for any number of threads.
+    seconds : float
+        Time spent in computing.
+    """
+    started = time.perf_counter()
+    kernel = KERNELS[kernel_name](params, words, table.rows, table.row_of)
+    if threads is None or len(blocks) == 1:
+        for block, key in blocks:
+            kernel.add(block, key)
+    else:
+        # The largest first, so that no thread is left alone with one at the end.
+        largest_first = sorted(blocks, key=lambda block: -block[0].nnz)
+        for _ in threads.map(lambda block: kernel.add(*block), largest_first):
+            pass
+    partial = kernel.partial()
+    return partial, time.perf_counter() - started
