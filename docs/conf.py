@@ -1,0 +1,30 @@
+"""Configuration of the documentation: `tox -e docs` builds it."""
+
+from distcorpus import __version__
+
+project = "distcorpus"
+author = "the distcorpus developers"
+version = release = __version__
+
+extensions = [
+    "myst_parser",
+    "numpydoc",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.mathjax",
+]
+exclude_patterns = ["_build"]
+templates_path = ["_templates"]
+html_theme = "furo"
+html_title = f"distcorpus {version}"
+
+myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
+myst_heading_anchors = 3
+
+autosummary_generate = True
+autodoc_member_order = "bysource"
+# The docstrings say shapes and units, which annotations cannot.
+autodoc_typehints = "none"
+numpydoc_show_class_members = False
+# Names in single backticks are code; nothing has to be marked up in a docstring.
+default_role = "code"
