@@ -1,0 +1,404 @@
+"""The compiled kernels of LDA; `_lda_numpy` has the same functions, in a few lines of numpy each.
+
+A document's topic weights ``B`` (topics x its words) are laid out with the words along the vectors. Both halves of an
+iteration, ``phinorm = theta' B`` and ``B (counts / phinorm)``, then run over whole rows of B, and a topic that has left the document is
+left out by skipping its row.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numba.extending import register_jitable
+from scipy.special import psi
+
+from ._lda_numpy import GAMMA_QUANTILE, MIX_MULTIPLIERS, MIX_STEP
+from ._lda_simd import (
+    absolute,
+    choose,
+    fill,
+    fma,
+    lanes,
+    load,
+    maximum,
+    nearest,
+    polynomial,
+    power_of_two,
+    smallest,
+    splat,
+    store,
+    total,
+)
+
+LOG2_E = math.log2(math.e)
+LN2 = math.log(2)
+LN2_REST_SINGLE = -1.904654299957768e-09  # ln 2 less its float32
+LN2_REST_DOUBLE = 2.3190468138462996e-17  # ln 2 less its float64
+
+# exp(u) for |u| <= ln(2) / 2, interpolated at Chebyshev nodes (relative error 3e-9, 4e-18).
+EXP_SINGLE = (
+    1.0, 1.0000000379432992, 0.5000000047401394, 0.1666641450716956, 0.04166635163844457, 0.008375210200870016,
+    0.0013941213100006334,
+)  # fmt: skip
+EXP_DOUBLE = (
+    1.0, 1.0, 0.5000000000000019, 0.1666666666666668, 0.04166666666648666, 0.00833333333331949,
+    0.0013888888952696516, 0.00019841269890340666, 2.4801485074105115e-05, 2.7557240604663896e-06,
+    2.763279054211718e-07, 2.511015364692893e-08,
+)  # fmt: skip
+
+# (exp(psi(1 + x)) - x - 1/2) / w as a polynomial of w = 1 / (x + POLE), 0 < w <= 1 / POLE, interpolated at Chebyshev
+# nodes in 60-digit arithmetic (relative error of exp(psi): 5e-8, 2e-15). It tends to 1/24 as x grows.
+POLE = 1.25
+GROWTH_SINGLE = (
+    0.041666569901005014, 0.03125899499838028, 0.016861128681064277, 0.004178063017012532,
+    -0.008548578235131556, 0.0022028694605615625,
+)  # fmt: skip
+GROWTH_DOUBLE = (
+    0.041666666666679814, 0.0312499999904578, 0.017013890059338996, 0.0031249421987453938, -0.0049420839840364494,
+    -0.003914940472446691, 0.003219065206773153, 0.003193005335110546, 0.007222017669211103, -0.05683147695845115,
+    0.1364006829968777, -0.19833930216827847, 0.19678125128310758, -0.13559401981181107, 0.06265243696982836,
+    -0.017551269178738782, 0.002260162205359367,
+)  # fmt: skip
+
+SMALLEST_ARGUMENT = 2.0**-14  # of exp_digamma: whole exponents of two stay exact in float32
+
+
+@register_jitable
+def growth(x: Any, w: Any) -> Any:
+    """exp(psi(1 + x)) for vectors x >= 0 and w = 1 / (x + POLE)."""
+    return fma(w, polynomial(w, GROWTH_SINGLE, GROWTH_DOUBLE), x + fill(x, 0.5))
+
+
+@register_jitable
+def exp_digamma(x: Any, shift: Any) -> Any:
+    """exp(psi(x)) * 2**shift for vectors x >= 2**-14 and whole shift; 0 where exp(psi(x)) < 2**(-126 - shift).
+
+    psi(x) = psi(1 + x) - 1/x, and exp(psi(1 + x)) is smooth and almost x + 1/2. What would cost accuracy is
+    exp(-1/x) for small x: the division's remainder is carried along.
+    """
+    x = maximum(x, fill(x, SMALLEST_ARGUMENT))
+    shifted = x + fill(x, POLE)
+    both = fill(x, 1.0) / (x * shifted)
+    w = both * x
+    inverse = both * shifted
+    remainder = fma(-inverse, x, fill(x, 1.0))  # 1/x = inverse * (1 + remainder)
+    twos = nearest(inverse * fill(x, LOG2_E))
+    u = fma(twos, fill(x, LN2), -inverse)
+    u = fma(twos, choose(x, LN2_REST_SINGLE, LN2_REST_DOUBLE), u)
+    u = fma(-inverse, remainder, u)
+    return growth(x, w) * polynomial(u, EXP_SINGLE, EXP_DOUBLE) * power_of_two(shift - twos)
+
+
+@register_jitable
+def padded(count: int, lane: int) -> int:
+    return (count + lane - 1) // lane * lane
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _successor_growth(values: np.ndarray) -> np.ndarray:
+    """exp(psi(1 + values)) for a 1-d array."""
+    lane = lanes(values)
+    buffer = np.ones(padded(values.size, lane), values.dtype)
+    buffer[: values.size] = values
+    for v in range(0, buffer.size, lane):
+        x = load(buffer, v)
+        store(buffer, v, growth(x, fill(x, 1.0) / (x + fill(x, POLE))))
+    return buffer[: values.size]
+
+
+def digamma(values: np.ndarray) -> np.ndarray:
+    values = values.astype(np.float64)
+    return np.log(_successor_growth(values.reshape(-1))).reshape(values.shape) - 1 / values
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _topic_weights(rows: np.ndarray, shifts: np.ndarray, scales: np.ndarray) -> np.ndarray:
+    """exp(psi(rows)) * 2**shifts * scales; rows (m, K), the others (K,), all of one dtype."""
+    lane = lanes(shifts)
+    num_topics = shifts.size
+    width = padded(num_topics, lane)
+    row, shift, scale = np.ones(width, rows.dtype), np.zeros(width, rows.dtype), np.ones(width, rows.dtype)
+    shift[:num_topics] = shifts
+    scale[:num_topics] = scales
+    weights = np.empty_like(rows)
+    for i in range(rows.shape[0]):
+        row[:num_topics] = rows[i]
+        for v in range(0, width, lane):
+            store(row, v, exp_digamma(load(row, v), load(shift, v)) * load(scale, v))
+        weights[i] = row[:num_topics]
+    return weights
+
+
+def topic_weights(rows: np.ndarray, totals: np.ndarray) -> np.ndarray:
+    shifts = np.rint(LOG2_E / np.maximum(totals, SMALLEST_ARGUMENT))  # exp(psi(totals)) is about 2**-shifts
+    scales = np.exp(-psi(totals) - LN2 * shifts)
+    return np.asarray(_topic_weights(rows, shifts.astype(rows.dtype), scales.astype(rows.dtype)))
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def expectation(
+    indptr: np.ndarray,
+    rows: np.ndarray,
+    counts: np.ndarray,
+    table: np.ndarray,
+    alpha: np.ndarray,
+    gamma: np.ndarray,
+    iterations: int,
+    threshold: Any,
+    epsilon: Any,
+    collapsed: bool,
+) -> tuple[np.ndarray, np.ndarray, int, int]:
+    lane = lanes(alpha)
+    num_docs, num_topics = gamma.shape
+    topics_width = padded(num_topics, lane)
+    longest = 0
+    for d in range(num_docs):
+        longest = max(longest, indptr[d + 1] - indptr[d])
+    longest = padded(longest, lane)
+
+    table = table.reshape(-1)
+    theta = np.zeros((num_docs, topics_width), alpha.dtype)
+    ratio = np.empty(counts.size, alpha.dtype)
+    columns = np.zeros(num_topics * longest, alpha.dtype)
+    count, quotient = np.zeros(longest, alpha.dtype), np.zeros(longest, alpha.dtype)
+    topic = np.empty(num_topics, np.int64)
+    prior, posterior = np.ones(topics_width, alpha.dtype), np.ones(topics_width, alpha.dtype)
+    weight, share = np.zeros(topics_width, alpha.dtype), np.zeros(topics_width, alpha.dtype)
+    negligible = epsilon * epsilon / 2
+    num_converged = 0
+    num_iterations = 0
+
+    for d in range(num_docs):
+        first = indptr[d]
+        length = indptr[d + 1] - first
+        width = padded(length, lane)
+        for j in range(length):
+            count[j] = counts[first + j]
+        for j in range(length, width):
+            count[j] = 0
+        for block in range(0, length, lane):
+            stop = min(block + lane, length)
+            for k in range(num_topics):
+                for j in range(block, stop):
+                    columns[k * width + j] = table[rows[first + j] * num_topics + k]
+
+        live = num_topics
+        live_width = topics_width
+        for k in range(num_topics):
+            topic[k] = k
+            prior[k] = alpha[k]
+            posterior[k] = gamma[d, k]
+        for k in range(num_topics, topics_width):
+            prior[k] = 0
+            posterior[k] = 0
+            share[k] = 0
+        left_mass = alpha[0] - alpha[0]
+        left_change = left_mass
+        mass = fill(load(posterior, 0), 0.0)
+        for v in range(0, live_width, lane):
+            mass = mass + load(posterior, v)
+        iteration = 0
+        last = iterations == 0
+        converged = False
+        while True:
+            # weights
+            sum_gamma = splat(total(mass) + left_mass)
+            if collapsed:
+                norm = sum_gamma
+                for v in range(0, live_width, lane):
+                    store(weight, v, load(posterior, v))
+            else:
+                shift = nearest(fill(mass, LOG2_E) / maximum(sum_gamma, fill(mass, SMALLEST_ARGUMENT)))
+                norm = exp_digamma(sum_gamma, shift)
+                for v in range(0, live_width, lane):
+                    store(weight, v, exp_digamma(load(posterior, v), shift))
+            scale = smallest(norm)
+            if not (last or collapsed):
+                limit = negligible * scale
+                kept = 0
+                left_change = alpha[0] - alpha[0]
+                for i in range(live):
+                    if weight[i] < limit:
+                        left_mass += prior[i]
+                        left_change += abs(posterior[i] - prior[i])
+                    else:
+                        if kept < i:
+                            topic[kept] = topic[i]
+                            prior[kept] = prior[i]
+                            posterior[kept] = posterior[i]
+                            weight[kept] = weight[i]
+                        kept += 1
+                if kept < live:
+                    live = kept
+                    live_width = padded(live, lane)
+                    for i in range(live, live_width):
+                        prior[i] = 0
+                        posterior[i] = 0
+                        share[i] = 0
+            floor = splat(epsilon * scale)
+            for v in range(0, width, lane):
+                q0 = floor
+                q1 = fill(floor, 0.0)
+                q2 = q1
+                q3 = q1
+                whole = live - live % 4
+                for i in range(0, whole, 4):
+                    q0 = fma(splat(weight[i]), load(columns, topic[i] * width + v), q0)
+                    q1 = fma(splat(weight[i + 1]), load(columns, topic[i + 1] * width + v), q1)
+                    q2 = fma(splat(weight[i + 2]), load(columns, topic[i + 2] * width + v), q2)
+                    q3 = fma(splat(weight[i + 3]), load(columns, topic[i + 3] * width + v), q3)
+                for i in range(whole, live):
+                    q0 = fma(splat(weight[i]), load(columns, topic[i] * width + v), q0)
+                store(quotient, v, load(count, v) / ((q0 + q1) + (q2 + q3)))
+            if last:
+                break
+            whole = live - live % 4
+            for i in range(0, whole, 4):
+                s0 = fill(mass, 0.0)
+                s1 = s0
+                s2 = s0
+                s3 = s0
+                for v in range(0, width, lane):
+                    r = load(quotient, v)
+                    s0 = fma(r, load(columns, topic[i] * width + v), s0)
+                    s1 = fma(r, load(columns, topic[i + 1] * width + v), s1)
+                    s2 = fma(r, load(columns, topic[i + 2] * width + v), s2)
+                    s3 = fma(r, load(columns, topic[i + 3] * width + v), s3)
+                share[i] = total(s0)
+                share[i + 1] = total(s1)
+                share[i + 2] = total(s2)
+                share[i + 3] = total(s3)
+            for i in range(whole, live):
+                s0 = fill(mass, 0.0)
+                for v in range(0, width, lane):
+                    s0 = fma(load(quotient, v), load(columns, topic[i] * width + v), s0)
+                share[i] = total(s0)
+            mass = fill(mass, 0.0)
+            change = mass
+            for v in range(0, live_width, lane):
+                new = fma(load(weight, v), load(share, v), load(prior, v))
+                change = change + absolute(new - load(posterior, v))
+                mass = mass + new
+                store(posterior, v, new)
+            iteration += 1
+            converged = total(change) + left_change < threshold * num_topics
+            last = converged or iteration >= iterations
+
+        num_converged += converged
+        num_iterations += iteration
+        if iteration > 0:
+            for k in range(num_topics):
+                gamma[d, k] = alpha[k]
+        for i in range(live):
+            gamma[d, topic[i]] = posterior[i]
+            theta[d, topic[i]] = weight[i]
+        for j in range(length):
+            ratio[first + j] = quotient[j]
+    return theta, ratio, num_converged, num_iterations
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def add_statistics(
+    indptr: np.ndarray,
+    positions: np.ndarray,
+    theta: np.ndarray,
+    ratio: np.ndarray,
+    table: np.ndarray,
+    table_rows: np.ndarray,
+    grid: float,
+    steps: np.ndarray,
+) -> None:
+    num_words, num_topics = steps.shape
+    lane = lanes(ratio)
+    width = theta.shape[1]
+    theta_flat = theta.reshape(-1)
+    # The entries word by word, in document order (a counting sort).
+    stop = np.zeros(num_words + 1, np.int64)
+    for j in range(positions.size):
+        stop[positions[j] + 1] += 1
+    stop = np.cumsum(stop)
+    entry = np.empty(positions.size, np.int32)
+    document = np.empty(positions.size, np.int32)
+    for d in range(indptr.size - 1):
+        for j in range(indptr[d], indptr[d + 1]):
+            p = positions[j]
+            entry[stop[p]] = j
+            document[stop[p]] = d
+            stop[p] += 1
+    row = np.zeros(width, ratio.dtype)
+    per_step = 1 / grid
+    begin = 0
+    for p in range(num_words):
+        if stop[p] == begin:
+            continue
+        for v in range(0, width, lane):
+            expected = fill(load(row, v), 0.0)
+            for e in range(begin, stop[p]):
+                expected = fma(splat(ratio[entry[e]]), load(theta_flat, document[e] * width + v), expected)
+            store(row, v, expected)
+        begin = stop[p]
+        r = table_rows[p]
+        for k in range(num_topics):
+            steps[p, k] += np.rint(np.float64(row[k] * table[r, k]) * per_step)
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def starting_gamma(num_docs: int, num_topics: int, state: Any) -> np.ndarray:
+    values = np.empty((num_docs, num_topics))
+    flat = values.reshape(-1)
+    low = np.uint64(0xFFFF)
+    for i in range(flat.size):
+        bits = state + np.uint64(i + 1) * MIX_STEP
+        bits = (bits ^ (bits >> np.uint64(30))) * MIX_MULTIPLIERS[0]
+        bits = (bits ^ (bits >> np.uint64(27))) * MIX_MULTIPLIERS[1]
+        bits ^= bits >> np.uint64(31)
+        fields = (
+            (bits & low)
+            + (bits >> np.uint64(16) & low)
+            + (bits >> np.uint64(32) & low)
+            + (bits >> np.uint64(48))
+        )
+        u = (np.int64(fields) - 131070) / 131072.0
+        value = GAMMA_QUANTILE[-1]
+        for c in range(len(GAMMA_QUANTILE) - 2, -1, -1):
+            value = value * u + GAMMA_QUANTILE[c]
+        flat[i] = value
+    return values
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def word_bound(
+    indptr: np.ndarray, rows: np.ndarray, counts: np.ndarray, log_topics: np.ndarray, log_theta: np.ndarray
+) -> float:
+    # One exponential for each topic and table row or document, not for each topic and entry: exp(x + y) is the
+    # product of exponentials scaled to their largest. Where all products underflow the sum is taken anew.
+    num_topics = log_topics.shape[1]
+    peak = np.empty(log_topics.shape[0])
+    topics = np.empty_like(log_topics)
+    for r in range(log_topics.shape[0]):
+        peak[r] = log_topics[r].max()
+        for k in range(num_topics):
+            topics[r, k] = math.exp(log_topics[r, k] - peak[r])
+    score = 0.0
+    theta = np.empty(num_topics)
+    for d in range(indptr.size - 1):
+        top = log_theta[d].max()
+        for k in range(num_topics):
+            theta[k] = math.exp(log_theta[d, k] - top)
+        for j in range(indptr[d], indptr[d + 1]):
+            r = rows[j]
+            mixture = 0.0
+            for k in range(num_topics):
+                mixture += theta[k] * topics[r, k]
+            if mixture < 1e-250:
+                largest = (log_theta[d] + log_topics[r]).max()
+                mixture = 0.0
+                for k in range(num_topics):
+                    mixture += math.exp(log_theta[d, k] + log_topics[r, k] - largest)
+                score += counts[j] * (math.log(mixture) + largest)
+            else:
+                score += counts[j] * (math.log(mixture) + top + peak[r])
+    return score

@@ -1,0 +1,395 @@
+"""Latent Dirichlet allocation: the E-step over a block of documents, inference, and the variational bound.
+
+The update is online variational Bayes' (Hoffman, Blei & Bach, Online learning for latent Dirichlet allocation, NIPS 2010) with
+gensim's convergence rule, or zero-order collapsed variational Bayes' (CVB0; Asuncion et al., On smoothing and inference for topic
+models, UAI 2009; stochastic: Foulds et al., KDD 2013), in which the counts stand in place of exp(psi(.)):
+
+    ==============  =======================================  ==================
+    variant         ``"vb"``                                 ``"cvb0"``
+    ==============  =======================================  ==================
+    topic weight    exp(psi(lambda[w, k]) - psi(totals[k]))  lambda[w, k] / totals[k]
+    theta weight    exp(psi(gamma[k]) - psi(sum(gamma)))     gamma[k] / sum(gamma)
+    ==============  =======================================  ==================
+
+    gamma[k] = alpha[k] + theta[k] * sum_w counts[w] * topics[w, k] / (theta . topics[w] + epsilon)
+
+Here lambda, the statistics and everything a term has come as *tables*: one row for each term of interest, K numbers each.
+``table_row`` maps a term id to its row; only the entries of terms that occur are looked at.
+
+The kernels are compiled by numba on first use; where numba is missing, numpy does the same, several times slower.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import threading
+from collections.abc import Mapping, Sequence
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from scipy.special import gammaln
+
+from .chunk import Chunk
+from .partial import Partial
+from .summation import MAX_STEPS, narrow_steps, overflow, to_steps
+
+#: Statistics are rounded to multiples of this: sums of expected counts are exact up to 2**31 in one cell.
+LDA_GRID = 2.0**-22
+
+VARIANTS = ("vb", "cvb0")
+
+
+@functools.cache
+def _kernels() -> ModuleType:
+    try:
+        return importlib.import_module("._lda_numba", __package__)
+    except ImportError:
+        return importlib.import_module("._lda_numpy", __package__)
+
+
+def _array(values: Any, dtype: Any) -> np.ndarray:
+    """The array that compiled kernels are compiled for: of this dtype, contiguous, aligned, writable; a copy only if it is not."""
+    return np.require(values, dtype, ["C", "A", "W"])
+
+
+def _collapsed(variant: str) -> bool:
+    if variant not in VARIANTS:
+        raise ValueError(f"variant={variant!r} is not known; pass one of {', '.join(map(repr, VARIANTS))}")
+    return variant == "cvb0"
+
+
+def topic_weights(rows: np.ndarray, totals: np.ndarray, variant: str = "vb") -> np.ndarray:
+    """Turn rows of lambda into the weights that the E-step uses.
+
+    Parameters
+    ----------
+    rows : ndarray of float32 or float64, shape (m, K)
+        Rows of lambda, the topics' Dirichlet parameters.
+    totals : ndarray of float64, shape (K,)
+        The sums of lambda over all terms.
+    variant : {"vb", "cvb0"}
+
+    Returns
+    -------
+    ndarray, shape (m, K)
+        In the dtype of `rows`; weights too small to be normal numbers are 0.
+    """
+    totals = np.asarray(totals, dtype=np.float64)
+    if totals.shape != rows.shape[1:]:
+        raise ValueError(
+            f"totals has shape {totals.shape} for rows of {rows.shape[1:]} topics; pass one total a topic"
+        )
+    if _collapsed(variant):
+        return rows / totals.astype(rows.dtype)
+    return np.asarray(_kernels().topic_weights(_array(rows, rows.dtype), totals))
+
+
+def log_topics(rows: np.ndarray, totals: np.ndarray) -> np.ndarray:
+    """Return E[log beta] = psi(rows) - psi(totals), float64, for rows of lambda (m, K) and its sums over all terms (K,)."""
+    kernels = _kernels()
+    return np.asarray(kernels.digamma(rows) - kernels.digamma(np.asarray(totals, dtype=np.float64)))
+
+
+def starting_gamma(
+    num_docs: int, num_topics: int, seed: int, key: Sequence[int], dtype: Any = np.float32
+) -> np.ndarray:
+    """Draw a block's starting gamma from Gamma(100, 1/100), as gensim does (to 8e-5 in the distribution function).
+
+    Parameters
+    ----------
+    num_docs, num_topics : int
+    seed : int
+        The model's, not negative.
+    key : sequence of int
+        The block's identity, not negative. A document's gamma is given by seed, key and its number in the block.
+    dtype : {float32, float64}
+
+    Returns
+    -------
+    ndarray, shape (num_docs, num_topics)
+        The same for both dtypes, up to rounding.
+    """
+    state = np.random.SeedSequence([seed, *key]).generate_state(1, np.uint64)[0]
+    return np.asarray(_kernels().starting_gamma(num_docs, num_topics, state).astype(dtype))
+
+
+def infer(
+    block: Chunk,
+    table: np.ndarray,
+    table_row: np.ndarray,
+    alpha: np.ndarray,
+    *,
+    variant: str = "vb",
+    iterations: int = 50,
+    gamma_threshold: float = 0.001,
+    seed: int = 0,
+    key: Sequence[int] = (0,),
+    gamma: np.ndarray | None = None,
+) -> np.ndarray:
+    """Infer the documents' topics under given topics.
+
+    Parameters
+    ----------
+    block : Chunk
+    table : ndarray of float32 or float64, shape (m, K)
+        Topic weights (see `topic_weights`); their dtype is that of the computation.
+    table_row : ndarray of int32, shape (num_terms,)
+        The row of `table` for each term id.
+    alpha : ndarray, shape (K,)
+        The documents' Dirichlet prior.
+    variant : {"vb", "cvb0"}
+    iterations : int
+        The most a document may take.
+    gamma_threshold : float
+        A document has converged when its gamma changes by less than this on average.
+    seed, key
+        Where `starting_gamma` starts.
+    gamma : ndarray, shape (n_docs, K), optional
+        Where to start instead.
+
+    Returns
+    -------
+    ndarray, shape (n_docs, K)
+        The documents' Dirichlet parameters.
+    """
+    table = _array(table, table.dtype)
+    if gamma is None:
+        gamma = starting_gamma(block.n_docs, table.shape[1], seed, key, table.dtype)
+    else:
+        gamma = np.array(gamma, dtype=table.dtype, order="C")
+    rows = table_row[block.indices]
+    _expectation(block, rows, table, alpha, gamma, iterations, gamma_threshold, variant)
+    return gamma
+
+
+def _expectation(
+    block: Chunk,
+    rows: np.ndarray,
+    table: np.ndarray,
+    alpha: np.ndarray,
+    gamma: np.ndarray,
+    iterations: int,
+    gamma_threshold: float,
+    variant: str,
+) -> tuple[np.ndarray, np.ndarray, int, int]:
+    dtype = table.dtype.type
+    return _kernels().expectation(  # type: ignore[no-any-return]
+        _array(block.indptr, np.int64),
+        _array(rows, np.int32),
+        _array(block.data, dtype),
+        table,
+        _array(alpha, dtype),
+        gamma,
+        iterations,
+        dtype(gamma_threshold),
+        np.finfo(dtype).eps,  # gensim's too
+        _collapsed(variant),
+    )
+
+
+def _expected_log_theta(gamma: np.ndarray) -> np.ndarray:
+    """psi(gamma) - psi(sum(gamma)) for each document, float64."""
+    kernels = _kernels()
+    totals = gamma.sum(axis=1, dtype=np.float64, keepdims=True)
+    return np.asarray(kernels.digamma(gamma) - kernels.digamma(totals))
+
+
+def bound(
+    block: Chunk, log_table: np.ndarray, table_row: np.ndarray, alpha: np.ndarray, gamma: np.ndarray
+) -> float:
+    """Return the documents' part of the variational bound, E_q[log p(words, theta | topics)] - E_q[log q(theta)].
+
+    Parameters
+    ----------
+    block : Chunk
+    log_table : ndarray of float64, shape (m, K)
+        E[log beta] (see `log_topics`).
+    table_row : ndarray of int32, shape (num_terms,)
+        The row of `log_table` for each term id.
+    alpha : ndarray, shape (K,)
+    gamma : ndarray, shape (n_docs, K)
+        From `infer`.
+
+    Returns
+    -------
+    float
+        In nats. With `topic_bound` it makes the whole bound (Hoffman, Blei & Bach 2010, eq. 4), as `LdaModel.bound` has it.
+    """
+    kernels = _kernels()
+    alpha = np.asarray(alpha, dtype=np.float64)
+    gamma = np.asarray(gamma, dtype=np.float64)
+    log_theta = _expected_log_theta(gamma)
+    score = kernels.word_bound(
+        _array(block.indptr, np.int64),
+        _array(table_row[block.indices], np.int32),
+        _array(block.data, np.float64),
+        _array(log_table, np.float64),
+        log_theta,
+    )
+    score += np.sum((alpha - gamma) * log_theta)
+    d, k = np.nonzero(gamma != alpha)  # the others add nothing
+    score += np.sum(gammaln(gamma[d, k]) - gammaln(alpha[k]))
+    score += np.sum(gammaln(alpha.sum()) - gammaln(gamma.sum(axis=1)))
+    return float(score)
+
+
+def topic_bound(topics: np.ndarray, eta: float | np.ndarray) -> float:
+    """Return the topics' part of the variational bound, E_q[log p(beta | eta)] - E_q[log q(beta | lambda)].
+
+    Parameters
+    ----------
+    topics : ndarray, shape (K, num_terms)
+        Lambda, in gensim's orientation.
+    eta : float, or ndarray of shape (num_terms,) or (K, num_terms)
+        The topics' Dirichlet prior.
+
+    Returns
+    -------
+    float
+        In nats.
+    """
+    kernels = _kernels()
+    num_terms = topics.shape[1]
+    score = 0.0
+    for lambda_, prior in zip(topics, np.broadcast_to(eta, topics.shape), strict=True):
+        lambda_, prior = lambda_.astype(np.float64), prior.astype(np.float64)
+        log_beta = kernels.digamma(lambda_) - kernels.digamma(lambda_.sum(keepdims=True))
+        score += np.sum((prior - lambda_) * log_beta + gammaln(lambda_) - gammaln(prior))
+        score += gammaln(prior.sum()) - gammaln(lambda_.sum())
+    return float(score)
+
+
+class EStep:
+    """The E-step over the blocks of a job: expected counts of the job's words and topics, exactly summed.
+
+    Each block's statistics are computed in floating point, rounded to `LDA_GRID`, and added without error.
+
+    Parameters
+    ----------
+    params : mapping
+        alpha : ndarray, shape (K,)
+            The documents' Dirichlet prior.
+        totals : ndarray of float64, shape (K,)
+            The sums of lambda over all terms (used by `prepare`).
+        variant : {"vb", "cvb0"}
+        iterations : int
+            The most a document may take.
+        gamma_threshold : float
+            A document has converged when its gamma changes by less than this on average.
+        seed : int
+            The model's, not negative.
+        dtype : {"float32", "float64"}
+            Of the computation.
+        gamma_statistics : bool
+            Whether to sum what the update of alpha needs.
+    words : ndarray of int32, shape (n,)
+        The terms that occur in the job's blocks, ascending.
+    table : ndarray, shape (m, K)
+        Topic weights, from `prepare`.
+    table_row : ndarray of int32, shape (num_terms,)
+        The row of `table` for each term id; only the entries of `words` are used.
+    """
+
+    @staticmethod
+    def prepare(rows: np.ndarray, params: Mapping[str, Any]) -> np.ndarray:
+        """Turn rows of lambda (m, K) into topic weights of the computation's dtype."""
+        return topic_weights(np.asarray(rows, params["dtype"]), params["totals"], params["variant"])
+
+    def __init__(
+        self, params: Mapping[str, Any], words: np.ndarray, table: np.ndarray, table_row: np.ndarray
+    ) -> None:
+        self._dtype = np.dtype(params["dtype"])
+        self._alpha = _array(params["alpha"], self._dtype)
+        self._options = params["iterations"], params["gamma_threshold"], params["variant"]
+        self._seed = params["seed"]
+        self._words = words
+        self._table = _array(table, self._dtype)
+        self._table_rows = _array(table_row[words], np.int32)
+        self._position = np.empty(len(table_row), np.int32)
+        self._position[words] = np.arange(len(words), dtype=np.int32)
+        self._steps = np.zeros((len(words), len(self._alpha)))
+        self._counters = np.zeros(3, np.int64)
+        self._log_theta = np.zeros(len(self._alpha)) if params["gamma_statistics"] else None
+        self._lock = threading.Lock()
+
+    def add(self, block: Chunk, key: tuple[int, ...]) -> None:
+        """Add a block's statistics; several threads may.
+
+        Parameters
+        ----------
+        block : Chunk
+            Of the job's words.
+        key : tuple of int
+            The block's identity, from which its documents' gamma starts (see `starting_gamma`).
+        """
+        kernels = _kernels()
+        gamma = starting_gamma(block.n_docs, len(self._alpha), self._seed, key, self._dtype)
+        positions = self._position[block.indices]
+        rows = self._table_rows[positions]
+        theta, ratio, converged, iterations = _expectation(
+            block, rows, self._table, self._alpha, gamma, *self._options
+        )
+        if self._log_theta is not None:
+            log_theta = to_steps(_expected_log_theta(gamma).sum(axis=0), LDA_GRID)
+        with self._lock:
+            kernels.add_statistics(
+                _array(block.indptr, np.int64),
+                positions,
+                theta,
+                ratio,
+                self._table,
+                self._table_rows,
+                LDA_GRID,
+                self._steps,
+            )
+            self._counters += block.n_docs, converged, iterations
+            if self._log_theta is not None:
+                self._log_theta += log_theta
+
+    def partial(self) -> Partial:
+        """Return the sums so far.
+
+        Returns
+        -------
+        Partial
+            Steps of `LDA_GRID`; the extras are ``documents``, ``converged`` and ``iterations`` and, if asked for,
+            ``gamma_statistics``: float64 (K,), steps of `LDA_GRID` of the sum of psi(gamma) - psi(sum(gamma)) over documents.
+
+        Raises
+        ------
+        OverflowError
+            If a statistic is no number, or more than 2**31.
+        """
+        with self._lock:
+            if self._steps.size and not self._steps.max() < MAX_STEPS:
+                raise overflow(LDA_GRID)
+            documents, converged, iterations = map(int, self._counters)
+            extras: dict[str, Any] = {
+                "documents": documents,
+                "converged": converged,
+                "iterations": iterations,
+            }
+            if self._log_theta is not None:
+                extras["gamma_statistics"] = self._log_theta.copy()
+            return Partial(self._words, narrow_steps(self._steps.copy()), extras)
+
+
+def warm(dtypes: Sequence[str] = ("float32",)) -> None:
+    """Compile the kernels of `EStep`, or load them from numba's cache, by running a tiny job."""
+    block = Chunk(np.array([0, 1]), np.zeros(1, np.int32), np.ones(1, np.float32), 1)
+    for dtype in dtypes:
+        params = {
+            "alpha": np.ones(1),
+            "totals": np.ones(1),
+            "variant": "vb",
+            "iterations": 1,
+            "gamma_threshold": 0.001,
+            "seed": 0,
+            "dtype": dtype,
+            "gamma_statistics": True,
+        }
+        table = EStep.prepare(np.ones((1, 1)), params)
+        step = EStep(params, block.words(), table, np.zeros(1, np.int32))
+        step.add(block, (0,))

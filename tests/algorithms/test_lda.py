@@ -1,0 +1,406 @@
+"""The E-step, inference and the bound, against gensim's own and against each other."""
+
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from gensim.corpora import Dictionary
+from gensim.models import LdaModel
+from gensim.test.utils import datapath
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.special import psi
+from scipy.stats import gamma as gamma_distribution
+from scipy.stats import kstest
+
+from distcorpus.algorithms import _lda_numpy, lda
+from distcorpus.algorithms.chunk import as_chunk
+from distcorpus.algorithms.lda import LDA_GRID, EStep, bound, infer, starting_gamma, topic_bound
+from distcorpus.algorithms.summation import merge_extras
+
+numba_kernels = pytest.importorskip("distcorpus.algorithms._lda_numba")
+
+
+@pytest.fixture(params=["numba", "numpy"])
+def backend(request, monkeypatch):
+    kernels = {"numba": numba_kernels, "numpy": _lda_numpy}[request.param]
+    monkeypatch.setattr(lda, "_kernels", lambda: kernels)
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def lee():
+    """100 documents of news, as bags of words, and the size of their vocabulary."""
+    with open(datapath("lee_background.cor"), encoding="utf-8") as lines:
+        texts = [line.split() for line in lines][:100]
+    dictionary = Dictionary(texts)
+    dictionary.filter_extremes(no_below=3, no_above=0.5)
+    return [dictionary.doc2bow(text) for text in texts], len(dictionary)
+
+
+class Given:
+    """A random state that draws the given gamma."""
+
+    def __init__(self, gamma):
+        self.draw = gamma
+
+    def gamma(self, shape, scale, size):
+        assert size == self.draw.shape
+        return self.draw.copy()
+
+
+def trained(lee, num_topics, dtype=np.float32, alpha="symmetric"):
+    documents, num_terms = lee
+    id2word = {i: str(i) for i in range(num_terms)}
+    return LdaModel(
+        documents,
+        num_topics,
+        id2word,
+        alpha=alpha,
+        dtype=dtype,
+        random_state=3,
+        eval_every=None,
+        iterations=50,
+    )
+
+
+def params(model_or_alpha, totals, **changes):
+    alpha = getattr(model_or_alpha, "alpha", model_or_alpha)
+    return {
+        "alpha": alpha,
+        "totals": totals,
+        "variant": "vb",
+        "iterations": 50,
+        "gamma_threshold": 0.001,
+        "seed": 11,
+        "dtype": "float32",
+        "gamma_statistics": True,
+        **changes,
+    }
+
+
+def estep(lambda_, settings, words, num_terms):
+    """An EStep whose table has the words' rows in another order than the words."""
+    order = np.random.default_rng(5).permutation(len(words))
+    table_row = np.full(num_terms, -1, np.int32)
+    table_row[words[order]] = np.arange(len(words))
+    return EStep(settings, words, EStep.prepare(lambda_[:, words[order]].T, settings), table_row)
+
+
+def dense(partial, num_terms):
+    statistics = np.zeros((num_terms, partial.steps.shape[1]))
+    statistics[partial.words] = partial.steps * LDA_GRID
+    return statistics
+
+
+def relative_l1(got, wanted):
+    return np.abs(got - wanted).sum() / np.abs(wanted).sum()
+
+
+@pytest.mark.parametrize(
+    ("num_topics", "dtype", "alpha", "tolerance"),
+    [
+        (1, np.float32, "symmetric", 1e-5),
+        (7, np.float32, "asymmetric", 1e-4),
+        (20, np.float32, "symmetric", 1e-4),
+        (100, np.float32, "symmetric", 1e-4),
+        (40, np.float64, "asymmetric", 1e-7),
+    ],
+)
+def test_statistics_and_gamma_are_gensims(lee, backend, num_topics, dtype, alpha, tolerance):
+    documents, num_terms = lee
+    model = trained(lee, num_topics, dtype, alpha)
+    block = as_chunk(documents, num_terms)
+    start = starting_gamma(len(documents), num_topics, 11, (2, 0), dtype)
+    model.random_state = Given(start)
+    gamma, statistics = model.inference(documents, collect_sstats=True)
+
+    lambda_ = model.state.get_lambda()
+    settings = params(model, lambda_.sum(axis=1), dtype=np.dtype(dtype).name)
+    step = estep(lambda_, settings, block.words(), num_terms)
+    step.add(block, (2, 0))
+    partial = step.partial()
+    assert relative_l1(dense(partial, num_terms), statistics.T) < tolerance
+    assert partial.extras["documents"] == len(documents)
+
+    table = EStep.prepare(lambda_.T, settings)
+    inferred = infer(block, table, np.arange(num_terms, dtype=np.int32), model.alpha, seed=11, key=(2, 0))
+    assert inferred.dtype == dtype
+    assert relative_l1(inferred, gamma) < tolerance
+    log_theta = psi(inferred.astype(float)) - psi(inferred.astype(float).sum(axis=1, keepdims=True))
+    steps = partial.extras["gamma_statistics"]
+    assert (steps == np.rint(steps)).all()
+    np.testing.assert_allclose(steps * LDA_GRID, log_theta.sum(axis=0), rtol=1e-5)
+
+
+def block_statistics(kernels, block, lambda_, alpha, dtype, variant):
+    """One block's statistics from the kernels alone, with float32's epsilon whatever the dtype."""
+    scalar, collapsed = np.dtype(dtype).type, variant == "cvb0"
+    totals = lambda_.sum(axis=1)
+    rows = np.ascontiguousarray(lambda_.T, dtype)
+    table = (rows / totals).astype(dtype) if collapsed else kernels.topic_weights(rows, totals)
+    gamma = starting_gamma(block.n_docs, len(alpha), 5, (1,), dtype)
+    theta, ratio, *counters = kernels.expectation(
+        block.indptr,
+        block.indices,
+        block.data.astype(dtype),
+        table,
+        alpha.astype(dtype),
+        gamma,
+        100,
+        scalar(0.001),
+        scalar(np.finfo(np.float32).eps),
+        collapsed,
+    )
+    every = np.arange(block.num_terms, dtype=np.int32)
+    steps = np.zeros(rows.shape)
+    kernels.add_statistics(block.indptr, block.indices, theta, ratio, table, every, LDA_GRID, steps)
+    return steps * LDA_GRID, gamma, counters
+
+
+@pytest.mark.parametrize("variant", ["vb", "cvb0"])
+@pytest.mark.parametrize(("num_topics", "alpha"), [(1, 1.0), (7, 0.2), (20, 0.05), (100, 0.01), (130, 0.001)])
+def test_compiled_agrees_with_the_reference(lee, variant, num_topics, alpha):
+    documents, num_terms = lee
+    block = as_chunk(documents, num_terms)
+    lambda_ = trained(lee, num_topics, np.float64).state.get_lambda()
+    alpha = alpha * np.random.default_rng(1).uniform(0.5, 1.5, num_topics)
+    wanted, gamma, counters = block_statistics(_lda_numpy, block, lambda_, alpha, "float64", variant)
+    assert counters[1] > 100
+    double = block_statistics(numba_kernels, block, lambda_, alpha, "float64", variant)
+    assert list(double[2]) == list(counters)
+    assert relative_l1(double[0], wanted) < 1e-7  # of the grid
+    assert relative_l1(double[1], gamma) < 1e-10
+    single = block_statistics(numba_kernels, block, lambda_, alpha, "float32", variant)
+    assert relative_l1(single[0], wanted) < 1e-5
+    assert relative_l1(single[1], gamma) < 1e-5
+
+
+def test_expected_counts_add_up_to_the_counts(lee, backend):
+    documents, num_terms = lee
+    model = trained(lee, 7)
+    block = as_chunk(documents, num_terms)
+    step = estep(
+        model.state.get_lambda(),
+        params(model, model.state.get_lambda().sum(axis=1)),
+        block.words(),
+        num_terms,
+    )
+    step.add(block, (0,))
+    got = dense(step.partial(), num_terms).sum(axis=1)
+    wanted = np.bincount(block.indices, block.data, num_terms)
+    np.testing.assert_allclose(got, wanted, rtol=1e-2)
+
+
+def test_odd_documents(backend):
+    """Empty, of one word, of counts that are not whole, of a tiny total, longer than a vector by one."""
+    documents = [[], [(2, 1)], [(0, 0.25), (3, 1.7)], [(1, 1e-3)], [(i, 1) for i in range(17)], []]
+    num_terms, num_topics = 17, 3
+    block = as_chunk(documents, num_terms)
+    random = np.random.default_rng(2)
+    lambda_ = random.gamma(1.0, 1.0, (num_topics, num_terms)) + 0.1
+    alpha = np.array([0.001, 0.002, 0.5])
+    settings = params(alpha, lambda_.sum(axis=1), iterations=100, gamma_threshold=1e-6, dtype="float64")
+    table, row = EStep.prepare(lambda_.T, settings), np.arange(num_terms, dtype=np.int32)
+    gamma = infer(block, table, row, alpha, iterations=100, gamma_threshold=1e-6)
+    assert np.isfinite(gamma).all()
+    np.testing.assert_array_equal(gamma[[0, 5]], [alpha, alpha])
+    totals = [sum(count for _, count in document) for document in documents]
+    np.testing.assert_allclose(gamma.sum(axis=1) - alpha.sum(), totals, atol=1e-9)
+    for document, posterior in zip(documents, gamma, strict=True):  # a fixed point of the update
+        theta = np.exp(psi(posterior) - psi(posterior.sum()))
+        update = alpha.copy()
+        for word, count in document:
+            update += count * theta * table[word] / (theta @ table[word])
+        np.testing.assert_allclose(posterior, update, rtol=1e-4)
+    step = estep(lambda_, settings, block.words(), num_terms)
+    step.add(block, (0,))
+    assert dense(step.partial(), num_terms).sum() == pytest.approx(sum(totals), rel=1e-6)
+    assert step.partial().extras["documents"] == 6
+
+
+def test_a_document_of_tiny_total_stays_representable(backend):
+    """exp(psi(gamma)) underflows in float32, its ratio to exp(psi(sum(gamma))) does not."""
+    alpha, table = np.array([0.003]), np.array([[0.5]], np.float32)
+    gamma = infer(as_chunk([[(0, 0.002)]], 1), table, np.zeros(1, np.int32), alpha)
+    np.testing.assert_allclose(gamma, 0.005, rtol=1e-5)
+
+
+def test_no_iterations_leave_gamma_where_it_starts(lee, backend):
+    documents, num_terms = lee
+    model = trained(lee, 7)
+    block = as_chunk(documents[:5], num_terms)
+    table = EStep.prepare(model.state.get_lambda().T, params(model, model.state.get_lambda().sum(axis=1)))
+    gamma = infer(
+        block, table, np.arange(num_terms, dtype=np.int32), model.alpha, iterations=0, seed=4, key=(1,)
+    )
+    np.testing.assert_array_equal(gamma, starting_gamma(5, 7, 4, (1,)))
+
+
+@pytest.fixture(scope="module")
+def blocks(lee):
+    documents, num_terms = lee
+    chunk = as_chunk(documents, num_terms)
+    return [((0, start), chunk.slice(start, start + 20)) for start in range(0, 100, 20)]
+
+
+def run(lee, blocks, threads=1):
+    num_terms = lee[1]
+    lambda_ = np.random.default_rng(0).gamma(0.5, 1.0, (30, num_terms)) + 0.01
+    words = np.unique(np.concatenate([block.words() for _, block in blocks]))
+    step = estep(lambda_, params(np.full(30, 1 / 30), lambda_.sum(axis=1)), words, num_terms)
+    with ThreadPoolExecutor(threads) as pool:
+        for future in [pool.submit(step.add, block, key) for key, block in blocks]:
+            future.result()
+    return step.partial()
+
+
+@settings(max_examples=15, deadline=None)
+@given(data=st.data())
+def test_sums_depend_on_no_order_grouping_or_thread(lee, blocks, data):
+    wanted = run(lee, blocks)
+    shuffled = data.draw(st.permutations(blocks))
+    cut = data.draw(st.integers(1, 4))
+    parts = [run(lee, part, data.draw(st.integers(1, 4))) for part in (shuffled[:cut], shuffled[cut:])]
+    num_terms = lee[1]
+    total = sum(dense(part, num_terms) for part in parts)
+    assert total.tobytes() == dense(wanted, num_terms).tobytes()
+    extras = merge_extras(parts[0].extras, parts[1].extras)
+    assert extras.pop("gamma_statistics").tobytes() == wanted.extras["gamma_statistics"].tobytes()
+    assert extras == {name: value for name, value in wanted.extras.items() if name != "gamma_statistics"}
+
+
+def test_steps_travel_as_int32_where_they_fit():
+    table, row = np.ones((1, 1), np.float32), np.zeros(1, np.int32)
+    for count, dtype in ((500, np.int32), (513, np.float64)):
+        step = EStep(params(np.ones(1), np.ones(1)), np.zeros(1, np.int32), table, row)
+        step.add(as_chunk([[(0, count)]], 1), (0,))
+        assert step.partial().steps.dtype == dtype
+        assert step.partial().steps[0, 0] * LDA_GRID == pytest.approx(count, rel=1e-6)
+
+
+def test_a_sum_beyond_the_exact_range_is_refused(backend):
+    step = EStep(
+        params(np.ones(1), np.ones(1), dtype="float64"),
+        np.zeros(1, np.int32),
+        np.ones((1, 1)),
+        np.zeros(1, np.int32),
+    )
+    with pytest.raises(OverflowError, match="no longer exact"):
+        for number in range(2):
+            step.add(as_chunk([[(0, 1.5 * 2**30)]], 1), (number,))
+        step.partial()
+
+
+def test_topics_that_are_not_numbers_are_refused(backend):
+    step = EStep(
+        params(np.ones(1), np.ones(1)), np.zeros(1, np.int32), np.full((1, 1), np.nan), np.zeros(1, np.int32)
+    )
+    with pytest.raises(OverflowError):
+        step.add(as_chunk([[(0, 1)]], 1), (0,))
+        step.partial()
+
+
+def test_starting_gamma_is_gamma_distributed(backend):
+    draws = starting_gamma(2000, 100, 7, (3, 500))
+    assert draws.dtype == np.float32
+    assert draws.mean() == pytest.approx(1, abs=1e-3)
+    assert draws.std() == pytest.approx(0.1, rel=1e-2)
+    assert kstest(draws.ravel(), gamma_distribution(100, scale=0.01).cdf).pvalue > 0.01
+    assert abs(np.corrcoef(draws[:-1].ravel(), draws[1:].ravel())[0, 1]) < 0.01
+    assert abs(np.corrcoef(draws[:, :-1].ravel(), draws[:, 1:].ravel())[0, 1]) < 0.01
+
+
+def test_starting_gamma_depends_on_seed_key_and_document_only():
+    first = starting_gamma(10, 5, 1, (2, 3), np.float64)
+    np.testing.assert_array_equal(first[:4], starting_gamma(4, 5, 1, (2, 3), np.float64))
+    np.testing.assert_array_equal(first.astype(np.float32), starting_gamma(10, 5, 1, (2, 3)))
+    for other in (
+        starting_gamma(10, 5, 0, (2, 3)),
+        starting_gamma(10, 5, 1, (3, 2)),
+        starting_gamma(10, 5, 1, (2,)),
+    ):
+        assert (other != first.astype(np.float32)).mean() > 0.99
+
+
+def test_starting_gamma_has_the_same_bits_without_numba(monkeypatch):
+    compiled = starting_gamma(50, 33, 1, (2, 3), np.float64)
+    monkeypatch.setattr(lda, "_kernels", lambda: _lda_numpy)
+    np.testing.assert_array_equal(compiled, starting_gamma(50, 33, 1, (2, 3), np.float64))
+
+
+@pytest.mark.parametrize("eta", ["symmetric", "asymmetric-vector"])
+def test_bound_is_gensims(lee, backend, eta):
+    documents, num_terms = lee
+    model = trained(lee, 12, np.float64, "asymmetric")
+    if eta != "symmetric":
+        model.eta = np.linspace(0.05, 0.2, num_terms)
+    gamma, _ = model.inference(documents)
+    wanted = model.bound(documents, gamma=gamma[:, None, :])  # as its own inference of one document
+    lambda_ = model.state.get_lambda()
+    block = as_chunk(documents, num_terms)
+    words = block.words()
+    table_row = np.full(num_terms, -1, np.int32)
+    table_row[words] = np.arange(len(words))
+    table = lda.log_topics(lambda_[:, words].T, lambda_.sum(axis=1))
+    score = bound(block, table, table_row, model.alpha, gamma)
+    assert score + topic_bound(lambda_, model.eta) == pytest.approx(wanted, rel=1e-12)
+
+
+def test_log_perplexity_is_gensims(lee):
+    documents, num_terms = lee
+    model = trained(lee, 9)
+    held_out = documents[:25]
+    block = as_chunk(held_out, num_terms)
+    start = starting_gamma(25, 9, 0, (0,))
+    inference = model.inference
+    one_by_one = iter(start[:, None, :])
+
+    def from_the_same_start(chunk, collect_sstats=False):
+        model.random_state = Given(next(one_by_one))
+        return inference(chunk, collect_sstats)
+
+    model.inference = from_the_same_start
+    wanted = model.log_perplexity(held_out, total_docs=100)
+    lambda_ = model.state.get_lambda()
+    row = np.arange(num_terms, dtype=np.int32)
+    gamma = infer(block, lda.topic_weights(lambda_.T, lambda_.sum(axis=1)), row, model.alpha, gamma=start)
+    score = bound(block, lda.log_topics(lambda_.T, lambda_.sum(axis=1)), row, model.alpha, gamma)
+    score = 4 * score + topic_bound(lambda_, model.eta)
+    assert score / (4 * block.data.sum()) == pytest.approx(wanted, rel=1e-5)
+
+
+def test_bound_where_every_product_of_weights_underflows(backend):
+    alpha = np.array([0.001, 0.001])
+    gamma = np.array([[0.001, 20.001]])
+    log_table = np.array([[-1.0, -1500.0]])
+    score = bound(as_chunk([[(0, 2)]], 1), log_table, np.zeros(1, np.int32), alpha, gamma)
+    without = bound(as_chunk([[]], 1), log_table, np.zeros(1, np.int32), alpha, gamma)
+    log_theta = psi(gamma[0]) - psi(gamma.sum())
+    assert score - without == pytest.approx(2 * np.logaddexp(*(log_theta + log_table[0])), rel=1e-12)
+
+
+def test_arrays_from_the_network_may_be_read_only(lee, backend):
+    documents, num_terms = lee
+    block = as_chunk(documents[:5], num_terms)
+    table = np.full((num_terms, 4), 0.1, np.float32)
+    alpha, row = np.full(4, 0.25), np.arange(num_terms, dtype=np.int32)
+    wanted = infer(block, table, row, alpha)
+    for array in (block.indptr, block.indices, block.data, table, row, alpha):
+        array.flags.writeable = False
+    np.testing.assert_array_equal(infer(block, table, row, alpha), wanted)
+
+
+def test_wrong_parameters_are_named():
+    with pytest.raises(ValueError, match="variant='gibbs'"):
+        lda.topic_weights(np.ones((2, 3)), np.ones(3), "gibbs")
+    with pytest.raises(ValueError, match="totals has shape"):
+        lda.topic_weights(np.ones((2, 3)), np.ones(2))
+
+
+def test_numba_is_loaded_by_the_first_kernel_only():
+    program = "import sys, distcorpus.algorithms.lda; print('numba' in sys.modules, 'gensim' in sys.modules)"
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert result.stdout.split() == ["False", "False"]
