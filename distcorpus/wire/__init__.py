@@ -1,1 +1,61 @@
-"""The only place that knows Pyro4: serializers, sockets, daemons, the name server (imports nothing of ours)."""
+"""The only place that knows Pyro4: serializers, sockets, daemons, the name server (imports nothing of
+ours)."""
+
+from distcorpus.wire import names
+from distcorpus.wire.allowed import allow
+from distcorpus.wire.daemon import Connection, Daemon, behavior, current_connection, expose
+from distcorpus.wire.memory import raise_malloc_thresholds
+from distcorpus.wire.nameserver import (
+    NameServer,
+    NameServerDaemon,
+    find,
+    list_names,
+    lookup,
+    register,
+    unregister,
+)
+from distcorpus.wire.proxy import (
+    CallTimeout,
+    CommunicationError,
+    ConnectionClosedError,
+    NamingError,
+    Proxy,
+    abort,
+    close,
+    connect,
+    remote_traceback,
+)
+from distcorpus.wire.serializer import install
+from distcorpus.wire.sockets import client_gone, default_bind, is_loopback, raise_file_limit
+
+__all__ = [
+    "CallTimeout",
+    "CommunicationError",
+    "Connection",
+    "ConnectionClosedError",
+    "Daemon",
+    "NameServer",
+    "NameServerDaemon",
+    "NamingError",
+    "Proxy",
+    "abort",
+    "allow",
+    "behavior",
+    "client_gone",
+    "close",
+    "connect",
+    "current_connection",
+    "default_bind",
+    "expose",
+    "find",
+    "install",
+    "is_loopback",
+    "list_names",
+    "lookup",
+    "names",
+    "raise_file_limit",
+    "raise_malloc_thresholds",
+    "register",
+    "remote_traceback",
+    "unregister",
+]

@@ -1,0 +1,315 @@
+"""What may arrive in a pickle: exact (module, name) pairs, and a rule for each.
+
+Names are matched whole: no prefixes, no dotted walks from an allowed module to something else. A class is
+imported when the first pickle that names it arrives, so a process that receives no gensim object never loads
+gensim.
+"""
+
+from __future__ import annotations
+
+import builtins
+import importlib
+import math
+import re
+import zlib
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import Pyro4.core
+import Pyro4.errors
+from Pyro4.errors import SecurityError
+
+from distcorpus.wire.unpickle import Rule, check_keys
+
+_ARRAY_KINDS = frozenset("biufcSU")
+_DTYPE_SPEC = re.compile(r"b1|[iu][1248]|f(?:2|4|8|16)|c(?:8|16|32)|[SU]\d{1,9}")
+
+
+def resolve(module: str, name: str) -> Any:
+    """The rule or the plain value that stands for a global in a pickle.
+
+    Raises
+    ------
+    SecurityError
+        The pair is not on the list.
+    """
+    pair = module, name
+    found = _resolved.get(pair)
+    if found is None:
+        make = _ALLOWED.get(pair)
+        if make is None:
+            raise SecurityError(
+                f"refused {module}.{name}: this class may not arrive in a pickle. If it is yours and harmless, "
+                f"allow it with distcorpus.wire.allow('{module}:{name}') in the receiving process"
+            )
+        found = _resolved[pair] = make()
+    return found
+
+
+def allow(spec: str) -> None:
+    """Let objects of one class of yours arrive in this process, for example your own ``id2word``.
+
+    Parameters
+    ----------
+    spec : str
+        ``"module:Class"``, spelled as the class's ``__module__`` and ``__qualname__`` are. The class is
+        imported when the first such object arrives. Its ``__new__``, ``__init__`` and ``__setstate__`` then
+        run with arguments that whoever can reach the port has chosen.
+
+    Raises
+    ------
+    ValueError
+        `spec` is not of that form.
+    """
+    module, _, name = spec.partition(":")
+    if not all(part.isidentifier() for part in module.split(".")) or not name.isidentifier():
+        raise ValueError(f"allow takes 'module:Class' with a top-level class, not {spec!r}")
+    _ALLOWED.setdefault((module, name), partial(_instances_of, module, name))
+
+
+def is_portable_exception(error_type: type[BaseException]) -> bool:
+    """Whether an exception of this very type can be read by any peer, ours or one that never imports us."""
+    return _EXCEPTIONS.get((error_type.__module__, error_type.__qualname__)) is error_type
+
+
+def _load(module: str, name: str) -> Any:
+    return getattr(importlib.import_module(module), name)
+
+
+# Instances with a dictionary for a state: gensim's and the user's own classes.
+
+
+def _plain_state(value: Any, state: Any) -> None:
+    if type(state) is not dict or not all(type(key) is str and not key.startswith("__") for key in state):
+        raise SecurityError(
+            f"refused the state of a {type(value).__name__}: it is not a dictionary of attributes"
+        )
+    vars(value).update(state)
+
+
+def _bare_instances_of(module: str, name: str) -> Rule:
+    cls = _load(module, name)
+    return Rule(new=lambda: cls.__new__(cls), restore=_plain_state)
+
+
+def _instances_of(module: str, name: str) -> Rule:
+    cls = _load(module, name)
+    if not isinstance(cls, type):
+        raise SecurityError(
+            f"refused {module}.{name}: only classes can be allowed, this is a {type(cls).__name__}"
+        )
+    restore = cls.__setstate__ if hasattr(cls, "__setstate__") else _plain_state
+    return Rule(call=cls, new=lambda *args: cls.__new__(cls, *args), restore=restore)
+
+
+# Exceptions.
+
+
+def _exception_state(error: BaseException, state: Any) -> None:
+    if type(state) is not dict or not all(type(key) is str for key in state):
+        raise SecurityError("refused the state of an exception: it is not a dictionary of attributes")
+    for key, value in state.items():
+        if not key.startswith("__"):
+            setattr(error, key, value)
+
+
+def _exception_types() -> dict[tuple[str, str], type[BaseException]]:
+    types: dict[tuple[str, str], type[BaseException]] = {}
+    for namespace in (vars(builtins), vars(Pyro4.errors)):
+        for value in namespace.values():
+            if isinstance(value, type) and issubclass(value, Exception):
+                types[value.__module__, value.__qualname__] = value
+    return types
+
+
+# numpy.
+
+
+def _make_dtype(spec: Any, align: Any = False, copy: Any = True) -> np.dtype[Any]:
+    if type(spec) is not str or _DTYPE_SPEC.fullmatch(spec) is None:
+        raise SecurityError("refused a numpy dtype that is not a plain number or string type")
+    # A copy of its own: the state that follows must not reach the dtype that all of numpy shares.
+    return np.dtype(spec, align=False, copy=True)
+
+
+def _dtype_state(dtype: np.dtype[Any], state: Any) -> None:
+    expected: Any = dtype.__reduce__()[2]
+    if type(state) is not tuple or not all(type(part) in (int, str, type(None)) for part in state):
+        raise SecurityError("refused the state of a numpy dtype")
+    if state[:1] + state[2:] != expected[:1] + expected[2:] or state[1] not in ("<", ">", "|", "="):
+        raise SecurityError("refused the state of a numpy dtype: it is not that of a plain type")
+    dtype.__setstate__(state)  # type: ignore[attr-defined]
+
+
+def _check_layout(dtype: Any, shape: Any) -> None:
+    if not isinstance(dtype, np.dtype) or dtype.kind not in _ARRAY_KINDS or dtype.hasobject:
+        raise SecurityError("refused a numpy array that is not of numbers or fixed-size strings")
+    if type(shape) is not tuple or len(shape) > 32 or not all(type(n) is int and n >= 0 for n in shape):
+        raise SecurityError("refused a numpy array: its shape is not a tuple of lengths")
+
+
+def _array_from_buffer(buffer: Any, dtype: Any, shape: Any, order: Any, axes: Any = None) -> np.ndarray:
+    _check_layout(dtype, shape)
+    if type(buffer) not in (bytes, bytearray, memoryview):
+        raise SecurityError("refused a numpy array: its contents are not bytes")
+    if len(buffer) != math.prod(shape) * dtype.itemsize:
+        raise SecurityError("refused a numpy array: its bytes do not fill its shape")
+    if type(buffer) is bytes:  # arrays that arrive can be written to
+        buffer = bytearray(buffer)
+    array: np.ndarray = np.ndarray(shape, dtype, buffer, order="F" if order == "F" else "C")
+    return array if axes is None else array.transpose(axes)
+
+
+def _empty_array(cls: Any, shape: Any, typecode: Any) -> np.ndarray:
+    if cls is not np.ndarray:
+        raise SecurityError("refused a subclass of numpy.ndarray")
+    return np.ndarray.__new__(np.ndarray, (0,), "b")
+
+
+def _array_state(array: np.ndarray, state: Any) -> None:
+    _version, shape, dtype, is_fortran, contents = state
+    _check_layout(dtype, shape)
+    if type(contents) is not bytes or len(contents) != math.prod(shape) * dtype.itemsize:
+        raise SecurityError("refused a numpy array: its bytes do not fill its shape")
+    array.__setstate__((1, shape, dtype, is_fortran, contents))
+
+
+def _scalar(dtype: Any, contents: Any) -> Any:
+    return _array_from_buffer(contents, dtype, (), "C")[()]
+
+
+def _numpy_rules() -> dict[tuple[str, str], Callable[[], Any]]:
+    rules: dict[tuple[str, str], Callable[[], Any]] = {
+        ("numpy", "dtype"): lambda: Rule(call=_make_dtype, restore=_dtype_state),
+        ("numpy", "ndarray"): lambda: np.ndarray,
+    }
+    for core in ("numpy.core", "numpy._core"):  # numpy 1 and numpy 2
+        rules[core + ".numeric", "_frombuffer"] = lambda: Rule(call=_array_from_buffer)
+        rules[core + ".multiarray", "_reconstruct"] = lambda: Rule(call=_empty_array, restore=_array_state)
+        rules[core + ".multiarray", "scalar"] = lambda: Rule(call=_scalar)
+    names = [f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)]
+    names += ["float16", "float32", "float64", "complex64", "complex128"]
+    for name in names:
+        rules["numpy", name] = partial(_load, "numpy", name)
+    for name in ("bool", "bool_"):
+        rules["numpy", name] = lambda: np.bool_
+    return rules
+
+
+# scipy: compiled code trusts the indices of a sparse matrix, so they are checked before anybody sees it.
+
+
+def _sparse_state(matrix: Any, state: Any) -> None:
+    _plain_state(matrix, {key: state[key] for key in ("_shape", "data", "indices", "indptr")})
+
+
+def _check_sparse(matrix: Any) -> None:
+    arrays = matrix.data, matrix.indices, matrix.indptr
+    if not all(type(array) is np.ndarray and array.ndim == 1 for array in arrays):
+        raise SecurityError("refused a sparse matrix: its parts are not one-dimensional arrays")
+    if arrays[0].dtype.kind not in "biufc" or any(array.dtype.kind != "i" for array in arrays[1:]):
+        raise SecurityError("refused a sparse matrix: it has values or indices that are not numbers")
+    if any(np.may_share_memory(a, b) for a, b in zip(arrays, (*arrays[1:], arrays[0]), strict=True)):
+        raise SecurityError("refused a sparse matrix: its parts share their memory")
+    shape = matrix._shape
+    if type(shape) is not tuple or len(shape) != 2 or not all(type(n) is int and n >= 0 for n in shape):
+        raise SecurityError("refused a sparse matrix: its shape is not two lengths")
+    try:
+        matrix.check_format(full_check=True)
+    except Exception as error:
+        raise SecurityError(f"refused a sparse matrix: {error}") from error
+
+
+def _sparse(name: str) -> Rule:
+    cls = _load("scipy.sparse", name)
+    return Rule(new=lambda: cls.__new__(cls), restore=_sparse_state, finish=_check_sparse)
+
+
+# Python's own.
+
+
+def _encode(text: Any, encoding: Any) -> bytes:
+    if type(text) is not str or encoding not in ("latin1", "latin-1"):
+        raise SecurityError("refused to encode anything but bytes written as text")
+    return text.encode("latin-1")
+
+
+def _make_bytes(cls: Callable[[bytes], Any], contents: Any = b"") -> Any:
+    if type(contents) is not bytes:  # a number would be a size to allocate
+        raise SecurityError("refused to make bytes of anything but bytes")
+    return cls(contents)
+
+
+def _make_set(cls: Callable[[list[Any]], Any], items: Any = ()) -> Any:
+    items = list(items) if type(items) in (list, tuple) else [items]
+    check_keys(items)
+    return cls(items)
+
+
+def _make_complex(real: Any, imaginary: Any) -> complex:
+    return complex(float(real), float(imaginary))
+
+
+def _uri_state(uri: Any, state: Any) -> None:
+    protocol, name, socket_name, host, port = state
+    if protocol != "PYRO" or type(name) is not str or socket_name is not None:
+        raise SecurityError("refused a Pyro URI that does not name one object on one host")
+    if type(host) is not str or type(port) is not int:
+        raise SecurityError("refused a Pyro URI without a host and a port")
+    uri.__setstate__((protocol, name, None, host, port))
+
+
+def _uri() -> Rule:
+    return Rule(new=lambda: Pyro4.core.URI.__new__(Pyro4.core.URI), restore=_uri_state)
+
+
+def _python_rules() -> dict[tuple[str, str], Callable[[], Any]]:
+    rules: dict[tuple[str, str], Callable[[], Any]] = {
+        ("_codecs", "encode"): lambda: Rule(call=_encode),
+        ("zlib", "adler32"): lambda: zlib.adler32,
+    }
+    for module in ("builtins", "__builtin__"):  # protocol 2 spells it as Python 2 did
+        rules[module, "set"] = lambda: Rule(call=partial(_make_set, set))
+        rules[module, "frozenset"] = lambda: Rule(call=partial(_make_set, frozenset))
+        rules[module, "bytes"] = lambda: Rule(call=partial(_make_bytes, bytes))
+        rules[module, "bytearray"] = lambda: Rule(call=partial(_make_bytes, bytearray))
+        rules[module, "complex"] = lambda: Rule(call=_make_complex)
+        for value in (int, float, bool):
+            rules[module, value.__name__] = partial(_identity, value)
+    return rules
+
+
+def _identity(value: Any) -> Any:
+    return value
+
+
+def _exception_rules() -> dict[tuple[str, str], Callable[[], Any]]:
+    rules: dict[tuple[str, str], Callable[[], Any]] = {}
+    for (module, name), cls in _EXCEPTIONS.items():
+        rule = Rule(call=cls, restore=_exception_state)
+        rules[module, name] = partial(_identity, rule)
+        if module == "builtins":
+            rules["exceptions", name] = partial(_identity, rule)
+    return rules
+
+
+_EXCEPTIONS = _exception_types()
+_ALLOWED: dict[tuple[str, str], Callable[[], Any]] = {
+    **_python_rules(),
+    **_exception_rules(),
+    **_numpy_rules(),
+    ("Pyro4.core", "URI"): _uri,
+}
+for _name in ("csc_matrix", "csc_array", "csr_matrix", "csr_array"):
+    _ALLOWED[f"scipy.sparse._{_name[:3]}", _name] = partial(_sparse, _name)
+for _module, _name in (
+    ("gensim.corpora.dictionary", "Dictionary"),
+    ("gensim.corpora.hashdictionary", "HashDictionary"),
+    ("gensim.utils", "FakeDict"),
+    ("gensim.models.ldamodel", "LdaState"),
+    ("gensim.models.lsimodel", "Projection"),
+):
+    _ALLOWED[_module, _name] = partial(_bare_instances_of, _module, _name)
+_resolved: dict[tuple[str, str], Any] = {}

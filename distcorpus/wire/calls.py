@@ -1,0 +1,56 @@
+"""What every serializer of ours does to calls and to the exceptions that answer them."""
+
+from __future__ import annotations
+
+import pickle
+from typing import Any
+
+from Pyro4.errors import SerializeError
+
+from distcorpus.wire import allowed, unpickle
+
+
+def check_call(call: Any) -> tuple[str, str, Any, Any]:
+    """The object id, method name, arguments and keyword arguments of a call that arrived.
+
+    Raises
+    ------
+    SerializeError
+        `call` is not such a tuple.
+    """
+    if type(call) is tuple and len(call) == 4:
+        object_id, method, args, kwargs = call
+        named = kwargs is None or (type(kwargs) is dict and all(type(key) is str for key in kwargs))
+        if type(object_id) is str and type(method) is str and type(args) in (tuple, list) and named:
+            return object_id, method, args, kwargs
+    raise SerializeError("malformed call: it is not (object, method, arguments, keyword arguments)")
+
+
+def portable(value: Any) -> Any:
+    """`value`; an exception that a peer could not read is replaced by its nearest base class that every peer
+    can.
+
+    So a program that knows nothing of this project still gets, say, a ValueError with the message.
+    """
+    if not isinstance(value, BaseException) or _readable(value):
+        return value
+    text = str(value)
+    for cls in type(value).__mro__:
+        if allowed.is_portable_exception(cls):
+            try:
+                error = cls(text)
+            except TypeError:  # UnicodeDecodeError and its like want more than a message
+                continue
+            error._pyroTraceback = getattr(value, "_pyroTraceback", None)
+            return error
+    return RuntimeError(f"{type(value).__name__}: {text}")
+
+
+def _readable(error: BaseException) -> bool:
+    if not allowed.is_portable_exception(type(error)):
+        return False
+    try:
+        unpickle.load(pickle.dumps(error, protocol=5), allowed.resolve)
+    except Exception:
+        return False
+    return True

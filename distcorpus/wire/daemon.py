@@ -1,0 +1,161 @@
+"""The daemon that serves objects of this process to others."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import Pyro4.core
+from Pyro4.core import behavior, expose
+
+from distcorpus.wire import sockets
+from distcorpus.wire.serializer import install
+from distcorpus.wire.transport import MAX_CONNECTIONS, Connection, Transport
+
+__all__ = ["Connection", "Daemon", "behavior", "current_connection", "expose"]
+
+log = logging.getLogger(__name__)
+
+
+class Daemon(Pyro4.core.Daemon):
+    """Serve registered objects, from a thread of its own, to peers that speak restricted pickle or frames.
+
+    Parameters
+    ----------
+    bind : str
+        Address or host name to listen on.
+    port : int
+        0 for any free one.
+    advertise : str, optional
+        ``HOST`` or ``HOST:PORT`` at which others reach this daemon, where that differs from what it listens
+        on (NAT). By default `bind`, or this host's address where `bind` is all addresses.
+    on_disconnect : callable, optional
+        Called with a `Connection` once it has ended and its last call has returned. It runs in the
+        connection's thread.
+    max_connections : int
+        Each connection has a thread, idle ones too (about 50 KB); further ones are refused.
+
+    Raises
+    ------
+    OSError
+        The address cannot be listened on.
+    ValueError
+        `advertise` is not an address.
+
+    Notes ----- A peer has `distcorpus.wire.transport.HANDSHAKE_SECONDS` for its handshake; after that it may
+    be silent as long as it likes, and is dropped when its host vanishes (see
+    `distcorpus.wire.sockets.set_keepalive`).
+    """
+
+    def __init__(
+        self,
+        bind: str = "127.0.0.1",
+        port: int = 0,
+        advertise: str | None = None,
+        on_disconnect: Callable[[Connection], None] | None = None,
+        max_connections: int = MAX_CONNECTIONS,
+    ) -> None:
+        install()
+        public = sockets.parse_address(advertise) if advertise else None
+        self._on_disconnect = on_disconnect
+        self._max_connections = max_connections
+        self._transport: Transport | None = None
+        self._stop_lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._makers: dict[type, Callable[[], Any]] = {}
+        super().__init__(host=bind, port=port)
+        self.host = bind
+        self.port: int = self.sock.getsockname()[1]
+        if public is None and bind in ("", "0.0.0.0", "::"):
+            public = sockets.outward_address(), self.port
+        if public is not None:
+            self.natLocationStr = sockets.format_address(public[0], public[1] or self.port)
+
+    @property
+    def transportServer(self) -> Any:
+        """The socket server, under the name by which Pyro4 knows it."""
+        return self._transport
+
+    @transportServer.setter
+    def transportServer(self, server: Any) -> None:
+        # Pyro4 makes a server of its own choice here, and offers no other place to put ours.
+        self._transport = None if server is None else Transport(self._max_connections)
+
+    def start(self) -> None:
+        """Begin to serve, in a thread of the daemon's own."""
+        self._thread = threading.Thread(target=self.requestLoop, name=f"daemon-{self.port}", daemon=True)
+        self._thread.start()
+
+    def stop(self, grace: float = 1.0) -> None:
+        """End all connections and stop listening; calls that are running get `grace` seconds to answer.
+
+        Harmless when the daemon has stopped, has not started, or is asked by one of its own calls.
+        """
+        with self._stop_lock:
+            if self._transport is None:
+                return
+            self._transport.grace = grace
+            super().close()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join()
+
+    close = stop
+    shutdown = stop
+
+    @property
+    def location(self) -> str:
+        """``HOST:PORT`` at which others reach this daemon."""
+        return str(self.natLocationStr or self.locationStr)
+
+    def serve(self, object_id: str, served: Any) -> str:
+        """Serve one object to all connections; returns its URI."""
+        self.register(served, object_id, force=True)
+        return self.uri(object_id)
+
+    def serve_each(self, object_id: str, cls: type, make: Callable[[], Any]) -> str:
+        """Serve an object of its own to each connection; returns the URI.
+
+        Parameters
+        ----------
+        object_id : str
+        cls : type
+            The class of the objects, which tells what is exposed.
+        make : callable
+            Makes one, when a connection first calls it. If it has a method ``close``, that is called when the
+            connection has ended.
+        """
+        self._makers[cls] = make
+        self.register(cls, object_id, force=True)
+        return self.uri(object_id)
+
+    def uri(self, object_id: str) -> str:
+        """The URI under which others reach the object registered as `object_id`."""
+        return str(self.uriFor(object_id))
+
+    def clientDisconnect(self, conn: Connection) -> None:
+        """Pyro4's hook: close the objects of the connection, and tell `on_disconnect`."""
+        closing = [getattr(served, "close", None) for served in conn.pyroInstances.values()]
+        if self._on_disconnect is not None:
+            closing.append(partial(self._on_disconnect, conn))
+        for close in filter(None, closing):
+            try:
+                close()
+            except Exception:
+                log.exception("could not clean up after a connection")
+
+    def _getInstance(self, clazz: type, conn: Connection) -> Any:
+        make = self._makers.get(clazz)
+        if make is None:
+            return super()._getInstance(clazz, conn)
+        if clazz not in conn.pyroInstances:
+            conn.pyroInstances[clazz] = make()
+        return conn.pyroInstances[clazz]
+
+
+def current_connection() -> Connection | None:
+    """The connection whose call the current thread is computing, or None."""
+    connection: Connection | None = Pyro4.core.current_context.client
+    return connection

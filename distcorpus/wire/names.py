@@ -1,0 +1,14 @@
+"""The names under which a cluster's objects are registered in the name server."""
+
+from __future__ import annotations
+
+NAME_SERVER = "Pyro.NameServer"
+LSI_DISPATCHER = "gensim.lsi_dispatcher"
+LDA_DISPATCHER = "gensim.lda_dispatcher"
+DISPATCHER = "distcorpus.dispatcher"
+WORKER_PREFIX = "distcorpus.worker."
+
+
+def worker(name: str) -> str:
+    """The registered name of the worker called `name`."""
+    return WORKER_PREFIX + name

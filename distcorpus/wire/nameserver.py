@@ -1,0 +1,328 @@
+"""The name server: where the objects of a cluster are found by name. Ours to run, and how to ask any."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Collection, Iterable
+from contextlib import suppress
+from typing import Any
+
+import Pyro4.core
+import Pyro4.naming
+from Pyro4 import socketutil
+from Pyro4.configuration import config
+from Pyro4.errors import NamingError, PyroError
+
+from distcorpus.wire import sockets
+from distcorpus.wire.daemon import Daemon, expose
+from distcorpus.wire.names import NAME_SERVER
+from distcorpus.wire.proxy import Proxy, connect
+
+log = logging.getLogger(__name__)
+
+MAX_NAMES = 10_000
+MAX_TEXT = 512  # characters of a name, a URI or a piece of metadata
+MAX_METADATA = 16
+ALIVE_SECONDS = 1.0
+CLEAN_SECONDS = 5.0
+_BROADCAST_SECONDS = 0.7
+_BROADCAST_TRIES = 3
+_FIND_SECONDS = 3.0
+_CALL_SECONDS = 10.0
+_FIRST_DELAY = 0.1
+_LONGEST_DELAY = 2.0
+
+
+@expose
+class NameServer(Pyro4.naming.NameServer):
+    """Pyro4's name server, in memory, with a bound on everything that a peer can ask of it."""
+
+    def register(
+        self, name: str, uri: Any, safe: bool = False, metadata: Iterable[str] | None = None
+    ) -> None:
+        """Register `uri` under `name`.
+
+        Raises
+        ------
+        NamingError
+            With `safe`, when what is registered under that name already is another URI that answers. Always,
+            when the name server is full.
+        """
+        text = str(uri)
+        metadata = _check_texts(name, text, metadata)
+        if safe:
+            known = self._uri_of(name)
+            if known is not None and known != text and _answers(known) is not False:
+                raise NamingError(f"{name} is already registered, at {known}, and something answers there")
+        with self.lock:
+            if name not in self.storage and len(self.storage) >= MAX_NAMES:
+                raise NamingError(f"the name server holds {MAX_NAMES} names, which is all that it takes")
+            if safe and self._uri_of(name) not in (known, None):
+                raise NamingError(f"{name} has just been registered by another")
+            super().register(name, text, metadata=metadata)
+
+    def set_metadata(self, name: str, metadata: Iterable[str] | None) -> None:
+        """Replace the metadata of a registration."""
+        super().set_metadata(name, _check_texts(name, "", metadata))
+
+    def remove(self, name: str | None = None, prefix: str | None = None, regex: str | None = None) -> int:
+        """Remove one name; returns how many were removed. Whole prefixes and patterns are refused."""
+        if prefix is not None or regex is not None:
+            raise NamingError("this name server removes names one by one, not by prefix or regex")
+        with self.lock:
+            return int(super().remove(name))
+
+    def list(
+        self,
+        prefix: str | None = None,
+        regex: str | None = None,
+        metadata_all: Iterable[str] | None = None,
+        metadata_any: Iterable[str] | None = None,
+        return_metadata: bool = False,
+    ) -> dict[str, Any]:
+        """The registered names and URIs. Regular expressions are refused: matching one can take for ever."""
+        if regex is not None:
+            raise NamingError("this name server lists by prefix or metadata, not by regex")
+        listed: dict[str, Any] = super().list(prefix, None, metadata_all, metadata_any, return_metadata)
+        return listed
+
+    def _uri_of(self, name: str) -> str | None:
+        entry = self.storage.get(name)
+        return None if entry is None else entry[0]
+
+    def _remove_if_still(self, name: str, uri: str) -> None:
+        with self.lock:
+            if self._uri_of(name) == uri:
+                super().remove(name)
+                log.warning("removed %s: nothing answers at %s", name, uri)
+
+
+class NameServerDaemon(Daemon):
+    """A name server with its daemon, its answers to broadcasts, and its cleaning of names that nobody answers
+    for.
+
+    Parameters
+    ----------
+    bind : str
+    port : int, optional
+        By default Pyro4's, 9090 or what PYRO_NS_PORT says.
+    broadcast : bool
+        Answer those who look for a name server by broadcast (UDP, port 9091 or PYRO_NS_BCPORT); never on
+        loopback.
+    advertise : str, optional
+        As for `Daemon`.
+    """
+
+    def __init__(
+        self,
+        bind: str = "127.0.0.1",
+        port: int | None = None,
+        broadcast: bool = True,
+        advertise: str | None = None,
+    ) -> None:
+        super().__init__(bind, config.NS_PORT if port is None else port, advertise)
+        self.nameserver = NameServer()
+        self.register(self.nameserver, NAME_SERVER)
+        self.nameserver.register(NAME_SERVER, self.uri(), metadata=["class:Pyro4.naming.NameServer"])
+        self._stopping = threading.Event()
+        self.broadcasts: Any = (
+            self._broadcast_server() if broadcast and not sockets.is_loopback(bind) else None
+        )
+
+    def uri(self, object_id: str = NAME_SERVER) -> str:
+        """The name server's own URI, or that of another object of its daemon."""
+        return super().uri(object_id)
+
+    def start(self) -> None:
+        """Begin to serve, to answer broadcasts and to clean."""
+        super().start()
+        threading.Thread(target=self._clean_periodically, name="name-cleaner", daemon=True).start()
+        if self.broadcasts is not None:
+            threading.Thread(target=self._answer_broadcasts, name="broadcasts", daemon=True).start()
+
+    def stop(self, grace: float = 1.0) -> None:
+        """Stop all of it."""
+        self._stopping.set()
+        if self.broadcasts is not None:
+            self.broadcasts.close()
+        super().stop(grace)
+
+    close = stop
+    shutdown = stop
+
+    def clean(self, answered: Collection[str] = ()) -> set[str]:
+        """Remove the names that nobody answers for.
+
+        A URI whose host refuses the connection is removed. One whose host does not answer at all is removed
+        only if it did before: an address that is meant for others (NAT) may never be reachable from here.
+
+        Parameters
+        ----------
+        answered : collection of str
+            URIs that answered at an earlier time.
+
+        Returns
+        -------
+        set of str
+            The URIs that have answered, then or now.
+        """
+        seen = set()
+        for name, uri in self.nameserver.list().items():
+            if name == NAME_SERVER or self._stopping.is_set():
+                continue
+            answers = _answers(uri)
+            if answers or (answers is None and uri not in answered):
+                if answers:
+                    seen.add(uri)
+            else:
+                self.nameserver._remove_if_still(name, uri)
+        return seen
+
+    def _clean_periodically(self) -> None:
+        answered: set[str] = set()
+        while not self._stopping.wait(CLEAN_SECONDS):
+            answered = self.clean(answered)
+
+    def _broadcast_server(self) -> Any:
+        internal = self.uriFor(NAME_SERVER, nat=False)
+        try:
+            return Pyro4.naming.BroadcastServer(internal)
+        except OSError as error:
+            log.warning("not answering broadcasts: %s (others must name this host with --host)", error)
+            return None
+
+    def _answer_broadcasts(self) -> None:
+        while not self._stopping.is_set():
+            self.broadcasts.processRequest()  # waits 2 s at most
+
+
+def find(
+    host: str | None = None,
+    port: int | None = None,
+    broadcast: bool = True,
+    wait: float = 0.0,
+    interrupt: threading.Event | None = None,
+) -> Proxy:
+    """Find a name server and connect to it.
+
+    Parameters
+    ----------
+    host : str, optional
+        Where it is. By default PYRO_NS_HOST, or this machine; then, with `broadcast`, whoever answers in the
+        network.
+    port : int, optional
+        By default PYRO_NS_PORT, or 9090.
+    broadcast : bool
+    wait : float
+        Go on trying for that many seconds, ever more slowly.
+    interrupt : threading.Event, optional
+        Give up as soon as it is set.
+
+    Returns
+    -------
+    Pyro4.Proxy
+        For `register`, `lookup` and the like.
+
+    Raises
+    ------
+    NamingError
+        None was found.
+    """
+    deadline = time.monotonic() + wait
+    delay = _FIRST_DELAY
+    interrupt = interrupt or threading.Event()
+    while True:
+        tried: list[str] = []
+        for uri in _candidates(host, port, broadcast, tried):
+            with suppress(PyroError):
+                return connect(uri, serializer="pickle", timeout=_CALL_SECONDS, connect_timeout=_FIND_SECONDS)
+        left = deadline - time.monotonic()
+        if left <= 0 or interrupt.wait(min(delay, left)):
+            raise NamingError(
+                f"no name server found: tried {' and '.join(tried)}. "
+                "Start one with `distcorpus nameserver`, or say where it is with --host and --port "
+                "(or PYRO_NS_HOST and PYRO_NS_PORT)"
+            )
+        delay = min(2 * delay, _LONGEST_DELAY)
+
+
+def register(ns: Proxy, name: str, uri: str, replace: bool = False) -> None:
+    """Register `uri` under `name`; with `replace`, also in the place of one that answers.
+
+    Raises
+    ------
+    NamingError
+        Another is registered under that name, and answers.
+    """
+    ns.register(name, uri, safe=not replace)
+
+
+def unregister(ns: Proxy, name: str, uri: str) -> bool:
+    """Remove `name` if it still stands for `uri`; returns whether it did."""
+    return lookup(ns, name) == uri and bool(ns.remove(name))
+
+
+def lookup(ns: Proxy, name: str) -> str | None:
+    """The URI registered under `name`, or None."""
+    try:
+        return str(ns.lookup(name))
+    except NamingError:
+        return None
+
+
+def list_names(ns: Proxy, prefix: str = "") -> dict[str, str]:
+    """The names that start with `prefix`, with their URIs."""
+    return {name: uri for name, uri in ns.list(prefix=prefix or None).items() if name.startswith(prefix)}
+
+
+def _candidates(host: str | None, port: int | None, broadcast: bool, tried: list[str]) -> Iterable[str]:
+    direct = sockets.format_address(host or config.NS_HOST, port or config.NS_PORT)
+    tried.append(direct)
+    yield f"PYRO:{NAME_SERVER}@{direct}"
+    if host is None and broadcast:
+        tried.append(f"a broadcast to port {config.NS_BCPORT}")
+        yield from _broadcast()
+
+
+def _broadcast() -> Iterable[str]:
+    """Ask the network for a name server, by UDP; the first answer that is a name server's URI."""
+    with socketutil.createBroadcastSocket(reuseaddr=config.SOCK_REUSE, timeout=_BROADCAST_SECONDS) as sock:
+        for _ in range(_BROADCAST_TRIES):
+            for address in config.parseAddressesString(config.BROADCAST_ADDRS):
+                with suppress(OSError):  # no such interface, or not allowed to broadcast
+                    sock.sendto(b"GET_NSURI", (address, config.NS_BCPORT))
+            try:
+                answer, _ = sock.recvfrom(MAX_TEXT)
+            except OSError:
+                continue
+            with suppress(PyroError, UnicodeDecodeError):
+                uri = Pyro4.core.URI(answer.decode("ascii"))
+                if uri.protocol == "PYRO" and uri.object == NAME_SERVER and uri.host:
+                    yield str(uri)
+                    return
+
+
+def _answers(uri: str) -> bool | None:
+    """Whether something listens where `uri` points: True, False, or None where that cannot be told."""
+    try:
+        parsed = Pyro4.core.URI(uri)
+    except PyroError:
+        return False
+    if not parsed.host:
+        return None
+    return sockets.can_connect(parsed.host, parsed.port, ALIVE_SECONDS)
+
+
+def _check_texts(name: Any, uri: str, metadata: Any) -> list[str] | None:
+    if metadata is not None:
+        if isinstance(metadata, str) or len(metadata) > MAX_METADATA:
+            raise NamingError(f"metadata is a collection of at most {MAX_METADATA} strings")
+        metadata = list(metadata)
+    for text in (name, uri, *(metadata or ())):
+        if not isinstance(text, str) or len(text) > MAX_TEXT:
+            raise NamingError(
+                f"a name, a URI and each piece of metadata is a string of at most {MAX_TEXT} characters"
+            )
+    return metadata

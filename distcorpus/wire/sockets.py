@@ -1,0 +1,236 @@
+"""Sockets: gathered sending, receiving in place, and noticing peers that are gone."""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+from collections import deque
+from collections.abc import Iterable
+from contextlib import suppress
+from itertools import islice
+
+import numpy as np
+from Pyro4 import socketutil
+from Pyro4.errors import CommunicationError, ConnectionClosedError
+from Pyro4.errors import TimeoutError as CallTimeout
+
+# A host that vanished without a word is noticed after IDLE + PROBES * INTERVAL seconds.
+KEEPALIVE_IDLE = 3
+KEEPALIVE_INTERVAL = 2
+KEEPALIVE_PROBES = 3
+VANISHED_AFTER = KEEPALIVE_IDLE + KEEPALIVE_PROBES * KEEPALIVE_INTERVAL
+
+_LARGE = 1 << 16
+_IOV_MAX = os.sysconf("SC_IOV_MAX") if hasattr(os, "sysconf") else 16
+_stock_send = socketutil.sendData
+_stock_receive = socketutil.receiveData
+
+
+class Gather:
+    """The bytes of one message as a list of buffers that are sent without being joined.
+
+    It stands where Pyro4 expects the bytes of a message's data: `len` is the number of bytes, and what Pyro4
+    puts in front of it becomes one more buffer. The buffers must not change until the message is sent.
+    """
+
+    __slots__ = ("nbytes", "parts")
+
+    def __init__(self, parts: Iterable[bytes | memoryview]) -> None:
+        views = [memoryview(part) for part in parts]
+        self.parts = [view for view in views if view.nbytes]
+        self.nbytes = sum(view.nbytes for view in self.parts)
+
+    def __len__(self) -> int:
+        return self.nbytes
+
+    def __radd__(self, head: bytes) -> Gather:
+        return Gather([head, *self.parts])
+
+    def __bytes__(self) -> bytes:
+        return b"".join(self.parts)
+
+
+def send_data(sock: socket.socket, data: bytes | Gather) -> None:
+    """Send all of `data`, without copying it, also on a socket with a timeout and on a TLS socket.
+
+    Raises
+    ------
+    CallTimeout
+        Nothing could be sent for as long as the socket's timeout.
+    ConnectionClosedError
+        The connection was lost.
+    """
+    if not isinstance(data, Gather) and len(data) < _LARGE:
+        _stock_send(sock, data)
+        return
+    views = deque(data.parts if isinstance(data, Gather) else [memoryview(data)])
+    gathers = hasattr(sock, "sendmsg") and not _is_tls(sock)
+    try:
+        while views:
+            sent = sock.sendmsg(list(islice(views, _IOV_MAX))) if gathers else sock.send(views[0])
+            while views and sent >= views[0].nbytes:
+                sent -= views.popleft().nbytes
+            if sent:
+                views[0] = views[0][sent:]
+    except TimeoutError as error:
+        raise CallTimeout("sending: timeout") from error
+    except OSError as error:
+        raise ConnectionClosedError(f"sending: connection lost: {error}") from error
+
+
+def receive_data(sock: socket.socket, size: int) -> bytes | memoryview:
+    """Receive exactly `size` bytes: small ones as bytes, large ones into one fresh, writable buffer.
+
+    Raises
+    ------
+    CallTimeout
+        Nothing arrived for as long as the socket's timeout.
+    ConnectionClosedError
+        The connection was lost, or closed before all had arrived.
+    """
+    if 0 <= size < _LARGE:
+        data: bytes = _stock_receive(sock, size)
+        return data
+    if size < 0:
+        raise ConnectionClosedError(f"receiving: the peer announced a message of {size} bytes")
+    # numpy leaves the memory untouched, so what a lying header claims is never more than address space.
+    view = np.empty(size, np.uint8).data
+    flags = 0 if _is_tls(sock) else getattr(socket, "MSG_WAITALL", 0)
+    received = 0
+    try:
+        while received < size:
+            count = sock.recv_into(view[received:], size - received, flags)
+            if not count:
+                raise ConnectionClosedError("receiving: not enough data")
+            received += count
+    except TimeoutError as error:
+        raise CallTimeout("receiving: timeout") from error
+    except OSError as error:
+        raise ConnectionClosedError(f"receiving: connection lost: {error}") from error
+    return view
+
+
+def set_keepalive(sock: socket.socket) -> None:
+    """Make the system notice a vanished peer of `sock` within `VANISHED_AFTER` seconds, idle or in
+    mid-message.
+
+    Set on a listening socket, it holds for the connections that it accepts. Where the system lacks an option,
+    that one keeps its default.
+    """
+    options = (
+        (socket.SOL_SOCKET, "SO_KEEPALIVE", 1),
+        (socket.IPPROTO_TCP, "TCP_KEEPIDLE", KEEPALIVE_IDLE),
+        (socket.IPPROTO_TCP, "TCP_KEEPINTVL", KEEPALIVE_INTERVAL),
+        (socket.IPPROTO_TCP, "TCP_KEEPCNT", KEEPALIVE_PROBES),
+        (socket.IPPROTO_TCP, "TCP_USER_TIMEOUT", VANISHED_AFTER * 1000),
+    )
+    for level, name, value in options:
+        if hasattr(socket, name):
+            with suppress(OSError):
+                sock.setsockopt(level, getattr(socket, name), value)
+
+
+def client_gone(sock: socket.socket) -> bool:
+    """Whether the peer of `sock` has closed the connection, without consuming anything and without waiting.
+
+    To be asked while the peer's call is still being computed, when nothing reads the socket.
+    """
+    try:
+        if hasattr(select, "poll"):
+            ended = select.POLLHUP | select.POLLERR | select.POLLNVAL | getattr(select, "POLLRDHUP", 0)
+            poll = select.poll()
+            poll.register(sock, select.POLLIN | getattr(select, "POLLRDHUP", 0))
+            events = poll.poll(0)
+            if not events:
+                return False
+            if events[0][1] & ended:
+                return True
+        # The class's method, because a TLS socket's own refuses to peek; the end shows in the raw stream.
+        return socket.socket.recv(sock, 1, socket.MSG_PEEK | getattr(socket, "MSG_DONTWAIT", 0)) == b""
+    except BlockingIOError:
+        return False
+    except (OSError, ValueError):
+        return True
+
+
+def shut(sock: socket.socket) -> None:
+    """End the connection of `sock` in both directions; whoever is blocked on it returns at once."""
+    with suppress(OSError):
+        sock.shutdown(socket.SHUT_RDWR)
+
+
+def can_connect(host: str, port: int, timeout: float) -> bool | None:
+    """Whether something listens at `host`:`port`: True or False, or None where no answer came within
+    `timeout` seconds."""
+    try:
+        socket.create_connection((host, port), timeout).close()
+    except ConnectionRefusedError:
+        return False
+    except OSError:
+        return None
+    return True
+
+
+def parse_address(text: str, default_port: int = 0) -> tuple[str, int]:
+    """Split ``HOST``, ``HOST:PORT``, ``[IPV6]:PORT`` or a bare IPv6 address into host and port.
+
+    Raises
+    ------
+    ValueError
+        `text` is none of these.
+    """
+    host, port = text, ""
+    if text.startswith("["):
+        host, bracket, rest = text[1:].partition("]")
+        port = rest[1:] if rest.startswith(":") else ""
+        if not bracket or (rest and not port):
+            host = ""
+    elif text.count(":") == 1:
+        host, _, port = text.partition(":")
+        if not port:
+            host = ""
+    if not host or not (port or "0").isdecimal() or not 0 <= int(port or 0) <= 65535:
+        raise ValueError(f"an address is HOST or HOST:PORT, not {text!r}")
+    return host, int(port or default_port)
+
+
+def format_address(host: str, port: int) -> str:
+    """``HOST:PORT``, with brackets about an IPv6 address."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def default_bind() -> str:
+    """The address that a daemon listens on unless it is told another: this machine only."""
+    return "127.0.0.1"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether `host` names this machine alone."""
+    return host == "localhost" or host == "::1" or host.startswith("127.")
+
+
+def outward_address() -> str:
+    """This host's address as other hosts are likely to see it; its name where that cannot be told."""
+    try:
+        return str(socketutil.getIpAddress(None, workaround127=True))
+    except (OSError, CommunicationError):
+        return socket.gethostname()
+
+
+def raise_file_limit() -> None:
+    """Raise this process's limit of open files, and so of connections, to what the system allows without
+    privileges."""
+    try:
+        import resource
+    except ImportError:
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 65536 if hard == resource.RLIM_INFINITY else min(hard, 65536)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def _is_tls(sock: socket.socket) -> bool:
+    return hasattr(sock, "getpeercert")
