@@ -26,6 +26,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import IO, TypeAlias
 
@@ -172,9 +173,9 @@ def bow(corpus: Corpus, no_below: int = 5, no_above: float = 0.5) -> tuple[Dicti
 
 
 def _save_bow(file: IO[bytes], dictionary: Dictionary, documents: list[BoW]) -> None:
-    pairs = np.array([pair for document in documents for pair in document], np.int32).reshape(-1, 2)
+    pairs = np.fromiter(chain.from_iterable(chain.from_iterable(documents)), np.int32).reshape(-1, 2)
     terms = range(len(dictionary))
-    np.savez_compressed(
+    np.savez(
         file,
         lengths=np.array([len(document) for document in documents], np.int32),
         pairs=pairs,
@@ -198,8 +199,9 @@ def _load_bow(path: Path) -> tuple[Dictionary, list[BoW]]:
 
 def size(corpus: Corpus) -> str:
     """A table's row: name, documents, mean distinct words a document, vocabulary, non-zeros after `bow`."""
-    distinct = np.mean([len(set(tokens(text))) for text in corpus.texts])
     dictionary, documents = bow(corpus)
+    # What the dictionary has counted, it counted before rare and frequent terms were dropped.
+    distinct = dictionary.num_nnz / dictionary.num_docs
     nonzeros = sum(map(len, documents))
     return f"| {corpus.name} | {len(documents):,} | {distinct:.0f} | {len(dictionary):,} | {nonzeros:,} |"
 
