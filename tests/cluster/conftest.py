@@ -1,0 +1,35 @@
+"""Clusters for the tests: real processes on loopback."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from distcorpus import LocalCluster
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[LocalCluster]:
+    """Two workers that no test may harm."""
+    with LocalCluster(n_workers=2) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def own_cluster() -> Iterator[LocalCluster]:
+    """Two workers of this test alone, to be killed as it likes."""
+    with LocalCluster(n_workers=2) as cluster:
+        yield cluster
+
+
+def wait_until(condition: Callable[[], object], what: str, timeout: float = 30.0) -> None:
+    """Wait for a condition; the test fails where it does not come true in time."""
+    deadline = time.monotonic() + timeout
+    pause = threading.Event()
+    while not condition():
+        if time.monotonic() > deadline:
+            pytest.fail(f"{what} did not happen within {timeout:g} s")
+        pause.wait(0.02)

@@ -1,0 +1,130 @@
+"""Several clients at once, and clients that go away."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+from conftest import wait_until
+from gensim.models import LdaModel, LsiModel
+
+
+def train(corpus, number):
+    if number % 2:
+        model = LsiModel(
+            corpus.tfidf, id2word=corpus.dictionary, num_topics=10 + number, chunksize=50, distributed=True
+        )
+        return model.projection.u.tobytes()
+    model = LdaModel(
+        corpus.counts,
+        id2word=corpus.dictionary,
+        num_topics=10 + number,
+        chunksize=50,
+        random_state=number,
+        distributed=True,
+    )
+    return model.state.sstats.tobytes()
+
+
+def test_clients_at_once_get_what_they_would_alone(cluster, lee_corpus):
+    alone = [train(lee_corpus, number) for number in range(6)]
+    with ThreadPoolExecutor(6) as clients:
+        together = list(clients.map(lambda number: train(lee_corpus, number), range(6)))
+    assert together == alone
+
+
+SLOW_CLIENT = """
+import distcorpus, sys, time
+from gensim.corpora import Dictionary
+from gensim.models import LdaModel
+
+class Endless:
+    def __len__(self):
+        return 10**9
+    def __iter__(self):
+        print("training", flush=True)
+        while True:
+            yield [(0, 1), (1, 1)]
+
+LdaModel(Endless(), id2word={0: "a", 1: "b"}, num_topics=2, chunksize=10, distributed=True)
+"""
+
+
+def test_client_that_is_killed_frees_its_session(cluster, lee_corpus):
+    before = cluster.dispatcher.status()["sessions"]
+    client = subprocess.Popen(
+        [sys.executable, "-c", SLOW_CLIENT], env={**os.environ, **cluster.environ()}, stdout=subprocess.PIPE
+    )
+    assert client.stdout.readline() == b"training\n"
+    wait_until(lambda: cluster.dispatcher.status()["sessions"] != before, "the session's beginning")
+    client.send_signal(signal.SIGKILL)
+    client.wait()
+    wait_until(lambda: cluster.dispatcher.status()["sessions"] == before, "the session's end")
+    client.stdout.close()
+    train(lee_corpus, 0)
+
+
+WAITING_CLIENT = """
+import distcorpus, os, signal, sys, threading, time
+from distcorpus.wire import connect, names
+from distcorpus.wire.nameserver import find, lookup
+import numpy as np
+from gensim.models import LdaModel
+
+front = connect(lookup(find(), names.LDA_DISPATCHER))
+model = LdaModel(id2word={0: "a", 1: "b"}, num_topics=200)
+front.initialize(id2word={0: "a", 1: "b"}, num_topics=200)
+front.reset(model.state)
+documents = [np.array([(0, 1.0), (1, 2.0)], dtype=np.float32)] * 20000
+for _ in range(40):
+    front.putjob(documents)
+print("waiting", flush=True)
+started = time.monotonic()
+try:
+    front.getstate()
+except KeyboardInterrupt:
+    print("interrupted", flush=True)
+"""
+
+
+def test_ctrl_c_in_getstate(cluster):
+    client = subprocess.Popen(
+        [sys.executable, "-c", WAITING_CLIENT],
+        env={**os.environ, **cluster.environ()},
+        stdout=subprocess.PIPE,
+    )
+    assert client.stdout.readline() == b"waiting\n"
+    client.send_signal(signal.SIGINT)
+    assert client.stdout.readline() == b"interrupted\n"
+    assert client.wait(10) == 0
+    client.stdout.close()
+    wait_until(lambda: not cluster.dispatcher.status()["sessions"], "the session's end", 60)
+
+
+def test_jobsdone_works_remotely(cluster, lee_corpus):
+    model = LdaModel(id2word=lee_corpus.dictionary, num_topics=5, distributed=True)
+    model.dispatcher.reset(model.state)
+    assert model.dispatcher.jobsdone() == 0
+    for first in range(0, 300, 100):
+        model.dispatcher.putjob(lee_corpus.counts[first : first + 100])
+    wait_until(lambda: model.dispatcher.jobsdone() == 3, "three chunks done")
+    assert model.dispatcher.getstate().numdocs == 300
+
+
+def test_exit_works_remotely(own_cluster, lee_corpus):
+    pids = [worker.pid for worker in own_cluster.workers] + [own_cluster.dispatcher_pid]
+    model = LsiModel(id2word=lee_corpus.dictionary, num_topics=5, distributed=True)
+    model.dispatcher.exit()
+    wait_until(lambda: not any(alive(pid) for pid in pids), "the end of dispatcher and workers")
+
+
+def alive(pid):
+    """Whether a child process of ours runs (and is not merely waited for)."""
+    try:
+        with open(f"/proc/{pid}/stat") as stat:
+            return stat.read().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False

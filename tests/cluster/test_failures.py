@@ -1,0 +1,157 @@
+"""Workers that die, join and leave in the middle of a training: the same bytes as if nothing had happened."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+from conftest import wait_until
+from gensim.models import LdaModel, LsiModel
+
+from distcorpus import LocalCluster
+
+
+class Hooked:
+    """A corpus that calls a function before one of its documents."""
+
+    def __init__(self, documents, at, call):
+        self._documents, self._at, self._call = documents, at, call
+
+    def __len__(self):
+        return len(self._documents)
+
+    def __iter__(self):
+        for number, document in enumerate(self._documents):
+            if number == self._at:
+                self._call()
+            yield document
+
+
+def train_lda(corpus, documents):
+    """One round over many chunks, so that a worker is sure to hold some when something happens to it."""
+    model = LdaModel(
+        documents,
+        id2word=corpus.dictionary,
+        num_topics=30,
+        chunksize=10,
+        update_every=0,
+        passes=2,
+        random_state=1,
+        distributed=True,
+    )
+    return model.state.sstats.tobytes()
+
+
+def train_lsi(corpus, documents):
+    model = LsiModel(documents, id2word=corpus.dictionary, num_topics=20, chunksize=10, distributed=True)
+    return model.projection.u.tobytes() + model.projection.s.tobytes()
+
+
+@pytest.mark.parametrize("train", [train_lda, train_lsi])
+def test_result_survives_kill(own_cluster, lee_corpus, train):
+    documents = lee_corpus.counts if train is train_lda else lee_corpus.tfidf
+    quiet = train(lee_corpus, documents)
+    victim = own_cluster.workers[0]
+    hooked = Hooked(documents, 150, lambda: os.kill(victim.pid, signal.SIGKILL))
+    assert train(lee_corpus, hooked) == quiet
+    assert [worker.name for worker in own_cluster.workers] != []
+    assert victim.name not in {worker["name"] for worker in own_cluster.dispatcher.status()["workers"]}
+    # One worker or two, then three: still the same.
+    own_cluster.scale(3)
+    assert train(lee_corpus, documents) == quiet
+
+
+def computed_by(cluster, session):
+    return {record["worker"] for record in cluster.dispatcher.records(session)}
+
+
+def test_worker_that_joins_is_used(lee_corpus):
+    with LocalCluster(n_workers=1) as cluster:
+        hooked = Hooked(lee_corpus.counts, 150, lambda: cluster.scale(2))
+        train_lda(lee_corpus, hooked)
+        session = cluster.dispatcher.recorded_sessions()[-1]
+        assert computed_by(cluster, session) == {worker.name for worker in cluster.workers}
+
+
+def test_workers_that_leave_lose_nothing(own_cluster, lee_corpus):
+    quiet = train_lsi(lee_corpus, lee_corpus.tfidf)
+    hooked = Hooked(lee_corpus.tfidf, 100, lambda: own_cluster.scale(1, wait=False))
+    assert train_lsi(lee_corpus, hooked) == quiet
+    wait_until(lambda: len(own_cluster.dispatcher.status()["workers"]) == 1, "the worker's leave")
+
+
+def test_training_waits_for_a_worker(lee_corpus):
+    """All workers die; the round goes on when another one joins."""
+    with LocalCluster(n_workers=1) as cluster:
+        quiet = train_lda(lee_corpus, lee_corpus.counts)
+        victim = cluster.workers[0]
+        killed = threading.Event()
+
+        def kill():
+            os.kill(victim.pid, signal.SIGKILL)
+            killed.set()
+
+        result = []
+        hooked = Hooked(lee_corpus.counts, 100, kill)
+        training = threading.Thread(target=lambda: result.append(train_lda(lee_corpus, hooked)))
+        training.start()
+        assert killed.wait(30)
+        wait_until(lambda: not cluster.dispatcher.status()["workers"], "the loss of the only worker")
+        cluster.scale(1)
+        training.join(60)
+        assert result == [quiet]
+
+
+def test_worker_timeout(lee_corpus):
+    """With --worker-timeout a training without workers fails, and says what to do."""
+    options = ("--worker-timeout", "1")
+    with LocalCluster(n_workers=1, dispatcher_options=options) as cluster:
+        victim = cluster.workers[0]
+        hooked = Hooked(lee_corpus.counts, 100, lambda: os.kill(victim.pid, signal.SIGKILL))
+        with pytest.raises(RuntimeError, match="no worker.*start one with 'distcorpus worker'"):
+            train_lda(lee_corpus, hooked)
+        cluster.scale(1)
+        train_lda(lee_corpus, lee_corpus.counts)
+
+
+@contextmanager
+def stopped(pid):
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+def test_result_survives_a_stopped_worker(own_cluster, lee_corpus):
+    """A process that is stopped keeps its connections: only the pings tell, and its jobs go to others."""
+    quiet = train_lda(lee_corpus, lee_corpus.counts)
+    victim = own_cluster.workers[0]
+    with stopped(victim.pid):
+        assert train_lda(lee_corpus, lee_corpus.counts) == quiet
+    wait_until(
+        lambda: victim.name in computed_by(own_cluster, last_session_after(own_cluster, lee_corpus)),
+        "the return of the worker",
+    )
+
+
+def last_session_after(cluster, corpus):
+    train_lda(corpus, corpus.counts)
+    return cluster.dispatcher.recorded_sessions()[-1]
+
+
+def test_job_that_raises(own_cluster, lee_corpus):
+    """An error on a worker reaches the client with the worker's name and traceback; the cluster serves the next."""
+    model = LdaModel(id2word=lee_corpus.dictionary, num_topics=5, random_state=1, distributed=True)
+    model.state.sstats[...] = np.nan
+    with pytest.raises(RuntimeError) as caught:
+        model.update(lee_corpus.counts)
+    message = str(caught.value)
+    assert "chunk 0, documents 0-" in message
+    assert own_cluster.workers[0].name in message
+    assert "Traceback" in message
+    train_lda(lee_corpus, lee_corpus.counts)

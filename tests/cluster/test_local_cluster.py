@@ -1,0 +1,118 @@
+"""LocalCluster: ready when it says so, found by this process, and gone without a trace."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+from conftest import wait_until
+from gensim.models import LsiModel
+from test_clients import alive
+
+from distcorpus import LocalCluster
+
+
+def test_workers_are_shown(cluster):
+    workers = cluster.workers
+    assert len(workers) == 2
+    assert all(alive(worker.pid) for worker in workers)
+    assert len({worker.address for worker in workers}) == 2
+    assert {worker["name"] for worker in cluster.dispatcher.status()["workers"]} == {w.name for w in workers}
+
+
+def test_scale(lee_corpus):
+    with LocalCluster(n_workers=1) as cluster:
+        cluster.scale(3)
+        assert len(cluster.workers) == 3
+        assert len(cluster.dispatcher.status()["workers"]) == 3
+        model = LsiModel(lee_corpus.tfidf, id2word=lee_corpus.dictionary, num_topics=3, distributed=True)
+        assert model.numworkers == 3
+        cluster.scale(1)
+        assert len(cluster.dispatcher.status()["workers"]) == 1
+
+
+def test_nested_clusters_and_the_way_back(cluster, lee_corpus):
+    """The innermost cluster is the one that models find."""
+    with LocalCluster(n_workers=1):
+        model = LsiModel(lee_corpus.tfidf, id2word=lee_corpus.dictionary, num_topics=3, distributed=True)
+        assert model.numworkers == 1
+    model = LsiModel(lee_corpus.tfidf, id2word=lee_corpus.dictionary, num_topics=3, distributed=True)
+    assert model.numworkers == 2
+
+
+def pids(cluster):
+    return [process.pid for process in [*cluster._daemons, *cluster._workers]]
+
+
+def test_exception_leaves_no_process():
+    with pytest.raises(ZeroDivisionError), LocalCluster(n_workers=1) as cluster:
+        started = pids(cluster)
+        raise ZeroDivisionError
+    assert not any(alive(pid) for pid in started)
+
+
+def test_worker_threads(lee_corpus):
+    """Threads of one worker share the broadcast and the partial, and change no bit."""
+    results = []
+    for threads in (1, 2):
+        with LocalCluster(n_workers=1, threads=threads) as cluster:
+            assert cluster.dispatcher.status()["workers"][0]["threads"] == threads
+            model = LsiModel(
+                lee_corpus.tfidf, id2word=lee_corpus.dictionary, num_topics=5, chunksize=20, distributed=True
+            )
+            results.append(model.projection.u.tobytes())
+    assert results[0] == results[1]
+
+
+PARENT = """
+import sys, threading
+from distcorpus import LocalCluster
+cluster = LocalCluster(n_workers=2)
+print(*(process.pid for process in [*cluster._daemons, *cluster._workers]), flush=True)
+threading.Event().wait()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_killed_parent_leaves_no_process(number):
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    started = [int(pid) for pid in parent.stdout.readline().split()]
+    assert len(started) == 4
+    assert all(alive(pid) for pid in started)
+    parent.send_signal(number)
+    parent.wait(20)
+    parent.stdout.close()
+    wait_until(lambda: not any(alive(pid) for pid in started), "the end of the cluster's processes", 20)
+
+
+def test_process_that_cannot_start():
+    with pytest.raises(RuntimeError, match="dispatcher process ended with exit code 2"):
+        LocalCluster(n_workers=0, dispatcher_options=("--no-such-option",))
+
+
+def test_senseless_sizes(cluster):
+    with pytest.raises(ValueError, match="n_workers=-1"):
+        LocalCluster(n_workers=-1)
+    with pytest.raises(ValueError, match="n_workers=-2"):
+        cluster.scale(-2)
+
+
+def test_environ_is_enough_for_another_process(cluster):
+    program = (
+        "from gensim.models import LsiModel; from gensim.test.utils import common_corpus, common_dictionary; "
+        "print(LsiModel(common_corpus, id2word=common_dictionary, num_topics=2, distributed=True).numworkers)"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, **cluster.environ()},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert result.stdout == "2\n"

@@ -1,0 +1,103 @@
+"""Bad input: one clear error in the client, and the cluster serves the next."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import scipy.sparse
+from gensim.models import LdaModel, LsiModel
+
+from distcorpus import LocalCluster
+
+
+@pytest.fixture(autouse=True)
+def serves_the_next(cluster, lee_corpus):
+    yield
+    model = LsiModel(lee_corpus.tfidf[:50], id2word=lee_corpus.dictionary, num_topics=3, distributed=True)
+    assert len(model.projection.s) == 3
+
+
+def lda(corpus, documents):
+    return LdaModel(documents, id2word=corpus.dictionary, num_topics=3, chunksize=100, distributed=True)
+
+
+def lsi(corpus, documents):
+    return LsiModel(documents, id2word=corpus.dictionary, num_topics=3, chunksize=100, distributed=True)
+
+
+@pytest.mark.parametrize("count", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("model", [lda, lsi])
+def test_counts_that_are_not_finite(cluster, lee_corpus, model, count):
+    documents = [*lee_corpus.counts[:150], [(7, count)]]
+    with pytest.raises(ValueError, match=r"chunk 1.*document 50.*(nan|inf)"):
+        model(lee_corpus, documents)
+
+
+def test_negative_counts(cluster, lee_corpus):
+    documents = [*lee_corpus.counts[:5], [(7, -2)]]
+    with pytest.raises(ValueError, match=r"chunk 0.*document 5.*-2"):
+        lda(lee_corpus, documents)
+    lsi(lee_corpus, documents)
+
+
+def test_ids_outside_the_vocabulary(cluster, lee_corpus):
+    beyond = len(lee_corpus.dictionary)
+    with pytest.raises(ValueError, match=rf"chunk 0.*document 1.*{beyond}"):
+        lda(lee_corpus, [[(0, 1)], [(beyond, 1)]])
+
+
+def test_matrix_with_other_vocabulary(cluster, lee_corpus):
+    model = LsiModel(id2word=lee_corpus.dictionary, num_topics=3, distributed=True)
+    model.dispatcher.reset()
+    with pytest.raises(ValueError, match="terms"):
+        model.dispatcher.putjob(scipy.sparse.csc_matrix(np.eye(4)))
+
+
+def test_matrix_with_bad_indices(cluster, lee_corpus):
+    """scipy would take it, and crash the process that used it."""
+    model = LsiModel(id2word=lee_corpus.dictionary, num_topics=3, distributed=True)
+    model.dispatcher.reset()
+    matrix = scipy.sparse.csc_matrix(np.eye(len(lee_corpus.dictionary)))
+    matrix.indices[3] = 10**8
+    with pytest.raises(ValueError, match="ind"):
+        model.dispatcher.putjob(matrix)
+
+
+def test_no_workers(lee_corpus):
+    with LocalCluster(n_workers=0), pytest.raises(RuntimeError, match=r"no workers.*distcorpus worker"):
+        lsi(lee_corpus, lee_corpus.tfidf)
+
+
+def dispatcher_command(cluster, *options):
+    return subprocess.Popen(
+        [sys.executable, "-m", "distcorpus", "dispatcher", "--no-broadcast", *options],
+        env={**os.environ, **cluster.environ()},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_second_dispatcher(cluster):
+    second = dispatcher_command(cluster)
+    _, errors = second.communicate(timeout=60)
+    assert second.returncode == 1
+    assert "already" in errors
+    assert "--replace" in errors
+    assert "Traceback" not in errors
+
+
+def test_second_dispatcher_that_replaces(lee_corpus):
+    with LocalCluster(n_workers=1) as cluster:
+        second = dispatcher_command(cluster, "--replace")
+        try:
+            assert second.stdout.readline().startswith("distcorpus dispatcher")
+            lsi(lee_corpus, lee_corpus.tfidf)
+        finally:
+            second.terminate()
+            second.communicate(timeout=60)
+        assert second.returncode == 0
