@@ -13,16 +13,11 @@ from typing import Any
 
 from distcorpus._version import __version__
 from distcorpus.service import Lifetime, report_ready, say, set_blas_threads
-from distcorpus.wire import (
-    CommunicationError,
-    Daemon,
-    NamingError,
-    connect,
-    names,
-)
+from distcorpus.wire import CommunicationError, Daemon, NamingError, connect, names
 from distcorpus.wire.memory import raise_malloc_thresholds
 from distcorpus.wire.location import NameServerLocation
 from distcorpus.wire.nameserver import NameServerDaemon, list_names, lookup
+from distcorpus.wire.perconnection import close_objects, serve_each
 from distcorpus.wire.registration import Registration
 
 logger = logging.getLogger("distcorpus")
@@ -178,10 +173,10 @@ def run_nameserver(options: argparse.Namespace) -> None:
     try:
         say(
             f"distcorpus name server {__version__}, pid {os.getpid()}",
-            f"listens on {daemon.location}",
-            f"BLAS: {set_blas_threads(None)} (not used here)",
+            f"listens on {daemon.locationStr}",
+            "BLAS: not used",
         )
-        report_ready(options.report_fd, {"location": daemon.location})
+        report_ready(options.report_fd, {"location": daemon.locationStr})
         lifetime.wait()
     finally:
         daemon.stop()
@@ -195,14 +190,18 @@ def run_dispatcher(options: argparse.Namespace) -> None:
     raise_malloc_thresholds()
     lifetime = Lifetime(until_eof=options.until_eof)
     nameserver = _nameserver(options, lifetime)
-    engine = PyroEngine(
-        lambda: list_names(nameserver.locate(), names.WORKER_PREFIX), worker_timeout=options.worker_timeout
-    )
+
+    def list_workers() -> dict[str, str]:
+        registered = list_names(nameserver.locate(), names.WORKER_PREFIX)
+        return {name.removeprefix(names.WORKER_PREFIX): uri for name, uri in registered.items()}
+
+    engine = PyroEngine(list_workers, worker_timeout=options.worker_timeout)
     dispatcher = Dispatcher(engine, max_queued=options.maxsize, memory=int(options.memory * 2**30))
-    daemon = Daemon(options.bind, options.bind_port, advertise=_advertised(options, nameserver))
-    daemon.serve(names.DISPATCHER, dispatcher)
-    daemon.serve_each(names.LSI_DISPATCHER, LsiFront, lambda: LsiFront(dispatcher))
-    daemon.serve_each(names.LDA_DISPATCHER, LdaFront, lambda: LdaFront(dispatcher))
+    advertise = _advertised(options, nameserver)
+    daemon = Daemon(options.bind, options.bind_port, advertise, on_disconnect=close_objects)
+    daemon.register(dispatcher, names.DISPATCHER)
+    serve_each(daemon, names.LSI_DISPATCHER, LsiFront, dispatcher)
+    serve_each(daemon, names.LDA_DISPATCHER, LdaFront, dispatcher)
     registration = Registration(
         nameserver.locate,
         {name: daemon.uri(name) for name in (names.DISPATCHER, names.LSI_DISPATCHER, names.LDA_DISPATCHER)},
@@ -220,10 +219,10 @@ def run_dispatcher(options: argparse.Namespace) -> None:
         lifetime.end_with(dispatcher.exit_asked)
         say(
             f"distcorpus dispatcher {__version__}, pid {os.getpid()}",
-            f"listens on {daemon.location}, name server {nameserver.locate()}",
+            f"listens on {daemon.locationStr}, name server {nameserver}",
             f"BLAS: {set_blas_threads(options.blas_threads)}",
         )
-        report_ready(options.report_fd, {"location": daemon.location})
+        report_ready(options.report_fd, {"location": daemon.locationStr})
         lifetime.wait()
     finally:
         registration.stop()
@@ -252,23 +251,24 @@ def _run_worker(options: argparse.Namespace) -> None:
     name = options.name or f"{socket.gethostname()}-{os.getpid()}"
     worker = Worker(name, options.threads, int(options.cache * 2**30))
     nameserver = _nameserver(options, lifetime)
-    daemon = Daemon(options.bind, options.bind_port, advertise=_advertised(options, nameserver))
-    daemon.serve(names.worker(name), worker)
+    daemon = Daemon(options.bind, options.bind_port, _advertised(options, nameserver))
+    registered_name = names.worker(name)
+    daemon.register(worker, registered_name)
     registration = Registration(
         nameserver.locate,
-        {names.worker(name): daemon.uri(names.worker(name))},
+        {registered_name: daemon.uri(registered_name)},
         taken=lambda name: lifetime.ended.set(),
     )
     say(
         f"distcorpus worker {name} {__version__}, pid {os.getpid()}",
-        f"listens on {daemon.location}, name server {nameserver.locate()}",
+        f"listens on {daemon.locationStr}, name server {nameserver}",
         f"BLAS: {blas}; kernels: {worker.warm()}, {options.threads} thread(s)",
     )
     daemon.start()
     try:
         registration.start()
         lifetime.end_with(worker.exit_asked)
-        report_ready(options.report_fd, {"location": daemon.location, "name": name})
+        report_ready(options.report_fd, {"location": daemon.locationStr, "name": name})
         lifetime.wait()
     finally:
         registration.stop()
@@ -345,20 +345,17 @@ def _nameserver(options: argparse.Namespace, lifetime: Lifetime | None = None) -
 
 
 def _dispatcher(options: argparse.Namespace) -> Any:
-    nameserver = _nameserver(options).locate()
-    uri = lookup(nameserver, names.DISPATCHER)
-    if uri is None:
-        raise RuntimeError(f"the name server {nameserver} knows no dispatcher: start one with 'distcorpus dispatcher'")
-    return connect(uri, timeout=10.0)
+    try:
+        return connect(lookup(_nameserver(options).locate(), names.DISPATCHER), timeout=10.0)
+    except NamingError as error:
+        raise RuntimeError(f"{error}; start a dispatcher with 'distcorpus dispatcher'") from None
 
 
 def _end_dispatcher(nameserver: Any, *, workers: bool) -> None:
-    uri = lookup(nameserver, names.DISPATCHER)
-    if uri is not None:
-        try:
-            connect(uri, timeout=5.0).exit(workers)
-        except CommunicationError as error:
-            logger.info("the dispatcher at %s cannot be asked to end: %s", uri, error)
+    try:
+        connect(lookup(nameserver, names.DISPATCHER), timeout=5.0).exit(workers)
+    except (CommunicationError, NamingError) as error:
+        logger.info("there is no dispatcher to end: %s", error)
 
 
 def _advertised(options: argparse.Namespace, nameserver: NameServerLocation) -> str | None:

@@ -61,9 +61,7 @@ class _Link:
             self._held.update((session, number) for number in wanted)
         return wanted
 
-    def words_to_send(
-        self, round_: Round, words: NDArray[np.int32], *, again: bool = False
-    ) -> NDArray[np.int32]:
+    def words_to_send(self, round_: Round, words: NDArray[np.int32]) -> NDArray[np.int32]:
         """Return the words whose broadcast rows it does not hold; from now on it is taken to hold them."""
         key = (round_.session, round_.number)
         with self._lock:
@@ -72,9 +70,13 @@ class _Link:
                     del self._sent[old]
                 self._sent[key] = np.zeros(round_.num_terms, dtype=bool)
             sent = self._sent[key]
-            wanted = words if again else words[~sent[words]]
+            wanted = words[~sent[words]]
             sent[wanted] = True
         return wanted
+
+    def forget_words(self, round_: Round) -> None:
+        with self._lock:
+            self._sent.pop((round_.session, round_.number), None)
 
     def forget_blocks(self, session: str, numbers: Iterable[int]) -> None:
         with self._lock:
@@ -402,7 +404,10 @@ class PyroEngine:
                     self._lose(link, f"its connection broke: {error}")
                 break
             except Exception as error:  # raised by the job, on the worker
-                reason = remote_traceback(error)
+                reason = remote_traceback(error) or repr(error)
+                # Whether what was sent with it has arrived cannot be told.
+                link.forget_blocks(hand.session, hand.blocks)
+                link.forget_words(round_)
                 logger.warning("worker %s: a job failed: %s", link.info.name, error)
                 with self._lock:
                     self._apply(self._schedule.failed(hand.lease, reason, time.monotonic()))
@@ -412,7 +417,9 @@ class PyroEngine:
         """Hand one job to the worker and take back what comes of it."""
         blocks = [round_.block(number) for number in hand.blocks]
         words = _union([block.words for block in blocks], round_.num_terms)
-        to_send = link.blocks_to_send(hand.session, hand.blocks)
+        to_send: Sequence[int] = hand.blocks
+        if round_.keep_blocks:
+            to_send = link.blocks_to_send(hand.session, hand.blocks)
         new_words = link.words_to_send(round_, words)
         handed_at = time.monotonic()
         while True:
@@ -420,11 +427,13 @@ class PyroEngine:
             began = time.monotonic()
             reply = proxy.process(job)
             ended = time.monotonic()
-            if not ("missing" in reply):
+            if "missing" not in reply:
                 break
             link.forget_blocks(hand.session, reply["missing"])
             to_send = link.blocks_to_send(hand.session, reply["missing"])
-            new_words = link.words_to_send(round_, words, again=bool(reply["rows_missing"]))
+            if reply["rows_missing"]:
+                link.forget_words(round_)
+            new_words = link.words_to_send(round_, words)
         if "handed_back" in reply:
             with self._lock:
                 self._apply(self._schedule.handed_back(hand.lease, time.monotonic()))
@@ -484,6 +493,7 @@ class PyroEngine:
             "num_terms": round_.num_terms,
             "blocks": [(block.number, block.key) for block in blocks],
             "payload": payload,
+            "keep": round_.keep_blocks,
             "words": words,
             "rows": rows,
         }

@@ -52,6 +52,7 @@ class Round(Protocol):
     params: dict[str, Any]
     num_terms: int
     width: int
+    keep_blocks: bool  # whether the blocks come again in a later round, so that workers do well to keep them
 
     def block(self, number: int) -> Block:
         """Return a block of the round."""

@@ -119,6 +119,7 @@ class _Front:
                 "'distcorpus worker' (or scripts/run_worker.py) on any host that reaches the name server"
             )
         connection = current_connection()
+        assert connection is not None  # this is one of its calls
 
         def check_client() -> None:
             if client_gone(connection.sock):

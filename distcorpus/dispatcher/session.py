@@ -53,6 +53,8 @@ class SumRound:
         Returns the broadcast rows of an array of term ids.
     blocks : mapping of int to Block
         The session's blocks.
+    keep_blocks : bool
+        Whether they come again in a later round.
     check_client : callable
         Raises where the client that waits is gone.
     """
@@ -67,6 +69,7 @@ class SumRound:
         grid: float,
         rows: Callable[[NDArray[np.int32]], NDArray],
         blocks: Mapping[int, Block],
+        keep_blocks: bool,
         check_client: Callable[[], None],
     ) -> None:
         self.session = session
@@ -77,6 +80,7 @@ class SumRound:
         self.rows = rows
         self.total = GridSum(*shape, grid)
         self.extras: dict[str, Extra] = {}
+        self.keep_blocks = keep_blocks
         self._blocks = blocks
         self._check_client = check_client
         self._changed = threading.Condition()
@@ -153,6 +157,8 @@ class SumRound:
 class Session:
     """What LSI and LDA sessions share: blocks, rounds and back-pressure.
 
+    A subclass says in `_keep_blocks` whether its blocks come again in later rounds.
+
     Parameters
     ----------
     name : str
@@ -166,6 +172,8 @@ class Session:
     check_client : callable
         Raises where the client is gone.
     """
+
+    _keep_blocks: bool
 
     def __init__(
         self,
@@ -210,6 +218,7 @@ class Session:
             grid,
             rows,
             self._blocks,
+            self._keep_blocks,
             self._check_client,
         )
         self._engine.open_round(round_)
@@ -275,6 +284,8 @@ class LdaSession(Session):
         As `Session` takes them.
     """
 
+    _keep_blocks = False
+
     def __init__(
         self,
         *session: Any,
@@ -298,8 +309,12 @@ class LdaSession(Session):
         self._round: SumRound | None = None
 
     def begin(self, topics: Topics) -> None:
-        """Begin a round with these topics; one that was not finished is given up."""
+        """Begin a round with these topics; one that was not finished is given up.
+
+        Chunks are numbered anew, so that a document starts from the same gamma in every pass.
+        """
         self._blocks.clear()
+        self.num_chunks = 0
         dtype = "float64" if topics.sstats.dtype == np.float64 else "float32"
         self._round = self._open_round(
             "lda",
@@ -361,6 +376,8 @@ class LsiSession(Session):
     **session
         As `Session` takes them.
     """
+
+    _keep_blocks = True
 
     def __init__(
         self,

@@ -55,6 +55,10 @@ class NameServerLocation:
             self._found = find(**self._where, wait=wait, interrupt=interrupt)
             return self._found
 
+    def __str__(self) -> str:
+        uri = self.locate()._pyroUri
+        return f"{uri.host}:{uri.port}"
+
     def own_address(self) -> str:
         """Return the address of this host's interface that leads to the name server."""
         uri = self.locate()._pyroUri

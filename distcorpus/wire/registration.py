@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from distcorpus.wire.nameserver import lookup, register, unregister
+from distcorpus.wire.nameserver import list_names, register, unregister
 from distcorpus.wire.proxy import CommunicationError, NamingError
 
 logger = logging.getLogger(__name__)
@@ -76,8 +76,9 @@ class Registration:
         while not self._stopping.wait(CHECK_EVERY):
             try:
                 nameserver = self._locate()
+                registered = list_names(nameserver)
                 for name, uri in self._names.items():
-                    found = lookup(nameserver, name)
+                    found = registered.get(name)
                     if found is None:
                         logger.warning("name %s was gone from the name server: registering it again", name)
                         register(nameserver, name, uri)

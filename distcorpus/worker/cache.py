@@ -93,7 +93,8 @@ class Table:
             if end > len(self.rows):
                 # Jobs that compute now keep the array they were given; only what comes later sees the new one.
                 grown = np.empty((max(end, 2 * self._used), prepared.shape[1]), dtype=prepared.dtype)
-                grown[: self._used] = self.rows[: self._used]
+                if self._used:
+                    grown[: self._used] = self.rows[: self._used]
                 self.rows = grown
             self.rows[self._used : end] = prepared
             self.row_of[words] = np.arange(self._used, end, dtype=np.int32)

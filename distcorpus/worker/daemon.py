@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -49,10 +50,18 @@ class Worker:
         self._jobs_done = 0
         self._seconds = 0.0
 
-    def warm(self) -> None:
-        """Load (the first time on a machine: compile) the kernels, so that no job has to wait for it."""
+    def warm(self) -> str:
+        """Load (the first time on a machine: compile) the kernels, so that no job has to wait for it.
+
+        Returns
+        -------
+        str
+            What computes them.
+        """
         lda.warm(("float32",))
         lsi.warm(("float32", "float64"))
+        numba = sys.modules.get("numba")
+        return f"numba {numba.__version__}" if numba is not None else "numpy (numba is not installed)"
 
     @expose
     def ping(self) -> dict[str, Any]:
@@ -82,8 +91,8 @@ class Worker:
         ----------
         job : dict
             ``lease``, ``session``, ``round``, ``kernel``, ``params``, ``num_terms``; ``blocks``, a list of (number,
-            key); ``payload``, the documents of those blocks that this worker is thought not to hold; ``words`` and
-            ``rows``, the broadcast rows that it is thought not to hold.
+            key); ``payload``, the documents of those blocks that this worker is thought not to hold; ``keep``,
+            whether they come again; ``words`` and ``rows``, the broadcast rows that it is thought not to hold.
 
         Returns
         -------
@@ -103,9 +112,16 @@ class Worker:
     def _process(self, job: dict[str, Any]) -> dict[str, Any]:
         arrived = time.perf_counter()
         session, num_terms, params = job["session"], job["num_terms"], job["params"]
-        for number, arrays in job["payload"].items():
-            self._blocks.put(session, number, Chunk(*arrays, num_terms=num_terms))
-        held = [(self._blocks.get(session, number), key) for number, key in job["blocks"]]
+        arrived_blocks = {
+            number: Chunk(*arrays, num_terms=num_terms) for number, arrays in job["payload"].items()
+        }
+        if job["keep"]:
+            for number, block in arrived_blocks.items():
+                self._blocks.put(session, number, block)
+        held = [
+            (arrived_blocks.get(number) or self._blocks.get(session, number), key)
+            for number, key in job["blocks"]
+        ]
         kernel = KERNELS[job["kernel"]]
         table = self._tables.get(session, job["round"], num_terms, lambda rows: kernel.prepare(rows, params))
         if len(job["words"]):
