@@ -19,6 +19,7 @@ from ._lda_numpy import GAMMA_QUANTILE, MIX_MULTIPLIERS, MIX_STEP
 from ._lda_simd import (
     absolute,
     choose,
+    copy_transposed,
     fill,
     fma,
     lanes,
@@ -138,6 +139,99 @@ def topic_weights(rows: np.ndarray, totals: np.ndarray) -> np.ndarray:
     return np.asarray(_topic_weights(rows, shifts.astype(rows.dtype), scales.astype(rows.dtype)))
 
 
+@register_jitable
+def gather(
+    table: np.ndarray, num_topics: int, starts: np.ndarray, length: int, columns: np.ndarray, width: int
+) -> None:
+    """columns[k * width + j] = table[starts[j] + k]; what lies beyond the length is some word's as well."""
+    lane = lanes(table)
+    for block in range(0, width, lane):
+        if num_topics < lane:
+            for k in range(num_topics):
+                for j in range(block, block + lane):
+                    columns[k * width + j] = table[starts[j] + k]
+        else:
+            for k in range(0, num_topics, lane):
+                column = min(k, num_topics - lane)  # the last block overlaps the one before
+                copy_transposed(table, starts[block:], column, columns, column * width + block, width)
+
+
+@register_jitable
+def weigh(posterior: np.ndarray, width: int, mass: Any, collapsed: bool, weight: np.ndarray) -> Any:
+    """Fill in the document's topic weights and return, to the same scale, the weight of all its mass.
+
+    The scale 2**shift keeps documents of tiny mass representable; it cancels in all that is made of the weights.
+    """
+    lane = lanes(posterior)
+    sum_gamma = splat(mass)
+    if collapsed:
+        for v in range(0, width, lane):
+            store(weight, v, load(posterior, v))
+        return mass
+    shift = nearest(fill(sum_gamma, LOG2_E) / maximum(sum_gamma, fill(sum_gamma, SMALLEST_ARGUMENT)))
+    for v in range(0, width, lane):
+        store(weight, v, exp_digamma(load(posterior, v), shift))
+    return smallest(exp_digamma(sum_gamma, shift))
+
+
+@register_jitable
+def divide(
+    count: np.ndarray,
+    weight: np.ndarray,
+    row: np.ndarray,
+    live: int,
+    columns: np.ndarray,
+    width: int,
+    floor: Any,
+    quotient: np.ndarray,
+) -> None:
+    """quotient = count / (weight' B + floor), with the rows of B at columns[row[i] :]."""
+    whole = live - live % 4
+    for v in range(0, width, lanes(columns)):
+        a = splat(floor)
+        b = fill(a, 0.0)
+        c = b
+        d = b
+        for i in range(0, whole, 4):
+            a = fma(splat(weight[i]), load(columns, row[i] + v), a)
+            b = fma(splat(weight[i + 1]), load(columns, row[i + 1] + v), b)
+            c = fma(splat(weight[i + 2]), load(columns, row[i + 2] + v), c)
+            d = fma(splat(weight[i + 3]), load(columns, row[i + 3] + v), d)
+        for i in range(whole, live):
+            a = fma(splat(weight[i]), load(columns, row[i] + v), a)
+        store(quotient, v, load(count, v) / ((a + b) + (c + d)))
+
+
+@register_jitable
+def multiply(
+    row: np.ndarray, live: int, columns: np.ndarray, width: int, quotient: np.ndarray, share: np.ndarray
+) -> None:
+    """share = B quotient, with the rows of B at columns[row[i] :]."""
+    lane = lanes(columns)
+    zero = fill(load(quotient, 0), 0.0)
+    whole = live - live % 4
+    for i in range(0, whole, 4):
+        a = zero
+        b = zero
+        c = zero
+        d = zero
+        for v in range(0, width, lane):
+            q = load(quotient, v)
+            a = fma(q, load(columns, row[i] + v), a)
+            b = fma(q, load(columns, row[i + 1] + v), b)
+            c = fma(q, load(columns, row[i + 2] + v), c)
+            d = fma(q, load(columns, row[i + 3] + v), d)
+        share[i] = total(a)
+        share[i + 1] = total(b)
+        share[i + 2] = total(c)
+        share[i + 3] = total(d)
+    for i in range(whole, live):
+        a = zero
+        for v in range(0, width, lane):
+            a = fma(load(quotient, v), load(columns, row[i] + v), a)
+        share[i] = total(a)
+
+
 @njit(nogil=True, cache=True, error_model="numpy")
 def expectation(
     indptr: np.ndarray,
@@ -151,22 +245,27 @@ def expectation(
     epsilon: Any,
     collapsed: bool,
 ) -> tuple[np.ndarray, np.ndarray, int, int]:
+    # A topic whose weight is under negligible = epsilon * (half an ulp of 1) of the document's adds less than a rounding
+    # error to phi's normaliser, which is at least epsilon, and to gamma less than one of the document's length: it
+    # leaves the document, with gamma = alpha. With an alpha under 1/30 most topics soon do.
     lane = lanes(alpha)
     num_docs, num_topics = gamma.shape
     topics_width = padded(num_topics, lane)
     longest = 0
     for d in range(num_docs):
-        longest = max(longest, indptr[d + 1] - indptr[d])
-    longest = padded(longest, lane)
-
+        longest = max(longest, padded(indptr[d + 1] - indptr[d], lane))
     table = table.reshape(-1)
     theta = np.zeros((num_docs, topics_width), alpha.dtype)
     ratio = np.empty(counts.size, alpha.dtype)
-    columns = np.zeros(num_topics * longest, alpha.dtype)
-    count, quotient = np.zeros(longest, alpha.dtype), np.zeros(longest, alpha.dtype)
-    topic = np.empty(num_topics, np.int64)
-    prior, posterior = np.ones(topics_width, alpha.dtype), np.ones(topics_width, alpha.dtype)
-    weight, share = np.zeros(topics_width, alpha.dtype), np.zeros(topics_width, alpha.dtype)
+    starts = np.empty(longest, np.int64)
+    columns = np.empty(num_topics * longest, alpha.dtype)
+    # By word of the document, in whole vectors:
+    count, quotient = np.zeros(max(longest, lane), alpha.dtype), np.zeros(max(longest, lane), alpha.dtype)
+    # By live topic of the document, in whole vectors that end in zeros:
+    topic, row = np.empty(num_topics, np.int64), np.empty(num_topics, np.int64)
+    prior, posterior = np.empty(topics_width, alpha.dtype), np.empty(topics_width, alpha.dtype)
+    weight, share = np.empty(topics_width, alpha.dtype), np.empty(topics_width, alpha.dtype)
+    nothing = alpha.dtype.type(0)
     negligible = epsilon * epsilon / 2
     num_converged = 0
     num_iterations = 0
@@ -177,121 +276,65 @@ def expectation(
         width = padded(length, lane)
         for j in range(length):
             count[j] = counts[first + j]
+            starts[j] = rows[first + j] * num_topics
         for j in range(length, width):
             count[j] = 0
-        for block in range(0, length, lane):
-            stop = min(block + lane, length)
-            for k in range(num_topics):
-                for j in range(block, stop):
-                    columns[k * width + j] = table[rows[first + j] * num_topics + k]
+            starts[j] = starts[length - 1]
+        gather(table, num_topics, starts, length, columns, width)
 
         live = num_topics
         live_width = topics_width
+        mass = nothing
         for k in range(num_topics):
             topic[k] = k
+            row[k] = k * width
             prior[k] = alpha[k]
             posterior[k] = gamma[d, k]
-        for k in range(num_topics, topics_width):
-            prior[k] = 0
-            posterior[k] = 0
-            share[k] = 0
-        left_mass = alpha[0] - alpha[0]
-        left_change = left_mass
-        mass = fill(load(posterior, 0), 0.0)
-        for v in range(0, live_width, lane):
-            mass = mass + load(posterior, v)
+            mass += posterior[k]
+        prior[live:] = 0
+        posterior[live:] = 0
+        share[live:] = 0
+        gone_mass = nothing  # of the topics that have left
+        gone_change = nothing  # of those that left in the last iteration
         iteration = 0
-        last = iterations == 0
         converged = False
-        while True:
-            # weights
-            sum_gamma = splat(total(mass) + left_mass)
-            if collapsed:
-                norm = sum_gamma
-                for v in range(0, live_width, lane):
-                    store(weight, v, load(posterior, v))
-            else:
-                shift = nearest(fill(mass, LOG2_E) / maximum(sum_gamma, fill(mass, SMALLEST_ARGUMENT)))
-                norm = exp_digamma(sum_gamma, shift)
-                for v in range(0, live_width, lane):
-                    store(weight, v, exp_digamma(load(posterior, v), shift))
-            scale = smallest(norm)
-            if not (last or collapsed):
-                limit = negligible * scale
+        scale = weigh(posterior, live_width, mass, collapsed, weight)
+        divide(count, weight, row, live, columns, width, epsilon * scale, quotient)
+        while iteration < iterations and not converged:
+            multiply(row, live, columns, width, quotient, share)
+            new_mass = fill(load(prior, 0), 0.0)
+            change = new_mass
+            for v in range(0, live_width, lane):
+                new = fma(load(weight, v), load(share, v), load(prior, v))
+                change = change + absolute(new - load(posterior, v))
+                new_mass = new_mass + new
+                store(posterior, v, new)
+            iteration += 1
+            converged = total(change) + gone_change < threshold * num_topics
+            scale = weigh(posterior, live_width, total(new_mass) + gone_mass, collapsed, weight)
+            gone_change = nothing
+            if not (collapsed or converged or iteration == iterations):
                 kept = 0
-                left_change = alpha[0] - alpha[0]
                 for i in range(live):
-                    if weight[i] < limit:
-                        left_mass += prior[i]
-                        left_change += abs(posterior[i] - prior[i])
+                    if weight[i] < negligible * scale:
+                        gone_mass += prior[i]
+                        gone_change += abs(posterior[i] - prior[i])
                     else:
-                        if kept < i:
-                            topic[kept] = topic[i]
-                            prior[kept] = prior[i]
-                            posterior[kept] = posterior[i]
-                            weight[kept] = weight[i]
+                        topic[kept], row[kept] = topic[i], row[i]
+                        prior[kept], posterior[kept], weight[kept] = prior[i], posterior[i], weight[i]
                         kept += 1
                 if kept < live:
                     live = kept
                     live_width = padded(live, lane)
-                    for i in range(live, live_width):
-                        prior[i] = 0
-                        posterior[i] = 0
-                        share[i] = 0
-            floor = splat(epsilon * scale)
-            for v in range(0, width, lane):
-                q0 = floor
-                q1 = fill(floor, 0.0)
-                q2 = q1
-                q3 = q1
-                whole = live - live % 4
-                for i in range(0, whole, 4):
-                    q0 = fma(splat(weight[i]), load(columns, topic[i] * width + v), q0)
-                    q1 = fma(splat(weight[i + 1]), load(columns, topic[i + 1] * width + v), q1)
-                    q2 = fma(splat(weight[i + 2]), load(columns, topic[i + 2] * width + v), q2)
-                    q3 = fma(splat(weight[i + 3]), load(columns, topic[i + 3] * width + v), q3)
-                for i in range(whole, live):
-                    q0 = fma(splat(weight[i]), load(columns, topic[i] * width + v), q0)
-                store(quotient, v, load(count, v) / ((q0 + q1) + (q2 + q3)))
-            if last:
-                break
-            whole = live - live % 4
-            for i in range(0, whole, 4):
-                s0 = fill(mass, 0.0)
-                s1 = s0
-                s2 = s0
-                s3 = s0
-                for v in range(0, width, lane):
-                    r = load(quotient, v)
-                    s0 = fma(r, load(columns, topic[i] * width + v), s0)
-                    s1 = fma(r, load(columns, topic[i + 1] * width + v), s1)
-                    s2 = fma(r, load(columns, topic[i + 2] * width + v), s2)
-                    s3 = fma(r, load(columns, topic[i + 3] * width + v), s3)
-                share[i] = total(s0)
-                share[i + 1] = total(s1)
-                share[i + 2] = total(s2)
-                share[i + 3] = total(s3)
-            for i in range(whole, live):
-                s0 = fill(mass, 0.0)
-                for v in range(0, width, lane):
-                    s0 = fma(load(quotient, v), load(columns, topic[i] * width + v), s0)
-                share[i] = total(s0)
-            mass = fill(mass, 0.0)
-            change = mass
-            for v in range(0, live_width, lane):
-                new = fma(load(weight, v), load(share, v), load(prior, v))
-                change = change + absolute(new - load(posterior, v))
-                mass = mass + new
-                store(posterior, v, new)
-            iteration += 1
-            converged = total(change) + left_change < threshold * num_topics
-            last = converged or iteration >= iterations
+                    prior[live:live_width] = 0
+                    posterior[live:live_width] = 0
+                    share[live:live_width] = 0
+            divide(count, weight, row, live, columns, width, epsilon * scale, quotient)
 
         num_converged += converged
         num_iterations += iteration
         if iteration > 0:
-            for k in range(num_topics):
-                gamma[d, k] = alpha[k]
+            gamma[d] = alpha
         for i in range(live):
             gamma[d, topic[i]] = posterior[i]
             theta[d, topic[i]] = weight[i]

@@ -105,6 +105,48 @@ def store(typingctx: Any, array: Any, index: Any, value: Any) -> Any:
 
 
 @intrinsic
+def copy_transposed(
+    typingctx: Any, source: Any, starts: Any, column: Any, target: Any, position: Any, stride: Any
+) -> Any:
+    """target[position + i * stride + j] = source[starts[j] + column + i] for i and j up to the number of lanes.
+
+    `starts` is an array of int64; the others are as in `load`. No bounds check.
+    """
+    lane = Vector(source.dtype).lanes
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        source_, starts_, column_, target_, position_, stride_ = arguments
+        vector = context.get_value_type(Vector(source.dtype))
+        integer = ir.IntType(64)
+        alignment = source.dtype.bitwidth // 8
+        first = context.make_array(starts)(context, builder, value=starts_).data
+        matrix = []
+        for j in range(lane):
+            start = builder.load(builder.gep(first, [ir.Constant(integer, j)]))
+            address = _address(context, builder, source, source_, builder.add(start, column_), vector)
+            matrix.append(builder.load(address, align=alignment))
+        distance = 1
+        while distance < lane:  # swap the off-diagonal blocks of ever larger 2 x 2 blocks
+            low = [j if not j & distance else lane + j - distance for j in range(lane)]
+            high = [j + distance if not j & distance else lane + j for j in range(lane)]
+            for i in range(lane):
+                if not i & distance:
+                    pair = matrix[i], matrix[i + distance]
+                    matrix[i], matrix[i + distance] = (
+                        builder.shuffle_vector(*pair, ir.Constant(ir.VectorType(ir.IntType(32), lane), mask))
+                        for mask in (low, high)
+                    )
+            distance *= 2
+        for i in range(lane):
+            index = builder.add(position_, builder.mul(stride_, ir.Constant(integer, i)))
+            address = _address(context, builder, target, target_, index, vector)
+            builder.store(matrix[i], address, align=alignment)
+        return context.get_dummy_value()
+
+    return types.void(source, starts, types.int64, target, types.int64, types.int64), codegen
+
+
+@intrinsic
 def splat(typingctx: Any, scalar: Any) -> Any:
     """The vector whose every lane is the scalar."""
     result = Vector(scalar)
