@@ -1,8 +1,8 @@
 """The compiled kernels of LDA; `_lda_numpy` has the same functions, in a few lines of numpy each.
 
-A document's topic weights ``B`` (topics x its words) are laid out with the words along the vectors. Both halves of an
-iteration, ``phinorm = theta' B`` and ``B (counts / phinorm)``, then run over whole rows of B, and a topic that has left the document is
-left out by skipping its row.
+The topic weights ``B`` of a document's words (topics x words) are laid out with the words along the vectors.
+Both halves of an iteration, ``phinorm = theta' B`` and ``B (counts / phinorm)``, then run over whole rows of
+B, and a topic that has left the document is left out by skipping its row.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ LN2_REST_DOUBLE = 2.3190468138462996e-17  # ln 2 less its float64
 
 # exp(u) for |u| <= ln(2) / 2, interpolated at Chebyshev nodes (relative error 3e-9, 4e-18).
 EXP_SINGLE = (
-    1.0, 1.0000000379432992, 0.5000000047401394, 0.1666641450716956, 0.04166635163844457, 0.008375210200870016,
-    0.0013941213100006334,
+    1.0, 1.0000000379432992, 0.5000000047401394, 0.1666641450716956, 0.04166635163844457,
+    0.008375210200870016, 0.0013941213100006334,
 )  # fmt: skip
 EXP_DOUBLE = (
     1.0, 1.0, 0.5000000000000019, 0.1666666666666668, 0.04166666666648666, 0.00833333333331949,
@@ -50,18 +50,20 @@ EXP_DOUBLE = (
     2.763279054211718e-07, 2.511015364692893e-08,
 )  # fmt: skip
 
-# (exp(psi(1 + x)) - x - 1/2) / w as a polynomial of w = 1 / (x + POLE), 0 < w <= 1 / POLE, interpolated at Chebyshev
-# nodes in 60-digit arithmetic (relative error of exp(psi): 5e-8, 2e-15). It tends to 1/24 as x grows.
+# (exp(psi(1 + x)) - x - 1/2) / w as a polynomial of w = 1 / (x + POLE), 0 < w <= 1 / POLE, interpolated at
+# Chebyshev nodes in 60-digit arithmetic (relative error of exp(psi): 5e-8, 2e-15). It tends to 1/24 as x
+# grows.
 POLE = 1.25
 GROWTH_SINGLE = (
     0.041666569901005014, 0.03125899499838028, 0.016861128681064277, 0.004178063017012532,
     -0.008548578235131556, 0.0022028694605615625,
 )  # fmt: skip
 GROWTH_DOUBLE = (
-    0.041666666666679814, 0.0312499999904578, 0.017013890059338996, 0.0031249421987453938, -0.0049420839840364494,
-    -0.003914940472446691, 0.003219065206773153, 0.003193005335110546, 0.007222017669211103, -0.05683147695845115,
-    0.1364006829968777, -0.19833930216827847, 0.19678125128310758, -0.13559401981181107, 0.06265243696982836,
-    -0.017551269178738782, 0.002260162205359367,
+    0.041666666666679814, 0.0312499999904578, 0.017013890059338996, 0.0031249421987453938,
+    -0.0049420839840364494, -0.003914940472446691, 0.003219065206773153, 0.003193005335110546,
+    0.007222017669211103, -0.05683147695845115, 0.1364006829968777, -0.19833930216827847,
+    0.19678125128310758, -0.13559401981181107, 0.06265243696982836, -0.017551269178738782,
+    0.002260162205359367,
 )  # fmt: skip
 
 SMALLEST_ARGUMENT = 2.0**-14  # of exp_digamma: whole exponents of two stay exact in float32
@@ -75,7 +77,7 @@ def growth(x: Any, w: Any) -> Any:
 
 @register_jitable
 def exp_digamma(x: Any, shift: Any) -> Any:
-    """exp(psi(x)) * 2**shift for vectors x >= 2**-14 and whole shift; 0 where exp(psi(x)) < 2**(-126 - shift).
+    """exp(psi(x)) * 2**shift for vectors x >= 2**-14 and whole shifts; 0 where it would be subnormal.
 
     psi(x) = psi(1 + x) - 1/x, and exp(psi(1 + x)) is smooth and almost x + 1/2. What would cost accuracy is
     exp(-1/x) for small x: the division's remainder is carried along.
@@ -160,7 +162,8 @@ def gather(
 def weigh(posterior: np.ndarray, width: int, mass: Any, collapsed: bool, weight: np.ndarray) -> Any:
     """Fill in the document's topic weights and return, to the same scale, the weight of all its mass.
 
-    The scale 2**shift keeps documents of tiny mass representable; it cancels in all that is made of the weights.
+    The scale 2**shift keeps documents of tiny mass representable; it cancels in all that is made of the
+    weights.
     """
     lane = lanes(posterior)
     sum_gamma = splat(mass)
@@ -245,9 +248,10 @@ def expectation(
     epsilon: Any,
     collapsed: bool,
 ) -> tuple[np.ndarray, np.ndarray, int, int]:
-    # A topic whose weight is under negligible = epsilon * (half an ulp of 1) of the document's adds less than a rounding
-    # error to phi's normaliser, which is at least epsilon, and to gamma less than one of the document's length: it
-    # leaves the document, with gamma = alpha. With an alpha under 1/30 most topics soon do.
+    # A topic whose weight is under negligible = epsilon * (half an ulp of 1) of the document's adds less
+    # than a rounding error to phi's normaliser, which is at least epsilon, and to gamma less than one of the
+    # document's length: it leaves the document, with gamma = alpha. With an alpha under 1/30 most topics
+    # soon do.
     lane = lanes(alpha)
     num_docs, num_topics = gamma.shape
     topics_width = padded(num_topics, lane)
@@ -375,17 +379,18 @@ def add_statistics(
     per_step = 1 / grid
     begin = 0
     for p in range(num_words):
-        if stop[p] == begin:
+        end = stop[p]
+        if end == begin:
             continue
+        r = table_rows[p]
         for v in range(0, width, lane):
             expected = fill(load(row, v), 0.0)
-            for e in range(begin, stop[p]):
+            for e in range(begin, end):
                 expected = fma(splat(ratio[entry[e]]), load(theta_flat, document[e] * width + v), expected)
             store(row, v, expected)
-        begin = stop[p]
-        r = table_rows[p]
         for k in range(num_topics):
             steps[p, k] += np.rint(np.float64(row[k] * table[r, k]) * per_step)
+        begin = end
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -416,8 +421,9 @@ def starting_gamma(num_docs: int, num_topics: int, state: Any) -> np.ndarray:
 def word_bound(
     indptr: np.ndarray, rows: np.ndarray, counts: np.ndarray, log_topics: np.ndarray, log_theta: np.ndarray
 ) -> float:
-    # One exponential for each topic and table row or document, not for each topic and entry: exp(x + y) is the
-    # product of exponentials scaled to their largest. Where all products underflow the sum is taken anew.
+    # One exponential for each topic and table row or document, not for each topic and entry: exp(x + y) is
+    # the product of exponentials scaled to their largest. Where all products underflow the sum is taken
+    # anew.
     num_topics = log_topics.shape[1]
     peak = np.empty(log_topics.shape[0])
     topics = np.empty_like(log_topics)

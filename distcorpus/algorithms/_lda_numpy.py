@@ -1,8 +1,8 @@
 """The kernels of LDA in numpy: the reference for `_lda_numba`, and the fallback where numba is missing.
 
 Shapes: D documents, K topics, m rows of topic weights. Documents come in CSR form: document d has the words
-``rows[indptr[d]:indptr[d + 1]]``, which are row numbers of the table of topic weights, with the ``counts`` beside them. All
-floating point arrays are of one dtype unless said.
+``rows[indptr[d]:indptr[d + 1]]``, which are row numbers of the table of topic weights, with the ``counts``
+beside them. All floating point arrays are of one dtype unless said.
 """
 
 from __future__ import annotations
@@ -11,14 +11,13 @@ import numpy as np
 import scipy.sparse
 from scipy.special import logsumexp, psi
 
-from .summation import to_steps
-
 # The SplitMix64 generator (Steele, Lea & Flood, Fast splittable pseudorandom number generators, OOPSLA 2014).
 MIX_STEP = np.uint64(0x9E3779B97F4A7C15)
 MIX_MULTIPLIERS = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 
-#: The quantile function of Gamma(100, 1/100) at the distribution of a sum of four uniform variables, scaled to (-1, 1), as a
-#: polynomial, lowest coefficient first; the distributions differ by 8e-5 (Kolmogorov's distance).
+#: Makes the sum of four uniform variables, scaled to (-1, 1), a Gamma(100, 1/100) variable: a polynomial,
+#: lowest coefficient first, fitted to the one's quantile function at the other's distribution function. The
+#: distributions differ by 8e-5 (Kolmogorov's distance).
 GAMMA_QUANTILE = (
     0.9966692593407355, 0.3330401971547302, 0.03694713952908622, 0.028720778524810663, 0.010597068774196873,
     0.1785283923378474, 0.0033626836407479707, -0.46492803333912897, 0.00892723728233127, 0.4871470769956834,
@@ -63,15 +62,16 @@ def expectation(
 ) -> tuple[np.ndarray, np.ndarray, int, int]:
     """Fit gamma (D, K) to the documents in place, from the values that it has.
 
-    `threshold` is on the mean absolute change of gamma; `epsilon` is added to the normaliser of phi, as gensim does.
+    `threshold` is on the mean absolute change of gamma; `epsilon` is added to the normaliser of phi, as
+    gensim does. `collapsed` stands for CVB0.
 
     Returns
     -------
     theta : ndarray, shape (D, K)
         The documents' topic weights, each document to a scale of its own.
     ratio : ndarray, shape (nnz,)
-        The counts over phi's normaliser, to the inverse scale: ``theta[d, k] * ratio[j] * table[rows[j], k]`` is the expected
-        number of times that document d uses topic k for its word j.
+        The counts over phi's normaliser, to the inverse scale: ``theta[d, k] * ratio[j] * table[rows[j],
+        k]`` is the expected number of times that document d uses topic k for its entry j.
     converged : int
         Documents whose gamma changed by less than `threshold` on average in their last iteration.
     iterations : int
@@ -115,19 +115,20 @@ def add_statistics(
     grid: float,
     steps: np.ndarray,
 ) -> None:
-    """Add the expected counts of the documents' words and topics, rounded to the grid, to steps (n, K) float64.
+    """Add the expected counts of words and topics, rounded to the grid, to steps (n, K) float64.
 
     The word of an entry is given by its position among n words: its row of `steps`, and of the table
     ``table_rows[position]``.
     """
     words, columns = np.unique(positions, return_inverse=True)
     entries = scipy.sparse.csr_array((ratio, columns, indptr), shape=(len(theta), len(words)))
-    steps[words] += to_steps(entries.T @ theta * table[table_rows[words]], grid)
+    expected = (entries.T @ theta * table[table_rows[words]]).astype(np.float64)
+    steps[words] += np.rint(expected / grid)
 
 
 def word_bound(
     indptr: np.ndarray, rows: np.ndarray, counts: np.ndarray, log_topics: np.ndarray, log_theta: np.ndarray
 ) -> float:
-    """Return the sum over words of count * log(sum_k exp(log_theta[d, k] + log_topics[word, k])); all float64."""
+    """Sum count * log(sum_k exp(log_theta[d, k] + log_topics[row, k])) over the entries; all float64."""
     documents = np.repeat(np.arange(len(log_theta)), np.diff(indptr))
     return float(counts @ logsumexp(log_theta[documents] + log_topics[rows], axis=1))

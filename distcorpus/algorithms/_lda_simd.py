@@ -1,12 +1,14 @@
 """Vectors of 64 bytes inside numba functions: what the E-step's inner loops are written in.
 
-The loop vectoriser needs `fastmath` to touch a reduction, then chooses width and order by the machine, and spends more time
-on checks and remainders than a short document does on arithmetic. Here the width, the order and every fused multiply-add
-are written down instead, so the kernels are faster *and* round alike on every machine (LLVM splits the
-vectors where the registers are narrower).
+LLVM's loop vectoriser needs `fastmath` to touch a reduction, then chooses width and order by the machine,
+and its checks and remainders cost more than the arithmetic of a short document. Here the width, the order
+and every fused multiply-add are written down, so the kernels are faster *and* round alike on every machine
+(where registers are narrower, LLVM splits the vectors).
 
-A `Vector` is a value in a numba function with `+ - * /` and unary `-`; the functions below make, combine and store it. They can be
-called from compiled code only. Padding arrays to whole vectors is up to the caller.
+A `Vector` is a value in a numba function with `+ - * /` and unary `-`; the functions below make, combine and
+store it. They can be called from compiled code only. Padding arrays to whole vectors is up to the caller.
+
+numba's cache of a kernel on disk goes by the file of the kernel alone: after a change here, touch that file.
 """
 
 from __future__ import annotations
@@ -108,7 +110,8 @@ def store(typingctx: Any, array: Any, index: Any, value: Any) -> Any:
 def copy_transposed(
     typingctx: Any, source: Any, starts: Any, column: Any, target: Any, position: Any, stride: Any
 ) -> Any:
-    """target[position + i * stride + j] = source[starts[j] + column + i] for i and j up to the number of lanes.
+    """target[position + i * stride + j] = source[starts[j] + column + i] for i and j up to the number of
+    lanes.
 
     `starts` is an array of int64; the others are as in `load`. No bounds check.
     """
@@ -180,7 +183,7 @@ def choose(typingctx: Any, like: Any, single: Any, double: Any) -> Any:
 
 @intrinsic
 def polynomial(typingctx: Any, x: Any, single: Any, double: Any) -> Any:
-    """Horner's rule, lowest coefficient first, with the coefficients for the type of x (each a tuple of float64)."""
+    """Horner's rule with the coefficients for the type of x (tuples of float64, lowest coefficient first)."""
     which, source = (1, single) if x.dtype == types.float32 else (2, double)
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:

@@ -1,8 +1,10 @@
 """Latent Dirichlet allocation: the E-step over a block of documents, inference, and the variational bound.
 
-The update is online variational Bayes' (Hoffman, Blei & Bach, Online learning for latent Dirichlet allocation, NIPS 2010) with
-gensim's convergence rule, or zero-order collapsed variational Bayes' (CVB0; Asuncion et al., On smoothing and inference for topic
-models, UAI 2009; stochastic: Foulds et al., KDD 2013), in which the counts stand in place of exp(psi(.)):
+The update is that of online variational Bayes (Hoffman, Blei & Bach, Online learning for latent Dirichlet
+allocation, NIPS 2010) with gensim's convergence rule, or of zero-order collapsed variational Bayes (CVB0;
+Asuncion et al., On smoothing and inference for topic models, UAI 2009; stochastic, and clumped by word as
+here: Foulds et al., Stochastic collapsed variational Bayesian inference for latent Dirichlet allocation, KDD
+2013), in which the counts stand in place of exp(psi(.)):
 
     ==============  =======================================  ==================
     variant         ``"vb"``                                 ``"cvb0"``
@@ -13,10 +15,10 @@ models, UAI 2009; stochastic: Foulds et al., KDD 2013), in which the counts stan
 
     gamma[k] = alpha[k] + theta[k] * sum_w counts[w] * topics[w, k] / (theta . topics[w] + epsilon)
 
-Here lambda, the statistics and everything a term has come as *tables*: one row for each term of interest, K numbers each.
-``table_row`` maps a term id to its row; only the entries of terms that occur are looked at.
+Lambda, the statistics and all else that a term has come as *tables*: one row of K numbers for each term of
+interest. ``table_row`` maps a term id to its row; only the entries of terms that occur are looked at.
 
-The kernels are compiled by numba on first use; where numba is missing, numpy does the same, several times slower.
+numba compiles the kernels on first use; where it is missing, numpy does the same, more than ten times slower.
 """
 
 from __future__ import annotations
@@ -50,7 +52,7 @@ def _kernels() -> ModuleType:
 
 
 def _array(values: Any, dtype: Any) -> np.ndarray:
-    """The array that compiled kernels are compiled for: of this dtype, contiguous, aligned, writable; a copy only if it is not."""
+    """As the kernels are compiled for: of this dtype, contiguous, aligned, writable; a copy if it is not."""
     return np.require(values, dtype, ["C", "A", "W"])
 
 
@@ -87,7 +89,20 @@ def topic_weights(rows: np.ndarray, totals: np.ndarray, variant: str = "vb") -> 
 
 
 def log_topics(rows: np.ndarray, totals: np.ndarray) -> np.ndarray:
-    """Return E[log beta] = psi(rows) - psi(totals), float64, for rows of lambda (m, K) and its sums over all terms (K,)."""
+    """Return E[log beta], the expected logarithms of the topics' probabilities.
+
+    Parameters
+    ----------
+    rows : ndarray, shape (m, K)
+        Rows of lambda.
+    totals : ndarray, shape (K,)
+        The sums of lambda over all terms.
+
+    Returns
+    -------
+    ndarray of float64, shape (m, K)
+        psi(rows) - psi(totals).
+    """
     kernels = _kernels()
     return np.asarray(kernels.digamma(rows) - kernels.digamma(np.asarray(totals, dtype=np.float64)))
 
@@ -95,7 +110,9 @@ def log_topics(rows: np.ndarray, totals: np.ndarray) -> np.ndarray:
 def starting_gamma(
     num_docs: int, num_topics: int, seed: int, key: Sequence[int], dtype: Any = np.float32
 ) -> np.ndarray:
-    """Draw a block's starting gamma from Gamma(100, 1/100), as gensim does (to 8e-5 in the distribution function).
+    """Draw a block's starting gamma from Gamma(100, 1/100), as gensim does.
+
+    The distribution function is within 8e-5 of that.
 
     Parameters
     ----------
@@ -103,7 +120,7 @@ def starting_gamma(
     seed : int
         The model's, not negative.
     key : sequence of int
-        The block's identity, not negative. A document's gamma is given by seed, key and its number in the block.
+        The block's identity, not negative. Seed, key and a document's number in the block give its gamma.
     dtype : {float32, float64}
 
     Returns
@@ -175,7 +192,7 @@ def _expectation(
     variant: str,
 ) -> tuple[np.ndarray, np.ndarray, int, int]:
     dtype = table.dtype.type
-    return _kernels().expectation(  # type: ignore[no-any-return]
+    theta, ratio, converged, total = _kernels().expectation(
         _array(block.indptr, np.int64),
         _array(rows, np.int32),
         _array(block.data, dtype),
@@ -187,6 +204,7 @@ def _expectation(
         np.finfo(dtype).eps,  # gensim's too
         _collapsed(variant),
     )
+    return theta, ratio, converged, total
 
 
 def _expected_log_theta(gamma: np.ndarray) -> np.ndarray:
@@ -199,7 +217,7 @@ def _expected_log_theta(gamma: np.ndarray) -> np.ndarray:
 def bound(
     block: Chunk, log_table: np.ndarray, table_row: np.ndarray, alpha: np.ndarray, gamma: np.ndarray
 ) -> float:
-    """Return the documents' part of the variational bound, E_q[log p(words, theta | topics)] - E_q[log q(theta)].
+    """Return the documents' part of the variational bound, E_q[log p(words, theta)] - E_q[log q(theta)].
 
     Parameters
     ----------
@@ -215,7 +233,8 @@ def bound(
     Returns
     -------
     float
-        In nats. With `topic_bound` it makes the whole bound (Hoffman, Blei & Bach 2010, eq. 4), as `LdaModel.bound` has it.
+        In nats. With `topic_bound` it makes the whole bound (Hoffman, Blei & Bach 2010, eq. 4), as gensim's
+        ``LdaModel.bound`` has it.
     """
     kernels = _kernels()
     alpha = np.asarray(alpha, dtype=np.float64)
@@ -251,7 +270,6 @@ def topic_bound(topics: np.ndarray, eta: float | np.ndarray) -> float:
         In nats.
     """
     kernels = _kernels()
-    num_terms = topics.shape[1]
     score = 0.0
     for lambda_, prior in zip(topics, np.broadcast_to(eta, topics.shape), strict=True):
         lambda_, prior = lambda_.astype(np.float64), prior.astype(np.float64)
@@ -354,8 +372,9 @@ class EStep:
         Returns
         -------
         Partial
-            Steps of `LDA_GRID`; the extras are ``documents``, ``converged`` and ``iterations`` and, if asked for,
-            ``gamma_statistics``: float64 (K,), steps of `LDA_GRID` of the sum of psi(gamma) - psi(sum(gamma)) over documents.
+            Steps of `LDA_GRID`; the extras are ``documents``, ``converged`` and ``iterations`` and, if asked
+            for, ``gamma_statistics``: the sum over documents of psi(gamma) - psi(sum(gamma)), float64 (K,)
+            in steps of `LDA_GRID`.
 
         Raises
         ------
