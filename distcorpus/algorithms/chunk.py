@@ -108,7 +108,7 @@ class Chunk:
         return [self.slice(start, stop) for start, stop in pairwise(bounds)]
 
     def squared_norm(self) -> float:
-        """Return the sum of the squared values, correctly rounded (the same in any order of the documents)."""
+        """Return the sum of the squared values, correctly rounded (so the same in any order)."""
         return exact_sum(np.square(self.data, dtype=np.float64))
 
 
@@ -157,8 +157,8 @@ def as_chunk(documents: Any, num_terms: int, *, counts: bool = False, what: str 
         indptr, ids, values = _from_documents(sequence, num_terms, what)
     else:
         raise TypeError(
-            f"{what}: cannot read documents from {type(documents).__name__}; pass a list of bags of words or a "
-            "scipy sparse matrix (terms x documents)"
+            f"{what}: cannot read documents from {type(documents).__name__}; pass a list of bags of words "
+            "or a scipy sparse matrix (terms x documents)"
         )
     indices = _checked_ids(indptr, ids, num_terms, what)
     _check_values(indptr, indices, values, counts, what)
@@ -200,8 +200,8 @@ def _check_id_dtypes(arrays: Sequence[np.ndarray], num_terms: int, what: str) ->
     for dtype in {array.dtype for array in arrays}:
         if dtype.kind == "f" and num_terms > (limit := 2 ** (np.finfo(dtype).nmant + 1)):
             raise _DtypeError(
-                f"{what}: term ids came as {dtype}, which is exact only up to {limit}, but num_terms={num_terms}; "
-                "pass float64 arrays, lists of (id, value) pairs, or a scipy sparse matrix"
+                f"{what}: term ids came as {dtype}, which is exact only up to {limit}, but "
+                f"num_terms={num_terms}; pass float64 arrays, lists of pairs, or a scipy sparse matrix"
             )
 
 
@@ -291,7 +291,7 @@ def _refuse(bad: np.ndarray, indptr: np.ndarray, ids: np.ndarray, what: str, rea
 def _canonical(
     indptr: np.ndarray, indices: np.ndarray, values: np.ndarray, num_terms: int, what: str
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Sort each document by term id, sum duplicates and drop zeros, copying only where there is something to do."""
+    """Sort each document by term id, sum duplicates and drop zeros; copies only what has any of these."""
     ascending = indices[1:] > indices[:-1]
     starts = indptr[1:-1]
     ascending[starts[(starts > 0) & (starts < len(indices))] - 1] = True

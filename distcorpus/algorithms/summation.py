@@ -8,9 +8,11 @@ most n * grid / 2.
 
 from __future__ import annotations
 
+import functools
 import math
 import threading
 from collections.abc import Mapping
+from types import ModuleType
 
 import numpy as np
 
@@ -66,24 +68,44 @@ def to_steps(values: np.ndarray, grid: float) -> np.ndarray:
     Returns
     -------
     ndarray of float64
-        Whole numbers, of the shape of `values`.
+        Whole numbers, of the shape of `values`; they differ from ``values / grid`` by at most 1/2.
 
     Raises
     ------
     OverflowError
-        If a value is not finite or more than 2**53 steps.
+        If a value is not finite, or 2**53 steps or more.
     """
-    with np.errstate(over="ignore", invalid="ignore"):
-        steps = np.rint(np.asarray(values, dtype=np.float64) / grid)
-    if steps.size and not np.abs(steps).max() <= MAX_STEPS:
-        raise OverflowError(overflow(grid))
+    values = np.ascontiguousarray(values)
+    steps = np.empty(values.shape)
+    kernels = compiled_kernels()
+    if kernels is not None:
+        in_range = kernels.round_to_steps(values.reshape(-1), 1 / grid, steps.reshape(-1))
+    else:
+        np.rint(np.divide(values, grid, out=steps), out=steps)
+        in_range = _in_range(steps)
+    if not in_range:
+        raise overflow(grid)
     return steps
+
+
+def _in_range(steps: np.ndarray) -> bool:
+    return not steps.size or bool(max(-steps.min(), steps.max()) < MAX_STEPS)  # NaN is not
+
+
+@functools.cache
+def compiled_kernels() -> ModuleType | None:
+    """Return the module of compiled loops, loading it on the first call; None where numba is missing."""
+    try:
+        from . import _sum_kernels
+    except ImportError:
+        return None
+    return _sum_kernels
 
 
 def overflow(grid: float) -> OverflowError:
     """Return the error for a sum that has left the range in which it is exact."""
     return OverflowError(
-        f"a sum exceeds 2**53 steps of {grid:g} and is no longer exact; the bound given to grid_for was too small"
+        f"a sum exceeds 2**53 steps of {grid:g} and is no longer exact; give grid_for a larger bound"
     )
 
 
@@ -131,16 +153,50 @@ class GridSum:
         """
         if steps.shape != (len(rows), self.steps.shape[1]):
             raise ValueError(
-                f"steps of shape {steps.shape} for {len(rows)} rows of a table of width {self.steps.shape[1]}; "
-                "pass one row of steps for each row number"
+                f"steps of shape {steps.shape} for {len(rows)} rows of a table of width "
+                f"{self.steps.shape[1]}; pass one row of steps for each row number"
             )
         if len(rows) and not (rows.min() >= 0 and rows.max() < len(self.steps)):
             raise ValueError(f"row numbers up to {rows.max()} in a table of {len(self.steps)} rows")
+        kernels = compiled_kernels()
         with self._lock:
-            total = self.steps[rows] + steps
-            self.steps[rows] = total
-        if total.size and not max(-total.min(), total.max()) < MAX_STEPS:
-            raise OverflowError(overflow(self.grid))
+            if kernels is not None:
+                in_range = kernels.add_rows(self.steps, rows, steps)
+            else:
+                total = self.steps[rows] + steps
+                self.steps[rows] = total
+                in_range = _in_range(total)
+        if not in_range:
+            raise overflow(self.grid)
+
+    def drain(self, touched: np.ndarray, values: np.ndarray) -> None:
+        """Round some rows of values to the grid and add them; clear them and their marks for the next use.
+
+        Parameters
+        ----------
+        touched : ndarray of uint8, shape (num_rows,)
+            Not 0 for each row to be added.
+        values : ndarray of float32 or float64, shape (num_rows, width)
+            Zero in all other rows.
+
+        Raises
+        ------
+        OverflowError
+            If a sum leaves the range in which it is exact; it is of no use after that.
+        """
+        kernels = compiled_kernels()
+        with self._lock:
+            if kernels is not None:
+                in_range = kernels.drain_rows(self.steps, touched, values, 1 / self.grid)
+            else:
+                rows = np.flatnonzero(touched)
+                total = self.steps[rows] + np.rint(values[rows] / np.float64(self.grid))
+                self.steps[rows] = total
+                values[rows] = 0
+                touched[rows] = 0
+                in_range = _in_range(total)
+        if not in_range:
+            raise overflow(self.grid)
 
     def values(self) -> np.ndarray:
         """Return the sum as float64, shape (num_rows, width); exact, since the grid is a power of two."""

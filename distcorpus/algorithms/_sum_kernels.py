@@ -1,0 +1,50 @@
+"""Compiled loops of `summation`, which hold no GIL (imported on first use: numba loads slowly)."""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+
+MAX_STEPS = 2.0**53
+
+# No fast-math: these loops are exact because every operation is rounded where it stands.
+_compiled = numba.njit(nogil=True, cache=True, error_model="numpy")
+
+
+@_compiled
+def round_to_steps(values: np.ndarray, inverse: float, steps: np.ndarray) -> bool:
+    """Set `steps` to the values in whole steps; return whether all are in range. All arrays are flat."""
+    bad = 0
+    for i in range(len(values)):
+        step = np.rint(np.float64(values[i]) * inverse)
+        steps[i] = step
+        bad += not abs(step) < MAX_STEPS
+    return bad == 0
+
+
+@_compiled
+def add_rows(total: np.ndarray, rows: np.ndarray, steps: np.ndarray) -> bool:
+    """Add `steps` to the rows of `total`; return whether all sums are in range."""
+    bad = 0
+    for i in range(len(rows)):
+        row = rows[i]
+        for k in range(total.shape[1]):
+            value = total[row, k] + steps[i, k]
+            total[row, k] = value
+            bad += not abs(value) < MAX_STEPS
+    return bad == 0
+
+
+@_compiled
+def drain_rows(total: np.ndarray, touched: np.ndarray, values: np.ndarray, inverse: float) -> bool:
+    """Round the touched rows of `values`, add them to `total`, and clear them and their marks."""
+    bad = 0
+    for row in range(len(touched)):
+        if touched[row]:
+            touched[row] = 0
+            for k in range(total.shape[1]):
+                value = total[row, k] + np.rint(np.float64(values[row, k]) * inverse)
+                values[row, k] = 0
+                total[row, k] = value
+                bad += not abs(value) < MAX_STEPS
+    return bad == 0

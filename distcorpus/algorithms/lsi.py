@@ -1,0 +1,592 @@
+"""Latent semantic indexing: the leading left singular vectors of a terms x documents matrix by block Lanczos
+iteration.
+
+The matrix A is only ever multiplied, ``Q -> A (A' Q)``, and that product is a sum over blocks of documents:
+`Product` computes and rounds one job's part of it, so that a cluster's total has the same bits whatever its
+jobs were. `factorise` drives the iteration and knows only the total. `lsi` does all of it in one process.
+
+References: Golub and Underwood, The block Lanczos method for computing eigenvalues, 1977; Musco and Musco,
+Randomized block Krylov methods for stronger and faster approximate singular value decomposition, NeurIPS
+2015; folding is the merge of Rehurek, Subspace tracking for latent semantic analysis, ECIR 2011.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import scipy.sparse
+
+from ._lsi_basis import Basis, orthonormalise
+from .chunk import Chunk
+from .partial import Partial
+from .summation import GridSum, compiled_kernels, grid_for, narrow_steps
+
+#: Entries of a block of documents, about: rounding a block's product costs a tenth of computing it, and a corpus
+#: of two million entries still makes four blocks that two workers can share.
+BLOCK_NNZ = 600_000
+
+#: An earlier factorisation: left singular vectors (terms x k) and singular values (k).
+Factors = tuple[np.ndarray, np.ndarray]
+
+#: How many bits of the bound on a product's entries the grid resolves. In float32 that is well below the rounding
+#: error of the product itself, and most entries fit into int32.
+GRID_BITS = {"float32": 38, "float64": 52}
+
+
+def product_grid(squared_norm: float, dtype: Any) -> float:
+    """Return the grid for ``A (A' Q)`` where the columns of Q have at most unit length.
+
+    No entry of the product exceeds the largest squared singular value, hence none the squared Frobenius norm
+    of A.
+    """
+    return grid_for(squared_norm, GRID_BITS[np.dtype(dtype).name])
+
+
+class Product:
+    """One job's part of ``A (A' Q)``: the blocks' products, each rounded to the grid, summed exactly.
+
+    Parameters
+    ----------
+    params : dict
+        ``grid`` (float, see `product_grid`), ``dtype`` ('float32' or 'float64', in which a block is
+        computed), and ``weights`` (dict of int to float, or None): the squared weight of each chunk number, 1
+        where it lacks one.
+    words : ndarray of int32, shape (n,)
+        The term ids that occur in the job's blocks, ascending and distinct.
+    table : ndarray, shape (m, width)
+        Rows of Q.
+    table_row : ndarray of int32, shape (num_terms,)
+        The row of `table` of each term in `words`.
+    """
+
+    @staticmethod
+    def prepare(rows: np.ndarray, params: Mapping[str, Any]) -> np.ndarray:
+        """Return the broadcast rows in the type of the computation."""
+        return np.ascontiguousarray(rows, dtype=params["dtype"])
+
+    def __init__(
+        self, params: Mapping[str, Any], words: np.ndarray, table: np.ndarray, table_row: np.ndarray
+    ) -> None:
+        self._dtype = np.dtype(params["dtype"])
+        self._weights = params.get("weights") or {}
+        self._words = words
+        self._row_of = np.empty(len(table_row), np.int32)
+        self._row_of[words] = np.arange(len(words), dtype=np.int32)
+        self._q = _aligned((len(words), table.shape[1]), self._dtype)
+        self._q[...] = table[table_row[words]]
+        self._grid = params["grid"]
+        self._idle: list[_Workspace] = []
+        self._workspaces: list[_Workspace] = []
+
+    def add(self, block: Chunk, key: tuple[int, ...]) -> None:
+        """Add a block's product.
+
+        Parameters
+        ----------
+        block : Chunk
+            Its terms must be among the job's words.
+        key : tuple of int
+            The number of the block's chunk comes first.
+
+        Raises
+        ------
+        OverflowError
+            If the product exceeds the bound that the grid was made for.
+        """
+        try:
+            workspace = self._idle.pop()
+        except IndexError:  # one a thread that is adding at this moment
+            workspace = _Workspace(self._q.shape, self._dtype, self._grid)
+            self._workspaces.append(workspace)
+        weight = self._dtype.type(self._weights.get(key[0], 1.0))
+        multiply = _compiled_multiply() or _multiply
+        data = block.data.astype(self._dtype, copy=False)
+        multiply(
+            block.indptr, block.indices, data, self._row_of, self._q, weight, workspace.y, workspace.touched
+        )
+        workspace.total.drain(workspace.touched, workspace.y)
+        self._idle.append(workspace)
+
+    def total(self) -> GridSum:
+        """Return the sum of the blocks added so far, one row for each of the job's words."""
+        if not self._workspaces:
+            return GridSum(len(self._words), self._q.shape[1], self._grid)
+        first, *others = self._workspaces
+        rows = np.arange(len(self._words), dtype=np.int32)
+        while others:
+            first.total.add(rows, others.pop().total.steps)
+        self._workspaces = self._idle = [first]
+        return first.total
+
+    def partial(self) -> Partial:
+        """Return the sum of the blocks added so far, as it travels."""
+        return Partial(self._words, narrow_steps(self.total().steps))
+
+
+class _Workspace:
+    """What one thread needs to multiply and to round."""
+
+    def __init__(self, shape: tuple[int, int], dtype: np.dtype, grid: float) -> None:
+        self.y = _aligned(shape, dtype)
+        self.touched = np.zeros(shape[0], np.uint8)
+        self.total = GridSum(shape[0], shape[1], grid)
+
+
+def _aligned(shape: tuple[int, int], dtype: np.dtype) -> np.ndarray:
+    """Return zeros that start on a cache line: rows that straddle lines cost a third of the product's
+    speed."""
+    nbytes = shape[0] * shape[1] * dtype.itemsize
+    raw = np.zeros(nbytes + 64, np.uint8)
+    start = -raw.ctypes.data % 64
+    return raw[start : start + nbytes].view(dtype).reshape(shape)
+
+
+def _compiled_multiply() -> Callable[..., None] | None:
+    if compiled_kernels() is None:
+        return None
+    from ._lsi_kernels import multiply
+
+    return multiply
+
+
+def _multiply(
+    indptr: np.ndarray,
+    indices: np.ndarray,
+    data: np.ndarray,
+    row_of: np.ndarray,
+    q: np.ndarray,
+    weight: float,
+    y: np.ndarray,
+    touched: np.ndarray,
+) -> None:
+    """Do what `_lsi_kernels.multiply` does, by scipy: the fallback where numba is missing."""
+    rows = row_of[indices]
+    block = scipy.sparse.csr_array((data, rows, indptr), shape=(len(indptr) - 1, len(q)))
+    y += block.T @ (weight * (block @ q))
+    touched[rows] = 1
+
+
+def block_width(num_terms: int, num_topics: int) -> int:
+    """Return the default number of columns of a block of the iteration.
+
+    A multiple of 16 (whole cache lines); wide enough for few rounds, narrow enough that the basis, whose cost
+    grows with its square, stays small.
+    """
+    return max(1, min(num_terms, 16 * min(4, max(1, round(num_topics / 80)))))
+
+
+def start_block(
+    num_terms: int, num_topics: int, seed: int, dtype: Any, block: int | None = None
+) -> np.ndarray:
+    """Return the random block that the iteration starts from, shape (num_terms, block), columns of unit
+    length.
+
+    `factorise` begins with its product with A A'; where chunks arrive one by one, that product can be summed
+    as they come, and be given to `factorise` as `start`.
+    """
+    width = min(num_terms, block or block_width(num_terms, num_topics))
+    if not width:
+        return np.zeros((num_terms, 0), dtype)
+    vectors = np.random.default_rng(seed).standard_normal((num_terms, width), dtype=np.float32)
+    return (vectors / np.linalg.norm(vectors, axis=0)).astype(dtype)
+
+
+def factorise(
+    product: Callable[[np.ndarray], np.ndarray],
+    num_terms: int,
+    num_topics: int,
+    *,
+    squared_norm: float,
+    dtype: Any = np.float32,
+    seed: int = 0,
+    tolerance: float = 1e-4,
+    block: int | None = None,
+    max_steps: int | None = None,
+    power_iters: int | None = None,
+    extra_samples: int | None = None,
+    base: Factors | None = None,
+    start: np.ndarray | None = None,
+    keep: int | None = None,
+) -> Factors:
+    """Return the leading left singular vectors and singular values of a terms x documents matrix A.
+
+    Block Lanczos iteration with full reorthogonalisation on ``A A'``. It ends when the singular values are
+    estimated to `tolerance`, or when the Krylov space is exhausted. The estimate is `estimated_error`'s.
+
+    Parameters
+    ----------
+    product : callable
+        Returns ``A (A' Q)``, shape (num_terms, b), for Q of shape (num_terms, b) and type `dtype`, C order.
+    num_terms : int
+    num_topics : int
+        The number of triplets wanted.
+    squared_norm : float
+        The squared Frobenius norm of A (0: `product` is not called).
+    dtype : dtype
+        float32 or float64: the type of Q and of the basis. In float32, singular values below about 1e-3 of
+        the largest are not told from zero, since it is their squares that the iteration sees.
+    seed : int
+        Of the starting block.
+    tolerance : float
+        Relative error of each wanted singular value.
+    block : int, optional
+        Columns of a block; `block_width` by default.
+    max_steps : int, optional
+        The most products to compute after the start's.
+    power_iters, extra_samples : int, optional
+        gensim's way to say how much work to do, in place of `tolerance`: the blocks have ``num_topics +
+        extra_samples`` columns (extra_samples: 100 by default) and the iteration takes ``power_iters + 1``
+        steps. Its space contains that of as many power iterations.
+    base : (ndarray, ndarray), optional
+        U0 and s0 of an earlier factorisation, whose documents count too: what is factorised is
+        ``A A' + U0 diag(s0**2) U0'``.
+    start : ndarray, shape (num_terms, b), optional
+        ``A A'`` times `start_block`, if it is known already; any other block to start from will do, roughly
+        computed or not.
+    keep : int, optional
+        Return up to this many triplets, of which only the first `num_topics` are held to `tolerance`.
+
+    Returns
+    -------
+    U : ndarray of `dtype`, shape (num_terms, k)
+        Orthonormal columns; the first entry of each that is not zero is positive.
+    s : ndarray of float64, shape (k,)
+        Descending and positive; k is less than `num_topics` where the rank of A is.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range, or `product` returns something of the wrong shape or not finite.
+    """
+    dtype = np.dtype(dtype)
+    if dtype not in (np.float32, np.float64):
+        raise ValueError(f"dtype={dtype}: the iteration runs in float32 or float64")
+    if num_topics < 1:
+        raise ValueError(f"num_topics={num_topics}: ask for at least one")
+    if not 0 <= squared_norm < math.inf:
+        raise ValueError(f"squared_norm={squared_norm}: the matrix must be finite")
+    wanted = min(num_topics, num_terms)
+    returned = min(max(keep or 0, num_topics), num_terms)
+    if power_iters is not None:
+        block = block or wanted + (100 if extra_samples is None else extra_samples)
+        max_steps, tolerance = power_iters + 1, 0.0
+    if not squared_norm and base is None:
+        return np.zeros((num_terms, 0), dtype), np.zeros(0)
+
+    def multiply(q: np.ndarray) -> np.ndarray:
+        y = product(q) if squared_norm else np.zeros_like(q)
+        return _checked_product(y, q.shape, dtype) + _base_product(base, q)
+
+    random = np.random.default_rng(seed)
+    omega = start_block(num_terms, num_topics, seed, dtype, block)
+    vectors = multiply(omega) if start is None else start.astype(dtype) + _base_product(base, omega)
+    total_norm = squared_norm + (0.0 if base is None else float(np.square(base[1], dtype=np.float64).sum()))
+    grid_noise = 4 * math.sqrt(num_terms) * math.ldexp(total_norm, -GRID_BITS[dtype.name])
+    scale = float(np.linalg.norm(vectors))
+    vectors, coupling = orthonormalise(vectors, _noise(dtype, scale) + grid_noise)
+    basis = Basis(num_terms, dtype)
+    problem = _RayleighRitz()
+    stop = _Stop(wanted, tolerance)
+    exhausted = not vectors.shape[1]
+    while basis.size < num_terms and len(problem) != max_steps:
+        if exhausted:  # nothing but directions that the start had no part in can be missing
+            vectors = _fresh_block(random, basis, omega.shape[1])
+            coupling = np.zeros((vectors.shape[1], problem.width))
+        image = multiply(vectors)
+        length = float(np.linalg.norm(image))
+        scale = max(scale, length)
+        floor = _noise(dtype, scale) + grid_noise
+        if exhausted and length <= floor:
+            break
+        basis.append(vectors)
+        coefficients = basis.project_out(image)
+        problem.append(coefficients[-vectors.shape[1] :], coupling)
+        vectors, coupling = orthonormalise(image, floor)
+        if len(coupling) and np.linalg.norm(coupling, axis=1).min() < 0.01 * length:
+            # what was left is so short that rounding spoils its angle with the basis: project once more
+            basis.project_out(vectors)
+            vectors, correction = orthonormalise(vectors, 0.5)
+            coupling = correction @ coupling
+        exhausted = not len(coupling)
+        if not exhausted and stop.due(basis.size) and stop.reached(basis.size, *problem.solve(), coupling):
+            break
+
+    theta, coordinates = problem.solve()
+    count = min(returned, int(np.count_nonzero(theta > _noise(dtype, scale) + grid_noise)))
+    vectors = _polished(basis.combine(coordinates[:, :count]))
+    return _with_canonical_signs(vectors), np.sqrt(theta[:count])
+
+
+def _noise(dtype: np.dtype, scale: float) -> float:
+    """Return the length below which a column of a product is rounding error, `scale` being that of the longest."""
+    return 16 * float(np.finfo(dtype).eps) * scale
+
+
+def _checked_product(y: np.ndarray, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    if y.shape != shape:
+        raise ValueError(f"product returned an array of shape {y.shape} for a block of shape {shape}")
+    return np.ascontiguousarray(y, dtype=dtype)
+
+
+def _base_product(base: Factors | None, q: np.ndarray) -> np.ndarray | float:
+    """Return ``U0 diag(s0**2) U0' q``, the part of an earlier factorisation in the product."""
+    if base is None:
+        return 0.0
+    u, s = base[0].astype(q.dtype, copy=False), np.asarray(base[1], dtype=np.float64)
+    return u @ (np.square(s)[:, np.newaxis] * (u.T @ q)).astype(q.dtype)
+
+
+def _fresh_block(random: np.random.Generator, basis: Basis, width: int) -> np.ndarray:
+    """Return random orthonormal columns orthogonal to the basis."""
+    vectors = random.standard_normal((basis.num_terms, min(width, basis.num_terms - basis.size)))
+    vectors = vectors.astype(basis.dtype)
+    for _ in range(2):
+        basis.project_out(vectors)
+        vectors, _ = orthonormalise(vectors, 0.0)
+    return vectors
+
+
+class _RayleighRitz:
+    """The matrix ``Q' A A' Q`` of the basis Q, block tridiagonal, as the recurrence gives it."""
+
+    def __init__(self) -> None:
+        self._diagonal: list[np.ndarray] = []
+        self._coupling: list[np.ndarray] = []
+        self._solution: tuple[np.ndarray, np.ndarray] | None = None
+
+    def __len__(self) -> int:
+        return len(self._diagonal)
+
+    @property
+    def width(self) -> int:
+        """The columns of the last block."""
+        return len(self._diagonal[-1]) if self._diagonal else 0
+
+    def append(self, diagonal: np.ndarray, coupling: np.ndarray) -> None:
+        """Add a block: its own matrix, and that between it and the block before."""
+        self._diagonal.append((diagonal + diagonal.T) / 2)
+        self._coupling.append(coupling)
+        self._solution = None
+
+    def solve(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the Ritz values, descending, and the Ritz vectors in coordinates of the basis (columns)."""
+        if self._solution is not None:
+            return self._solution
+        ends = np.cumsum([len(diagonal) for diagonal in self._diagonal])
+        matrix = np.zeros((ends[-1], ends[-1]))
+        previous = 0
+        for end, diagonal, coupling in zip(ends, self._diagonal, self._coupling, strict=True):
+            first = end - len(diagonal)
+            matrix[first:end, first:end] = diagonal
+            if first:
+                matrix[first:end, previous:first] = coupling
+                matrix[previous:first, first:end] = coupling.T
+            previous = first
+        values, vectors = np.linalg.eigh(matrix)
+        self._solution = values[::-1], vectors[:, ::-1]
+        return self._solution
+
+
+class _Stop:
+    """Tells when the wanted singular values are accurate, asking for the Ritz values as seldom as it can."""
+
+    def __init__(self, wanted: int, tolerance: float) -> None:
+        self._wanted = wanted
+        self._tolerance = tolerance
+        self._next = 2.5 * wanted
+        # The error falls by this factor's logarithm a column, at first sight: typical of text.
+        self._rate = 2.6 / wanted
+        self._last: tuple[int, float] | None = None
+
+    def due(self, size: int) -> bool:
+        """Return whether a basis of `size` columns is worth a look."""
+        return self._tolerance > 0 and size >= self._next
+
+    def reached(self, size: int, theta: np.ndarray, coordinates: np.ndarray, coupling: np.ndarray) -> bool:
+        """Return whether the errors are within the tolerance; if not, guess when to look again."""
+        error = estimated_error(theta, coordinates, coupling, self._wanted)
+        if error <= self._tolerance:
+            return True
+        if self._last is not None and error < self._last[1]:
+            self._rate = math.log(self._last[1] / error) / (size - self._last[0])
+        self._last = size, error
+        # Half of the way that is left at this rate, since the rate rises towards the end.
+        self._next = size + 0.5 * math.log(error / self._tolerance) / self._rate
+        return False
+
+
+def estimated_error(theta: np.ndarray, coordinates: np.ndarray, coupling: np.ndarray, wanted: int) -> float:
+    """Return the largest relative error that the first `wanted` singular values are estimated to have.
+
+    A Ritz pair with residual r has an eigenvalue within ``|r|``, and closer than ``|r|**2 / gap`` where the
+    rest of the spectrum is a gap away. Here the rest is represented by the mean of the unwanted Ritz values.
+    The residual sees the next step alone; what later ones add is allowed for by a factor of two (on text it
+    takes 1.7 to 2.3 near 1e-4).
+
+    Parameters
+    ----------
+    theta : ndarray, shape (m,)
+        Ritz values, descending.
+    coordinates : ndarray, shape (m, m)
+        Ritz vectors in coordinates of the basis.
+    coupling : ndarray, shape (r, b)
+        What couples the basis, whose last block has b columns, to the next block.
+    wanted : int
+    """
+    residuals = np.linalg.norm(coupling @ coordinates[-coupling.shape[1] :, :wanted], axis=0)
+    values = np.maximum(theta[:wanted], np.finfo(np.float64).tiny)
+    rest = theta[wanted:].mean() if len(theta) > wanted else 0.0
+    gaps = np.maximum(values - rest, np.finfo(np.float64).tiny)
+    errors = np.minimum(residuals, np.square(residuals) / gaps) / (2 * values)
+    return 2 * float(errors.max())
+
+
+def _polished(vectors: np.ndarray) -> np.ndarray:
+    """Return nearly orthonormal columns made orthonormal to rounding error."""
+    eye = np.eye(vectors.shape[1], dtype=vectors.dtype)
+    gram = vectors.T @ vectors
+    if np.abs(gram - eye).max(initial=0.0) < 8 * np.finfo(vectors.dtype).eps:
+        return vectors
+    return vectors @ (1.5 * eye - 0.5 * gram)  # a Newton step towards the polar factor
+
+
+def _with_canonical_signs(vectors: np.ndarray) -> np.ndarray:
+    """Make the first entry of each column that is not zero positive."""
+    first = np.argmax(vectors != 0, axis=0)
+    leading = vectors[first, np.arange(vectors.shape[1])]
+    vectors *= np.where(leading < 0, -1, 1).astype(vectors.dtype)
+    return vectors
+
+
+def must_fold(kept_nbytes: int, next_nbytes: int, memory_budget: int | None) -> bool:
+    """Return whether the kept chunks have to be folded before the next one is taken in.
+
+    To fold is to factorise what is kept and to go on with the result in its place. There is nothing to fold
+    before the first.
+    """
+    return memory_budget is not None and kept_nbytes > 0 and kept_nbytes + next_nbytes > memory_budget
+
+
+def chunk_weights(numbers: Iterable[int], last: int, decay: float) -> dict[int, float]:
+    """Return the squared weights of some chunks, ``decay**(2 * (last - number))``, where `last` is the
+    newest."""
+    return {number: decay ** (2 * (last - number)) for number in numbers}
+
+
+def lsi(
+    chunks: Iterable[Chunk],
+    num_terms: int,
+    num_topics: int,
+    *,
+    decay: float = 1.0,
+    memory_budget: int | None = None,
+    block_nnz: int = BLOCK_NNZ,
+    dtype: Any = np.float32,
+    base: Factors | None = None,
+    **options: Any,
+) -> Factors:
+    """Factorise a corpus in this process.
+
+    Parameters
+    ----------
+    chunks : iterable of Chunk
+        Read once.
+    num_terms, num_topics : int
+    decay : float
+        Chunk i of n counts ``decay**(n - 1 - i)`` times (its values are multiplied by that), an earlier
+        `base` ``decay**n`` times.
+    memory_budget : int, optional
+        Bytes of chunks to keep. Where the next chunk would exceed them, the kept ones are folded: their
+        leading ``2 * num_topics`` triplets take their place, which costs accuracy where the spectrum decays
+        slowly.
+    block_nnz : int
+        Entries of a block of documents, about.
+    dtype : dtype
+        float32 or float64.
+    base : (ndarray, ndarray), optional
+        U and s of documents seen earlier.
+    **options
+        Passed on to `factorise`.
+
+    Returns
+    -------
+    U, s : ndarray
+        As `factorise` returns them.
+    """
+    name = np.dtype(dtype).name
+    kept: dict[int, Chunk] = {}
+    number = -1
+
+    def factors(keep: int) -> Factors:
+        weights = chunk_weights(kept, number, decay)
+        blocks = [
+            (block, (key, first))
+            for key, chunk in kept.items()
+            for first, block in _numbered(chunk.split(max_nnz=block_nnz))
+        ]
+        squared_norm = math.fsum(weights[key] * chunk.squared_norm() for key, chunk in kept.items())
+        params = {"grid": product_grid(squared_norm, name), "dtype": name, "weights": weights}
+        product = _local_product(blocks, num_terms, params)
+        return factorise(
+            product,
+            num_terms,
+            num_topics,
+            squared_norm=squared_norm,
+            dtype=dtype,
+            base=base,
+            **{**options, "keep": keep},
+        )
+
+    for chunk in chunks:
+        if must_fold(sum(one.nbytes for one in kept.values()), chunk.nbytes, memory_budget):
+            base = factors(max(2 * num_topics, options.get("keep") or 0))
+            kept.clear()
+        if base is not None:
+            base = base[0], base[1] * decay
+        number += 1
+        kept[number] = chunk
+    return factors(options.get("keep") or num_topics)
+
+
+def _numbered(blocks: Sequence[Chunk]) -> list[tuple[int, Chunk]]:
+    """Return each block with the number of its first document in the chunk."""
+    firsts = np.cumsum([0, *(block.n_docs for block in blocks)])
+    return list(zip(firsts.tolist(), blocks, strict=False))
+
+
+def _local_product(
+    blocks: Sequence[tuple[Chunk, tuple[int, ...]]], num_terms: int, params: Mapping[str, Any]
+) -> Callable[[np.ndarray], np.ndarray]:
+    """Return the function ``Q -> A (A' Q)``, computed by this thread."""
+    occurs = np.zeros(num_terms, dtype=bool)
+    for block, _ in blocks:
+        occurs[block.indices] = True
+    words = np.flatnonzero(occurs).astype(np.int32)
+    identity = np.arange(num_terms, dtype=np.int32)
+
+    def product(q: np.ndarray) -> np.ndarray:
+        part = Product(params, words, Product.prepare(q, params), identity)
+        for block, key in blocks:
+            part.add(block, key)
+        y = np.zeros_like(q)
+        y[words] = part.total().values()
+        return y
+
+    return product
+
+
+def warm(dtypes: Iterable[str] = ("float32",)) -> None:
+    """Compile, or load from the disk's cache, what the first job would have to wait for."""
+    indptr, indices = np.array([0, 1]), np.zeros(1, np.int32)
+    for name in dtypes:
+        chunk = Chunk(indptr, indices, np.ones(1, name), 1)
+        factorise(
+            _local_product([(chunk, (0, 0))], 1, {"grid": 1.0, "dtype": name}),
+            1,
+            1,
+            squared_norm=1.0,
+            dtype=name,
+        )
