@@ -32,6 +32,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
+_Jobs = OrderedDict["_Job", None]  # a queue, from which any can be taken
 _FailureKind = Literal["exception", "poison", "no_workers"]
 
 _SMOOTHING = 0.2  # weight of the newest job in the running mean of seconds per cost
@@ -141,7 +142,7 @@ class _Job:
     cost: float
     leases: dict[int, _Lease] = field(default_factory=dict)
     live: int = 0  # leases that are counted on: those not revoked
-    queue: OrderedDict[_Job, None] | None = None  # where it waits, if it does
+    queue: _Jobs | None = None  # where it waits, if it does
 
     @property
     def wanted(self) -> bool:
@@ -212,10 +213,10 @@ class _Round:
     shared: _Queue = field(default_factory=_Queue)  # blocks that no worker holds
     owned: dict[_Worker, _Queue] = field(default_factory=dict)  # blocks that this worker holds
     richest: list[tuple[float, int, _Worker]] = field(default_factory=list)  # heap: most cost first
-    suspects: OrderedDict[_Job, None] = field(default_factory=OrderedDict)  # may have killed a worker
+    suspects: dict[frozenset[str], _Jobs] = field(default_factory=dict)  # may have killed; by where it raised
     promised: OrderedDict[_Worker, None] = field(default_factory=OrderedDict)  # are emptied for a suspect
-    retries: dict[frozenset[str], OrderedDict[_Job, None]] = field(default_factory=dict)  # by where it raised
-    requeued: OrderedDict[_Job, None] = field(default_factory=OrderedDict)  # a late result may still come
+    retries: dict[frozenset[str], _Jobs] = field(default_factory=dict)  # by where it raised
+    requeued: _Jobs = field(default_factory=OrderedDict)  # a late result may still come
     overdue: list[tuple[float, int]] = field(default_factory=list)  # heap: when to look at which lease
     entries: itertools.count[int] = field(default_factory=itertools.count)
 
@@ -248,6 +249,8 @@ class _Round:
         """Let go of all that is queued."""
         self.open = False
         self.pending, self.pending_cost = 0, 0.0
+        for jobs in (*self.suspects.values(), *self.retries.values()):
+            jobs.clear()
         self.shared = _Queue()
         self.blocks.clear()
         self.owned.clear()
@@ -256,6 +259,10 @@ class _Round:
         self.retries.clear()
         self.requeued.clear()
         self.overdue.clear()
+
+
+def _number(queues: dict[frozenset[str], _Jobs]) -> int:
+    return sum(len(jobs) for jobs in queues.values())
 
 
 @dataclass(slots=True, eq=False)
@@ -652,10 +659,11 @@ class Schedule:
     def _serve(self, worker: _Worker) -> bool:
         """Give a free worker something of the session whose turn it is, or of the next that can."""
         if worker.promised:
-            round = worker.promised
+            suspect = self._pick(worker.promised.suspects, worker)
             self._break_promise(worker)
-            self._grant(next(iter(round.suspects)), worker)
-            return True
+            if suspect:
+                self._grant(suspect, worker)
+                return True
         passed: list[_Session] = []
         served = False
         start = self._virtual_time
@@ -678,23 +686,28 @@ class Schedule:
         return served
 
     def _serve_round(self, round: _Round, worker: _Worker) -> bool:
-        if round.suspects:
-            if not worker.leases:
-                self._grant(next(iter(round.suspects)), worker)
-                return True
-            if len(round.promised) < len(round.suspects):
-                worker.promised = round
-                round.promised[worker] = None
-                self._settle(worker)
-                return True
-        for tried, jobs in round.retries.items():
-            if worker.name not in tried or not self._others(tried):
-                self._grant(next(iter(jobs)), worker)
-                return True
-        if round.requeued:
-            self._grant(next(iter(round.requeued)), worker)
+        suspect = self._pick(round.suspects, worker)
+        if suspect and worker.leases and len(round.promised) < _number(round.suspects):
+            worker.promised = round
+            round.promised[worker] = None
+            self._settle(worker)
+            return True
+        if suspect and not worker.leases:
+            job: _Job | None = suspect
+        else:
+            job = self._pick(round.retries, worker) or next(iter(round.requeued), None)
+        if job:
+            self._grant(job, worker)
             return True
         return self._serve_blocks(round, worker)
+
+    def _pick(self, queues: dict[frozenset[str], _Jobs], worker: _Worker) -> _Job | None:
+        """The first job that has not raised on this worker, or has on all there are."""
+        for tried, jobs in queues.items():
+            others = len(self._available) > sum(name in self._available for name in tried)
+            if worker.name not in tried or not others:
+                return next(iter(jobs))
+        return None
 
     def _serve_blocks(self, round: _Round, worker: _Worker) -> bool:
         """Make a job of blocks that the worker holds, then of those nobody does, then of another worker's."""
@@ -752,10 +765,6 @@ class Schedule:
         numbers = tuple(block.number for block in job.blocks)
         session = job.round.session.name
         self._decisions.append(Hand(lease.id, worker.name, session, job.round.number, numbers, copy))
-
-    def _others(self, tried: frozenset[str]) -> bool:
-        """Whether there is an available worker that is not one of these."""
-        return len(self._available) > sum(name in self._available for name in tried)
 
     # Overtaking
 
@@ -846,11 +855,8 @@ class Schedule:
                 [job] if len(job.blocks) == 1 else [self._make_job(round, [block]) for block in job.blocks]
             )
             for single in singles:
-                block = single.blocks[0]
-                if block.losses:
-                    self._enqueue(single, round.suspects)
-                else:
-                    self._enqueue(single, round.retries.setdefault(block.tried, OrderedDict()))
+                queues = round.suspects if single.losses else round.retries
+                self._enqueue(single, queues.setdefault(single.blocks[0].tried, OrderedDict()))
         elif job.leases:
             self._enqueue(job, round.requeued)
         else:
@@ -950,7 +956,7 @@ class Schedule:
             block.job = job
         return job
 
-    def _enqueue(self, job: _Job, queue: OrderedDict[_Job, None]) -> None:
+    def _enqueue(self, job: _Job, queue: _Jobs) -> None:
         queue[job] = None
         job.queue = queue
         self._count(job.round, len(job.blocks), job.cost)
@@ -961,11 +967,12 @@ class Schedule:
             return
         del job.queue[job]
         tried = job.blocks[0].tried
-        if not job.queue and round.retries.get(tried) is job.queue:
-            del round.retries[tried]
+        for queues in (round.suspects, round.retries):
+            if not job.queue and queues.get(tried) is job.queue:
+                del queues[tried]
         job.queue = None
         self._count(round, -len(job.blocks), -job.cost)
-        while len(round.promised) > len(round.suspects):
+        while len(round.promised) > _number(round.suspects):
             self._break_promise(next(reversed(round.promised)))
 
     def _count(self, round: _Round, blocks: int, cost: float) -> None:
