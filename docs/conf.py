@@ -1,5 +1,10 @@
 """Configuration of the documentation: `tox -e docs` builds it."""
 
+from types import GenericAlias
+from typing import Any
+
+from sphinx.application import Sphinx
+
 from distcorpus import __version__
 
 project = "distcorpus"
@@ -31,3 +36,14 @@ default_role = "code"
 
 # Pyro4's own documentation is not looked up: a build needs no network.
 nitpick_ignore_regex = [("py:.*", r"Pyro4\..*")]
+
+
+def skip_type_alias(
+    app: Sphinx, what: str, name: str, member: object, skip: bool, options: Any
+) -> bool | None:
+    """Leave type aliases out of the API: numpydoc fails on them, and to readers they are their types."""
+    return True if isinstance(member, GenericAlias) else None
+
+
+def setup(app: Sphinx) -> None:
+    app.connect("autodoc-skip-member", skip_type_alias)
