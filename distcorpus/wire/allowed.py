@@ -41,8 +41,8 @@ def resolve(module: str, name: str) -> Any:
         make = _ALLOWED.get(pair)
         if make is None:
             raise SecurityError(
-                f"refused {module}.{name}: this class may not arrive in a pickle. If it is yours and harmless, "
-                f"allow it with distcorpus.wire.allow('{module}:{name}') in the receiving process"
+                f"refused {module}.{name}: this class may not arrive in a pickle. If it is your own, "
+                f"allow it with distcorpus.wire.allow('{module}:{name}') in the receiver"
             )
         found = _resolved[pair] = make()
     return found

@@ -86,7 +86,9 @@ class Daemon(Pyro4.core.Daemon):
 
     def start(self) -> None:
         """Begin to serve, in a thread of the daemon's own."""
-        self._thread = threading.Thread(target=self.requestLoop, name=f"daemon-{self.port}", daemon=True)
+        self._thread = threading.Thread(
+            target=self.transportServer.loop, name=f"daemon-{self.port}", daemon=True
+        )
         self._thread.start()
 
     def stop(self, grace: float = 1.0) -> None:

@@ -165,8 +165,8 @@ class Transport:
                 self._daemon._clientDisconnect(connection)
         except (OSError, CommunicationError, SecurityError) as error:
             log.debug("connection ended: %s", error)
-        except Exception:
-            log.warning("connection ended by an error", exc_info=True)
+        except Exception as error:
+            log.warning("connection ended by %s: %s", type(error).__name__, error)
         finally:
             self._forget(connection)
 
