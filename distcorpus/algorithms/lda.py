@@ -56,6 +56,33 @@ def _array(values: Any, dtype: Any) -> np.ndarray:
     return np.require(values, dtype, ["C", "A", "W"])
 
 
+def _dtype(name: Any) -> np.dtype:
+    dtype = np.dtype(name)
+    if dtype not in (np.float32, np.float64):
+        raise ValueError(f"dtype={dtype} is not computed in; pass 'float32' or 'float64'")
+    return dtype
+
+
+def _prior(alpha: Any, num_topics: int, dtype: np.dtype) -> np.ndarray:
+    alpha = _array(alpha, dtype)
+    if alpha.shape != (num_topics,) or not (alpha > 0).all():
+        raise ValueError(f"alpha={alpha!r} for {num_topics} topics; pass one positive number a topic")
+    return alpha
+
+
+def _rows(words: np.ndarray, table_row: np.ndarray, num_rows: int) -> np.ndarray:
+    """The rows of words in a table of so many; what they index in compiled code is not checked any more."""
+    if len(words) and not 0 <= words.min() <= words.max() < len(table_row):
+        raise ValueError(
+            f"term ids up to {words.max()}, but table_row is for {len(table_row)} terms; pass an entry for each"
+        )
+    rows = _array(table_row[words], np.int32)
+    if len(rows) and not 0 <= rows.min() <= rows.max() < num_rows:
+        missing = words[(rows < 0) | (rows >= num_rows)][0]
+        raise ValueError(f"term id {missing} has no row in the table; pass one for each term that occurs")
+    return rows
+
+
 def _collapsed(variant: str) -> bool:
     if variant not in VARIANTS:
         raise ValueError(f"variant={variant!r} is not known; pass one of {', '.join(map(repr, VARIANTS))}")
@@ -171,13 +198,16 @@ def infer(
     ndarray, shape (n_docs, K)
         The documents' Dirichlet parameters.
     """
-    table = _array(table, table.dtype)
+    dtype, num_topics = _dtype(table.dtype), table.shape[1]
     if gamma is None:
-        gamma = starting_gamma(block.n_docs, table.shape[1], seed, key, table.dtype)
+        gamma = starting_gamma(block.n_docs, num_topics, seed, key, dtype)
+    elif gamma.shape != (block.n_docs, num_topics):
+        raise ValueError(f"gamma has shape {gamma.shape}; pass one of {(block.n_docs, num_topics)}")
     else:
-        gamma = np.array(gamma, dtype=table.dtype, order="C")
-    rows = table_row[block.indices]
-    _expectation(block, rows, table, alpha, gamma, iterations, gamma_threshold, variant)
+        gamma = np.array(gamma, dtype=dtype, order="C")
+    rows = _rows(block.indices, table_row, len(table))
+    alpha = _prior(alpha, num_topics, dtype)
+    _expectation(block, rows, _array(table, dtype), alpha, gamma, iterations, gamma_threshold, variant)
     return gamma
 
 
@@ -194,10 +224,10 @@ def _expectation(
     dtype = table.dtype.type
     theta, ratio, converged, total = _kernels().expectation(
         _array(block.indptr, np.int64),
-        _array(rows, np.int32),
+        rows,
         _array(block.data, dtype),
         table,
-        _array(alpha, dtype),
+        alpha,
         gamma,
         iterations,
         dtype(gamma_threshold),
@@ -242,7 +272,7 @@ def bound(
     log_theta = _expected_log_theta(gamma)
     score = kernels.word_bound(
         _array(block.indptr, np.int64),
-        _array(table_row[block.indices], np.int32),
+        _rows(block.indices, table_row, len(log_table)),
         _array(block.data, np.float64),
         _array(log_table, np.float64),
         log_theta,
@@ -270,11 +300,12 @@ def topic_bound(topics: np.ndarray, eta: float | np.ndarray) -> float:
         In nats.
     """
     kernels = _kernels()
+    eta = np.asarray(eta, dtype=np.float64)
+    priors, log_gammas = (np.broadcast_to(values, topics.shape) for values in (eta, gammaln(eta)))
     score = 0.0
-    for lambda_, prior in zip(topics, np.broadcast_to(eta, topics.shape), strict=True):
-        lambda_, prior = lambda_.astype(np.float64), prior.astype(np.float64)
+    for lambda_, prior, log_gamma in zip(topics.astype(np.float64), priors, log_gammas, strict=True):
         log_beta = kernels.digamma(lambda_) - kernels.digamma(lambda_.sum(keepdims=True))
-        score += np.sum((prior - lambda_) * log_beta + gammaln(lambda_) - gammaln(prior))
+        score += np.sum((prior - lambda_) * log_beta + gammaln(lambda_) - log_gamma)
         score += gammaln(prior.sum()) - gammaln(lambda_.sum())
     return float(score)
 
@@ -313,19 +344,19 @@ class EStep:
     @staticmethod
     def prepare(rows: np.ndarray, params: Mapping[str, Any]) -> np.ndarray:
         """Turn rows of lambda (m, K) into topic weights of the computation's dtype."""
-        return topic_weights(np.asarray(rows, params["dtype"]), params["totals"], params["variant"])
+        return topic_weights(np.asarray(rows, _dtype(params["dtype"])), params["totals"], params["variant"])
 
     def __init__(
         self, params: Mapping[str, Any], words: np.ndarray, table: np.ndarray, table_row: np.ndarray
     ) -> None:
-        self._dtype = np.dtype(params["dtype"])
-        self._alpha = _array(params["alpha"], self._dtype)
+        self._dtype = _dtype(params["dtype"])
+        self._alpha = _prior(params["alpha"], table.shape[1], self._dtype)
         self._options = params["iterations"], params["gamma_threshold"], params["variant"]
         self._seed = params["seed"]
         self._words = words
         self._table = _array(table, self._dtype)
-        self._table_rows = _array(table_row[words], np.int32)
-        self._position = np.empty(len(table_row), np.int32)
+        self._table_rows = _rows(words, table_row, len(table))
+        self._position = np.full(len(table_row), -1, np.int32)
         self._position[words] = np.arange(len(words), dtype=np.int32)
         self._steps = np.zeros((len(words), len(self._alpha)))
         self._counters = np.zeros(3, np.int64)
@@ -344,7 +375,7 @@ class EStep:
         """
         kernels = _kernels()
         gamma = starting_gamma(block.n_docs, len(self._alpha), self._seed, key, self._dtype)
-        positions = self._position[block.indices]
+        positions = _rows(block.indices, self._position, len(self._words))
         rows = self._table_rows[positions]
         theta, ratio, converged, iterations = _expectation(
             block, rows, self._table, self._alpha, gamma, *self._options
@@ -392,7 +423,8 @@ class EStep:
             }
             if self._log_theta is not None:
                 extras["gamma_statistics"] = self._log_theta.copy()
-            return Partial(self._words, narrow_steps(self._steps.copy()), extras)
+            steps = narrow_steps(self._steps)
+            return Partial(self._words, steps.copy() if steps is self._steps else steps, extras)
 
 
 def warm(dtypes: Sequence[str] = ("float32",)) -> None:

@@ -246,11 +246,12 @@ def blocks(lee):
     return [((0, start), chunk.slice(start, start + 20)) for start in range(0, 100, 20)]
 
 
-def run(lee, blocks, threads=1):
+def run(lee, blocks, threads=1, **changes):
     num_terms = lee[1]
     lambda_ = np.random.default_rng(0).gamma(0.5, 1.0, (30, num_terms)) + 0.01
     words = np.unique(np.concatenate([block.words() for _, block in blocks]))
-    step = estep(lambda_, params(np.full(30, 1 / 30), lambda_.sum(axis=1)), words, num_terms)
+    settings = params(np.full(30, 1 / 30), lambda_.sum(axis=1), **changes)
+    step = estep(lambda_, settings, words, num_terms)
     with ThreadPoolExecutor(threads) as pool:
         for future in [pool.submit(step.add, block, key) for key, block in blocks]:
             future.result()
@@ -397,6 +398,43 @@ def test_wrong_parameters_are_named():
         lda.topic_weights(np.ones((2, 3)), np.ones(3), "gibbs")
     with pytest.raises(ValueError, match="totals has shape"):
         lda.topic_weights(np.ones((2, 3)), np.ones(2))
+    block, table, row = (
+        as_chunk([[(0, 1), (4, 1)]], 5),
+        np.ones((2, 3), np.float32),
+        np.array([1, 0, -1, 0, -1]),
+    )
+    alpha = np.ones(3)
+    with pytest.raises(ValueError, match="term id 4 has no row"):
+        infer(block, table, row, alpha)
+    with pytest.raises(ValueError, match="term ids up to 4, but table_row is for 2"):
+        infer(block, table, row[:2], alpha)
+    with pytest.raises(ValueError, match="one positive number a topic"):
+        infer(block.slice(0, 0), table, row, np.zeros(3))
+    with pytest.raises(ValueError, match="gamma has shape"):
+        infer(block.slice(0, 0), table, row, alpha, gamma=np.ones((1, 3)))
+    with pytest.raises(ValueError, match="dtype=float16"):
+        infer(block, table.astype(np.float16), row, alpha)
+    step = EStep(params(alpha, alpha), np.array([0, 1], np.int32), table, row)
+    with pytest.raises(ValueError, match="term id 4 has no row"):
+        step.add(block, (0,))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_warmed_job_compiles_nothing(lee, blocks, dtype):
+    lda.warm([dtype])
+    kernels = [kernel for kernel in vars(numba_kernels).values() if hasattr(kernel, "signatures")]
+    compiled = [list(kernel.signatures) for kernel in kernels]
+    assert sum(map(len, compiled)) >= 5
+    for variant in lda.VARIANTS:
+        run(lee, blocks, dtype=dtype, variant=variant)
+    assert [list(kernel.signatures) for kernel in kernels] == compiled
+
+
+def test_numpy_stands_in_where_numba_is_missing():
+    program = "import sys; sys.modules['numba'] = None; from distcorpus.algorithms import lda; lda.warm()"
+    program += "; print(lda._kernels().__name__)"
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "distcorpus.algorithms._lda_numpy"
 
 
 def test_numba_is_loaded_by_the_first_kernel_only():
