@@ -74,7 +74,7 @@ def _rows(words: np.ndarray, table_row: np.ndarray, num_rows: int) -> np.ndarray
     """The rows of words in a table of so many; what they index in compiled code is not checked any more."""
     if len(words) and not 0 <= words.min() <= words.max() < len(table_row):
         raise ValueError(
-            f"term ids up to {words.max()}, but table_row is for {len(table_row)} terms; pass an entry for each"
+            f"term ids up to {words.max()}, but table_row is for {len(table_row)} terms; pass one for each"
         )
     rows = _array(table_row[words], np.int32)
     if len(rows) and not 0 <= rows.min() <= rows.max() < num_rows:
