@@ -85,7 +85,7 @@ def encode(value: Any) -> Gather:
         pickle.Pickler(stream, protocol=5, buffer_callback=keep_in_band).dump(value)
     except (pickle.PicklingError, TypeError, AttributeError, RecursionError) as error:
         raise SerializeError(f"cannot send a {type(value).__name__}: {error}") from error
-    parts: list[bytes | memoryview] = [stream.getbuffer(), *buffers]
+    parts: list[bytes | memoryview] = [stream.getvalue(), *buffers]
     sizes = [len(part) for part in parts]
     head = _HEAD.pack(_MAGIC, len(buffers)) + struct.pack(f"!{len(sizes)}Q", *sizes)
     frames: list[bytes | memoryview] = [head]

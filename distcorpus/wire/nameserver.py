@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -234,10 +234,15 @@ def find(
     delay = _FIRST_DELAY
     interrupt = interrupt or threading.Event()
     while True:
-        tried: list[str] = []
-        for uri in _candidates(host, port, broadcast, tried):
-            with suppress(PyroError):
+        tried = []
+        for where, uri in _candidates(host, port, broadcast):
+            if uri is None:
+                tried.append(f"{where} (no answer)")
+                continue
+            try:
                 return connect(uri, serializer="pickle", timeout=_CALL_SECONDS, connect_timeout=_FIND_SECONDS)
+            except PyroError as error:
+                tried.append(f"{where} ({error.__cause__ or error})")
         left = deadline - time.monotonic()
         if left <= 0 or interrupt.wait(min(delay, left)):
             raise NamingError(
@@ -277,31 +282,27 @@ def list_names(ns: Proxy, prefix: str = "") -> dict[str, str]:
     return {name: uri for name, uri in ns.list(prefix=prefix or None).items() if name.startswith(prefix)}
 
 
-def _candidates(host: str | None, port: int | None, broadcast: bool, tried: list[str]) -> Iterable[str]:
+def _candidates(host: str | None, port: int | None, broadcast: bool) -> Iterator[tuple[str, str | None]]:
+    """Where a name server may be: in words, and as a URI if there is one."""
     direct = sockets.format_address(host or config.NS_HOST, port or config.NS_PORT)
-    tried.append(direct)
-    yield f"PYRO:{NAME_SERVER}@{direct}"
+    yield direct, f"PYRO:{NAME_SERVER}@{direct}"
     if host is None and broadcast:
-        tried.append(f"a broadcast to port {config.NS_BCPORT}")
-        yield from _broadcast()
+        yield f"a broadcast to port {config.NS_BCPORT}", _broadcast()
 
 
-def _broadcast() -> Iterable[str]:
-    """Ask the network for a name server, by UDP; the first answer that is a name server's URI."""
+def _broadcast() -> str | None:
+    """Ask the network for a name server, by UDP; the URI in the first answer that is one."""
     with socketutil.createBroadcastSocket(reuseaddr=config.SOCK_REUSE, timeout=_BROADCAST_SECONDS) as sock:
         for _ in range(_BROADCAST_TRIES):
             for address in config.parseAddressesString(config.BROADCAST_ADDRS):
                 with suppress(OSError):  # no such interface, or not allowed to broadcast
                     sock.sendto(b"GET_NSURI", (address, config.NS_BCPORT))
-            try:
+            with suppress(OSError, PyroError, UnicodeDecodeError):
                 answer, _ = sock.recvfrom(MAX_TEXT)
-            except OSError:
-                continue
-            with suppress(PyroError, UnicodeDecodeError):
                 uri = Pyro4.core.URI(answer.decode("ascii"))
                 if uri.protocol == "PYRO" and uri.object == NAME_SERVER and uri.host:
-                    yield str(uri)
-                    return
+                    return str(uri)
+    return None
 
 
 def _answers(uri: str) -> bool | None:

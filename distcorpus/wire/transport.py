@@ -11,6 +11,7 @@ import selectors
 import socket
 import threading
 import time
+from contextlib import suppress
 from typing import Any
 
 from Pyro4 import socketutil
@@ -67,7 +68,7 @@ class Transport:
         self._closing = False
         self._threads: dict[Connection, threading.Thread] = {}
         self._deadlines: dict[Connection, float] = {}  # of handshakes, earliest first
-        self._wake_receiver, self._wake_sender = socket.socketpair()
+        self._waker: socket.socket | None = None
 
     def init(self, daemon: Any, host: str, port: int, unixsocket: str | None = None) -> None:
         self._daemon = daemon
@@ -85,14 +86,15 @@ class Transport:
         self.sock.setblocking(False)
         self.locationStr = sockets.format_address(host, self.sock.getsockname()[1])
 
-    @property
-    def sockets(self) -> list[Any]:
-        return [self.sock]
-
     def loop(self, loopCondition: Any = lambda: True) -> None:
-        with selectors.DefaultSelector() as selector:
-            selector.register(self.sock, selectors.EVENT_READ)
-            selector.register(self._wake_receiver, selectors.EVENT_READ)
+        woken, waker = socket.socketpair()
+        with woken, waker, selectors.DefaultSelector() as selector:
+            with self._lock:
+                if self._closing:
+                    return
+                self._waker = waker
+                selector.register(self.sock, selectors.EVENT_READ)
+            selector.register(woken, selectors.EVENT_READ)
             while not self._closing and loopCondition():
                 ready = selector.select(self._seconds_to_next_deadline())
                 if any(key.fileobj is self.sock for key, _ in ready):
@@ -107,9 +109,11 @@ class Transport:
                 return
             self._closing = True
             threads = dict(self._threads)
-        self._wake_sender.close()
-        if self.sock is not None:
-            self.sock.close()
+            if self._waker is not None:
+                with suppress(OSError):
+                    self._waker.send(b"!")
+            if self.sock is not None:
+                self.sock.close()
         for connection in threads:
             if connection.idle or connection.size_limit is not None:
                 sockets.shut(connection.sock)
