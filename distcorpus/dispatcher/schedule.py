@@ -221,13 +221,16 @@ class _Round:
     entries: itertools.count[int] = field(default_factory=itertools.count)
 
     def add(self, owner: _Worker | None, block: _Block) -> None:
-        """Queue a new block."""
+        """Queue a new block; `rank` its owner before the next is taken."""
         queue = self.shared if owner is None else self.owned.setdefault(owner, _Queue())
         queue.blocks.append(block)
         queue.cost += block.cost
-        if owner is not None:
-            queue.entry = next(self.entries)
-            heapq.heappush(self.richest, (-queue.cost, queue.entry, owner))
+
+    def rank(self, owner: _Worker) -> None:
+        """Enter a queue that has grown into the heap."""
+        queue = self.owned[owner]
+        queue.entry = next(self.entries)
+        heapq.heappush(self.richest, (-queue.cost, queue.entry, owner))
 
     def most_left(self) -> _Worker | None:
         """The worker with the most cost queued for it.
@@ -478,8 +481,10 @@ class Schedule:
         self._now = now
         adder = self._sessions.get(session)
         if adder and adder.round:
-            for number, cost in blocks:
-                self._add(adder.round, number, cost)
+            owners = {self._add(adder.round, number, cost): None for number, cost in blocks}
+            for owner in owners:
+                if owner:
+                    adder.round.rank(owner)
         return self._decide()
 
     def round_sealed(self, session: str, now: float) -> list[Decision]:
@@ -915,7 +920,8 @@ class Schedule:
 
     # Rounds
 
-    def _add(self, round: _Round, number: int, cost: float) -> None:
+    def _add(self, round: _Round, number: int, cost: float) -> _Worker | None:
+        """Queue a new block for the worker that holds it, if one does, and return that worker."""
         where = f"block {number} of session {round.session.name!r}"
         if round.sealed:
             raise ValueError(f"{where} came after round {round.number} was sealed: open another round for it")
@@ -926,8 +932,10 @@ class Schedule:
         holder = round.session.held_before.get(number)
         round.blocks.add(number)
         round.unsummed += 1
-        round.add(holder if holder and holder.available else None, _Block(number, cost))
+        owner = holder if holder and holder.available else None
+        round.add(owner, _Block(number, cost))
         self._count(round, 1, cost)
+        return owner
 
     def _finish_if_complete(self, round: _Round) -> None:
         if round.sealed and not round.unsummed:

@@ -1,0 +1,1057 @@
+"""The schedule: random histories against a model of each lease, then its policies one by one."""
+
+from __future__ import annotations
+
+import gc
+import math
+import random
+import sys
+from collections import Counter, OrderedDict, deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import given, settings
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from distcorpus.dispatcher import schedule as module
+from distcorpus.dispatcher.schedule import (
+    Attempt,
+    Cancel,
+    Decision,
+    Drop,
+    Fail,
+    Failure,
+    Finish,
+    Hand,
+    Schedule,
+)
+
+SLOTS = 2
+ATTEMPTS = 3
+
+
+def hands(decisions: Iterable[Decision]) -> list[Hand]:
+    return [decision for decision in decisions if isinstance(decision, Hand)]
+
+
+def kept(schedule: Schedule) -> Counter[str]:
+    """Count the objects of the schedule's own classes that it refers to, however indirectly."""
+    own = tuple(
+        getattr(module, name) for name in ("_Block", "_Job", "_Lease", "_Round", "_Session", "_Worker")
+    )
+    containers = (Schedule, *own, module._Queue, dict, OrderedDict, list, tuple, set, deque)
+    seen: set[int] = set()
+    counts: Counter[str] = Counter()
+    stack: list[object] = [schedule]
+    while stack:
+        thing = stack.pop()
+        if id(thing) in seen or not isinstance(thing, containers):
+            continue
+        seen.add(id(thing))
+        if isinstance(thing, own):
+            counts[type(thing).__name__] += 1
+        stack.extend(gc.get_referents(thing))
+    return counts
+
+
+# Random histories
+
+
+@dataclass
+class Worker:
+    name: str
+    silent: bool = False
+    leaving: bool = False
+    held: dict[int, Leased] = field(default_factory=dict, repr=False)
+
+    @property
+    def available(self) -> bool:
+        return not (self.silent or self.leaving)
+
+
+@dataclass
+class Leased:
+    hand: Hand
+    worker: Worker = field(repr=False)
+    round: Round = field(repr=False)
+    alone: bool = False  # handed out to be the only thing on its worker
+    trusted: bool = True  # its worker was never silent since
+    claimed: bool = False
+    cancelled: bool = False
+    over: bool = False
+
+    @property
+    def undone(self) -> list[int]:
+        return [block for block in self.hand.blocks if block not in self.round.claimed]
+
+
+@dataclass
+class Round:
+    session: str
+    number: int
+    open: bool = True
+    sealed: bool = False
+    blocks: dict[int, float] = field(default_factory=dict)
+    claimed: set[int] = field(default_factory=set)
+    sum: Counter[int] = field(default_factory=Counter)
+    raised: dict[int, list[str]] = field(default_factory=dict)
+    suspected: Counter[int] = field(default_factory=Counter)
+
+
+class Histories(RuleBasedStateMachine):
+    """Workers that deliver late, twice, never, or after they were thought dead; clients that come and go."""
+
+    @initialize(timeout=st.sampled_from([None, 20.0]), biggest=st.sampled_from([math.inf, 6.0]))
+    def begin(self, timeout: float | None, biggest: float) -> None:
+        self.schedule = Schedule(
+            slots=SLOTS, attempts=ATTEMPTS, max_job_cost=biggest, overdue_after=1.0, worker_timeout=timeout
+        )
+        self.timeout = timeout
+        self.biggest = biggest
+        self.now = 0.0
+        self.names = 0
+        self.workers: dict[str, Worker] = {}
+        self.rounds: dict[str, Round | None] = {}
+        self.leases: dict[int, Leased] = {}
+        self.deserted_since = 0.0
+        for threads in (1, 1, 2):
+            self.join(threads)
+        self.open_session("a")
+
+    # What the driver would do
+
+    def carry_out(self, decisions: list[Decision]) -> None:
+        for decision in decisions:
+            match decision:
+                case Hand():
+                    self.handed(decision)
+                case Cancel(lease, worker):
+                    cancelled = self.leases[lease]
+                    assert cancelled.worker.name == worker
+                    assert not any([cancelled.over, cancelled.claimed, cancelled.cancelled])
+                    cancelled.cancelled = True
+                case Finish(session, number):
+                    finished = self.rounds[session]
+                    assert finished
+                    assert finished.number == number
+                    assert finished.sealed
+                    assert finished.sum == Counter(list(finished.blocks))
+                    self.close(finished)
+                case Fail(session, number, error):
+                    failed = self.rounds[session]
+                    assert failed
+                    assert failed.number == number
+                    self.deserved(failed, error)
+                    self.close(failed)
+                case Drop(name):
+                    if name in self.workers:
+                        leaver = self.workers.pop(name)
+                        assert leaver.leaving
+                        assert not leaver.held
+
+    def handed(self, hand: Hand) -> None:
+        worker = self.workers[hand.worker]
+        round = self.rounds[hand.session]
+        assert round
+        assert round.number == hand.round
+        assert worker.available
+        assert len(worker.held) < SLOTS
+        assert not any(lease.alone for lease in worker.held.values())
+        assert len(set(hand.blocks)) == len(hand.blocks)
+        assert set(hand.blocks) <= set(round.blocks) - round.claimed
+        assert len(hand.blocks) == 1 or sum(round.blocks[block] for block in hand.blocks) <= self.biggest
+        counted_on = [
+            lease
+            for lease in self.leases.values()
+            if lease.round is round
+            and not lease.over
+            and lease.trusted
+            and {*lease.hand.blocks} & {*hand.blocks}
+        ]
+        if hand.copy:
+            assert round.sealed
+            assert not worker.held
+            assert [lease.hand.blocks for lease in counted_on] in ([hand.blocks], [])
+        else:
+            assert not counted_on
+        suspect = any(round.suspected[block] for block in hand.blocks)
+        raised_on = {name for block in hand.blocks for name in round.raised.get(block, ())}
+        if raised_on:
+            assert len(hand.blocks) == 1
+            others = {other.name for other in self.workers.values() if other.available} - raised_on
+            assert worker.name not in raised_on or not others
+        if suspect and not hand.copy:
+            assert len(hand.blocks) == 1
+            assert not worker.held
+        alone = suspect and len(hand.blocks) == 1
+        self.leases[hand.lease] = worker.held[hand.lease] = Leased(hand, worker, round, alone)
+
+    def deserved(self, round: Round, error: Failure) -> None:
+        match error.kind:
+            case "exception":
+                assert error.blocks
+                assert all(len(round.raised[block]) >= ATTEMPTS for block in error.blocks)
+                assert round.raised[error.blocks[0]] == [
+                    attempt.worker for attempt in error.attempts if attempt.reason == "raised"
+                ]
+            case "poison":
+                assert error.blocks
+                assert all(round.suspected[block] >= ATTEMPTS for block in error.blocks)
+                assert Counter(attempt.reason for attempt in error.attempts)["lost"] >= ATTEMPTS
+            case "no_workers":
+                assert self.timeout is not None
+                assert not any(worker.available for worker in self.workers.values())
+                assert self.now - self.deserted_since >= self.timeout
+
+    def close(self, round: Round) -> None:
+        round.open = False
+        self.rounds[round.session] = None
+
+    def end(self, lease: Leased) -> None:
+        lease.over = True
+        lease.worker.held.pop(lease.hand.lease, None)
+
+    def watch_workers(self, before: bool) -> None:
+        """Note when the last available worker went."""
+        if before and not any(worker.available for worker in self.workers.values()):
+            self.deserted_since = self.now
+
+    @property
+    def any_available(self) -> bool:
+        return any(worker.available for worker in self.workers.values())
+
+    # Events: workers
+
+    @rule(threads=st.integers(1, 3))
+    def join(self, threads: int) -> None:
+        if len(self.workers) < 6:
+            name = f"w{self.names % 8}"
+            self.names += 1
+            if name not in self.workers:
+                self.workers[name] = Worker(name)
+                self.carry_out(self.schedule.worker_joined(name, self.now, threads))
+
+    @precondition(lambda self: self.workers)
+    @rule(data=st.data(), what=st.sampled_from(["lost", "lost", "silent", "leaving"]))
+    def meet_with_mishap(self, data: st.DataObject, what: str) -> None:
+        before = self.any_available
+        worker = self.workers[data.draw(st.sampled_from(sorted(self.workers)))]
+        match what:
+            case "lost":
+                self.lose(worker)
+            case "silent":
+                worker.silent = True
+                for lease in worker.held.values():
+                    lease.trusted = False
+                self.watch_workers(before)
+                self.carry_out(self.schedule.worker_silent(worker.name, self.now))
+            case "leaving":
+                worker.leaving = True
+                self.watch_workers(before)
+                self.carry_out(self.schedule.worker_leaving(worker.name, self.now))
+                assert self.schedule.has_left(worker.name) == (not worker.held)
+
+    def lose(self, worker: Worker) -> None:
+        before = self.any_available
+        del self.workers[worker.name]
+        alone = len(worker.held) == 1
+        for lease in list(worker.held.values()):
+            if not lease.claimed:
+                self.end(lease)
+                if lease.round.open:
+                    for block in lease.undone:
+                        if not lease.round.suspected[block] or (alone and len(lease.hand.blocks) == 1):
+                            lease.round.suspected[block] += 1
+        self.watch_workers(before)
+        decisions = self.schedule.worker_lost(worker.name, "lost", self.now)
+        assert decisions[0] == Drop(worker.name, "lost")
+        self.carry_out(decisions)
+
+    @precondition(lambda self: any(worker.silent for worker in self.workers.values()))
+    @rule(data=st.data())
+    def answer(self, data: st.DataObject) -> None:
+        silent = sorted(worker.name for worker in self.workers.values() if worker.silent)
+        worker = self.workers[data.draw(st.sampled_from(silent))]
+        worker.silent = False
+        self.carry_out(self.schedule.worker_answered(worker.name, self.now))
+
+    # Events: sessions
+
+    @rule(session=st.sampled_from("abc"))
+    def open_session(self, session: str) -> None:
+        if session not in self.rounds:
+            self.rounds[session] = None
+            self.carry_out(self.schedule.session_opened(session, self.now))
+            self.open_round(session)
+            self.add_blocks(session, [1.0, 1.0, 3.0, 0.5, 1.0, 1.0, 2.0, 1.0])
+
+    @rule(session=st.sampled_from("abc"), luck=st.integers(0, 3))
+    def close_session(self, session: str, luck: int) -> None:
+        if session in self.rounds and luck == 0:
+            self.shut(session)
+
+    def shut(self, session: str) -> None:
+        round = self.rounds.pop(session)
+        if round:
+            round.open = False
+        self.carry_out(self.schedule.session_closed(session, self.now))
+        self.carry_out(self.schedule.round_sealed(session, self.now))
+
+    @rule(session=st.sampled_from("abc"), luck=st.integers(0, 3))
+    def next_round(self, session: str, luck: int) -> None:
+        if session in self.rounds and (self.rounds[session] is None or luck == 0):
+            self.open_round(session)
+            self.add_blocks(session, [1.0] * 12)
+
+    def open_round(self, session: str) -> None:
+        former = self.rounds[session]
+        if former:
+            former.open = False
+        self.names += 1
+        self.rounds[session] = Round(session, self.names)
+        self.carry_out(self.schedule.round_opened(session, self.names, self.now))
+
+    @rule(session=st.sampled_from("abc"), costs=st.lists(st.floats(0.1, 5), min_size=1, max_size=12))
+    def add_blocks(self, session: str, costs: list[float]) -> None:
+        round = self.rounds.get(session)
+        if round and not round.sealed:
+            first = len(round.blocks)  # the same numbers in every round of a session
+            new = [(first + i, cost) for i, cost in enumerate(costs)]
+            round.blocks.update(new)
+            self.carry_out(self.schedule.blocks_added(session, new, self.now))
+
+    @rule(session=st.sampled_from("abc"))
+    def seal(self, session: str) -> None:
+        round = self.rounds.get(session)
+        if round and not round.sealed:
+            round.sealed = True
+            self.carry_out(self.schedule.round_sealed(session, self.now))
+
+    # Events: leases
+
+    def some_lease(self, data: st.DataObject) -> Leased:
+        """Draw an outstanding lease, or one of those that are over."""
+        outstanding = [lease for lease in self.leases.values() if not lease.over]
+        recent = list(self.leases.values())[-20:]
+        return data.draw(st.sampled_from(data.draw(st.sampled_from([outstanding or recent, recent]))))
+
+    @precondition(lambda self: self.leases)
+    @rule(data=st.data(), at_once=st.booleans(), seconds=st.sampled_from([0.0, 0.1, 1.0]))
+    def deliver(self, data: st.DataObject, at_once: bool, seconds: float) -> None:
+        self.now += seconds
+        self.arrive(self.some_lease(data), at_once)
+
+    def arrive(self, lease: Leased, at_once: bool) -> None:
+        hand, round = lease.hand, lease.round
+        wanted = not lease.over and not lease.claimed and round.open and not round.claimed & {*hand.blocks}
+        assert self.schedule.delivered(hand.lease, self.now) == wanted
+        if wanted:
+            lease.claimed = True
+            round.claimed.update(hand.blocks)
+            if at_once:
+                self.add_to_sum(lease)
+        else:
+            if not lease.claimed:
+                self.end(lease)
+            self.carry_out(self.schedule.discarded(hand.lease, self.now))
+
+    def add_to_sum(self, lease: Leased) -> None:
+        lease.round.sum.update(lease.hand.blocks)
+        self.end(lease)
+        self.carry_out(self.schedule.summed(lease.hand.lease, self.now))
+
+    @property
+    def adding(self) -> list[Leased]:
+        return [lease for lease in self.leases.values() if lease.claimed and not lease.over]
+
+    @precondition(lambda self: self.adding)
+    @rule(data=st.data())
+    def finish_adding(self, data: st.DataObject) -> None:
+        self.add_to_sum(data.draw(st.sampled_from(self.adding)))
+
+    @precondition(lambda self: self.leases)
+    @rule(data=st.data())
+    def fail(self, data: st.DataObject) -> None:
+        lease = self.some_lease(data)
+        if not lease.claimed:
+            # What a lease raised that was handed on meanwhile need not count; the model follows the schedule.
+            counts = not lease.over and lease.round.open and not lease.round.claimed & {*lease.hand.blocks}
+            revoked = not lease.over and self.schedule._leases[lease.hand.lease].revoked
+            if counts and not revoked:
+                for block in lease.hand.blocks:
+                    lease.round.raised.setdefault(block, []).append(lease.worker.name)
+            self.end(lease)
+            self.carry_out(self.schedule.failed(lease.hand.lease, "raised", self.now))
+
+    @precondition(lambda self: self.leases)
+    @rule(data=st.data())
+    def hand_back(self, data: st.DataObject) -> None:
+        before = self.any_available
+        lease = self.some_lease(data)
+        if not lease.claimed:
+            if not lease.over and lease.round.open and not lease.round.claimed & {*lease.hand.blocks}:
+                lease.worker.leaving = True
+            self.end(lease)
+            self.watch_workers(before)
+            self.carry_out(self.schedule.handed_back(lease.hand.lease, self.now))
+
+    @rule(seconds=st.sampled_from([0.1, 1.0, 10.0]))
+    def wait(self, seconds: float) -> None:
+        self.now += seconds
+        self.carry_out(self.schedule.tick(self.now))
+
+    # What must hold at any time
+
+    @invariant()
+    def idle_workers_are_known(self) -> None:
+        idle = {worker.name for worker in self.workers.values() if worker.available and not worker.held}
+        assert set(self.schedule.idle()) == idle
+        assert set(self.schedule.workers()) == set(self.workers)
+
+    @invariant()
+    def nothing_waits_that_an_idle_worker_could_compute(self) -> None:
+        idle = set(self.schedule.idle())
+        if idle:
+            for session, round in self.rounds.items():
+                raised_on_all = [
+                    block
+                    for block, names in (round.raised if round else {}).items()
+                    if idle <= {*names} and block not in round.claimed
+                ]
+                assert self.schedule.pending(session) <= len(raised_on_all)
+
+    @invariant()
+    def every_block_is_queued_or_leased(self) -> None:
+        for session, round in self.rounds.items():
+            if round is None:
+                assert self.schedule.pending(session) == self.schedule.outstanding(session) == 0
+                continue
+            pending = self.schedule.pending(session)
+            assert pending + self.schedule.outstanding(session) == len(round.blocks) - len(round.sum)
+            leased: set[int] = set()
+            trusted: set[int] = set()
+            for lease in self.leases.values():
+                if lease.round is round and not lease.over and not lease.claimed:
+                    leased.update(lease.hand.blocks)
+                    if lease.trusted:
+                        trusted.update(lease.hand.blocks)
+            unclaimed = set(round.blocks) - round.claimed
+            assert len(unclaimed - leased) <= pending <= len(unclaimed - trusted)
+
+    @invariant()
+    def who_waits_is_known(self) -> None:
+        waiting = dict(self.schedule.waiting(self.now))
+        if self.any_available:
+            assert not waiting
+        else:
+            assert set(waiting) == {session for session in self.rounds if self.schedule.pending(session)}
+            assert all(self.deserted_since <= since <= self.now for since in waiting.values())
+
+    @invariant()
+    def nothing_is_kept_of_what_is_over(self) -> None:
+        counts = kept(self.schedule)
+        outstanding = [lease for lease in self.leases.values() if not lease.over]
+        blocks = sum(len(round.blocks) for round in self.rounds.values() if round)
+        assert counts["_Lease"] == len(outstanding)
+        assert counts["_Round"] <= sum(round is not None for round in self.rounds.values()) + len(outstanding)
+        assert counts["_Session"] <= len(self.rounds) + len(outstanding)
+        assert counts["_Block"] <= blocks + sum(len(lease.hand.blocks) for lease in outstanding)
+
+    def teardown(self) -> None:
+        """Every round is finished once its workers behave, and nothing is kept when all have gone."""
+        if not hasattr(self, "schedule"):
+            return
+        for round in list(self.rounds.values()):
+            if round and not round.sealed:
+                round.sealed = True
+                self.carry_out(self.schedule.round_sealed(round.session, self.now))
+        for worker in list(self.workers.values()):
+            worker.silent = False
+            self.carry_out(self.schedule.worker_answered(worker.name, self.now))
+        for name in ("extra 1", "extra 2"):
+            self.workers[name] = Worker(name)
+            self.carry_out(self.schedule.worker_joined(name, self.now))
+        while outstanding := [lease for lease in self.leases.values() if not lease.over]:
+            for lease in outstanding:
+                if lease.claimed:
+                    self.add_to_sum(lease)
+                elif not lease.over:
+                    self.arrive(lease, True)
+        assert not any(self.rounds.values())
+        for session in list(self.rounds):
+            self.shut(session)
+        for name in list(self.workers):
+            del self.workers[name]
+            self.carry_out(self.schedule.worker_lost(name, "the end", self.now))
+        assert not kept(self.schedule)
+
+
+TestHistories = Histories.TestCase
+TestHistories.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
+
+
+# One policy after the other
+
+
+class Play:
+    """A schedule and what was decided, for a test that tells what happens step by step."""
+
+    def __init__(self, workers: int = 0, **options: float) -> None:
+        self.schedule = Schedule(**options)  # type: ignore[arg-type]
+        self.now = 0.0
+        self.out: dict[int, Hand] = {}  # handed out, and nothing came of it yet
+        self.told: list[Decision] = []  # the other decisions
+        for i in range(workers):
+            self.tell("worker_joined", f"w{i}")
+
+    def tell(self, event: str, *arguments: object, **more: int) -> list[Decision]:
+        decisions: list[Decision] = getattr(self.schedule, event)(*arguments, self.now, **more)
+        for decision in decisions:
+            if isinstance(decision, Hand):
+                self.out[decision.lease] = decision
+            else:
+                self.told.append(decision)
+        return decisions
+
+    def round(self, session: str, number: int, blocks: Iterable[int] | dict[int, float]) -> None:
+        """Open a round (and the session before its first), with all its blocks, and seal it."""
+        if number == 0:
+            self.tell("session_opened", session)
+        self.tell("round_opened", session, number)
+        costs = blocks if isinstance(blocks, dict) else dict.fromkeys(blocks, 1.0)
+        self.tell("blocks_added", session, costs.items())
+        self.tell("round_sealed", session)
+
+    def at(self, worker: str) -> list[Hand]:
+        return [hand for hand in self.out.values() if hand.worker == worker]
+
+    def complete(self, hand: Hand) -> bool:
+        """The worker's result arrives and is dealt with."""
+        del self.out[hand.lease]
+        accepted = self.schedule.delivered(hand.lease, self.now)
+        self.tell("summed" if accepted else "discarded", hand.lease)
+        return accepted
+
+    def fail(self, hand: Hand, reason: str = "raised") -> None:
+        del self.out[hand.lease]
+        self.tell("failed", hand.lease, reason)
+
+    def lose(self, worker: str) -> None:
+        self.out = {lease: hand for lease, hand in self.out.items() if hand.worker != worker}
+        self.tell("worker_lost", worker, "killed")
+
+    def work(self, seconds: Callable[[Hand], float] = lambda hand: 1.0) -> list[Hand]:
+        """Complete all that is handed out, one after the other, until nothing is."""
+        done = []
+        while self.out:
+            hand = next(iter(self.out.values()))
+            self.now += seconds(hand)
+            if self.complete(hand):
+                done.append(hand)
+        return done
+
+    @property
+    def failures(self) -> list[Fail]:
+        return [decision for decision in self.told if isinstance(decision, Fail)]
+
+
+def blocks_of(decisions: Iterable[Decision]) -> list[int]:
+    return sorted(block for hand in hands(decisions) for block in hand.blocks)
+
+
+def test_first_slots_are_filled_before_second_ones() -> None:
+    play = Play(workers=5)
+    play.tell("session_opened", "a")
+    play.tell("round_opened", "a", 0)
+    order = [hands(play.tell("block_added", "a", block, 1.0))[0].worker for block in range(10)]
+    assert len(set(order[:5])) == len(set(order[5:])) == 5
+    assert not hands(play.tell("block_added", "a", 10, 1.0))
+
+
+def test_what_is_queued_is_handed_out_before_the_round_is_sealed() -> None:
+    play = Play(workers=1)
+    play.tell("session_opened", "a")
+    play.tell("round_opened", "a", 0)
+    assert blocks_of(play.tell("block_added", "a", 7, 1.0)) == [7]
+    play.work()
+    assert not play.told
+    assert play.tell("round_sealed", "a") == [Finish("a", 0)]
+
+
+def test_an_empty_round_is_finished_when_it_is_sealed() -> None:
+    play = Play()
+    play.round("a", 0, [])
+    assert play.told == [Finish("a", 0)]
+
+
+def test_jobs_are_few_and_get_smaller_towards_the_end() -> None:
+    play = Play(workers=4)
+    play.round("a", 0, range(1000))
+    sizes = [len(hand.blocks) for hand in play.work()]
+    assert sum(sizes) == 1000
+    assert sizes[0] == 1000 // (2 * 2 * 4)
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[-1] == 1
+    assert len(sizes) < 100
+
+
+def test_a_job_has_a_block_for_each_thread_and_a_bounded_cost() -> None:
+    play = Play(max_job_cost=6.0)
+    play.tell("worker_joined", "many", threads=4)
+    play.round("a", 0, range(10))
+    assert [len(hand.blocks) for hand in play.out.values()] == [4, 4]
+    play = Play(workers=1, max_job_cost=6.0)
+    play.round("a", 0, {0: 50.0, **dict.fromkeys(range(1, 100), 1.0)})
+    assert [hand.blocks for hand in play.out.values()] == [(0,), (1, 2, 3, 4, 5, 6)]
+
+
+def test_a_worker_with_more_threads_gets_more() -> None:
+    play = Play()
+    play.tell("worker_joined", "one", threads=1)
+    play.tell("worker_joined", "three", threads=3)
+    play.round("a", 0, range(320))
+    assert [len(play.at(name)[0].blocks) for name in ("one", "three")] == [20, 56]
+
+
+def test_blocks_go_to_the_worker_that_holds_them() -> None:
+    play = Play(workers=8)
+    play.round("a", 0, range(400))
+    first = {block: hand.worker for hand in play.work() for block in hand.blocks}
+    play.round("a", 1, range(400))
+    again = {block: hand.worker for hand in play.work() for block in hand.blocks}
+    assert sum(first[block] == again[block] for block in range(400)) > 360
+
+
+def test_blocks_are_taken_from_the_worker_with_the_most_left() -> None:
+    play = Play(workers=2)
+    play.round("a", 0, {0: 3.0, **dict.fromkeys(range(1, 40), 1.0)})
+    held: dict[str, list[int]] = {"w0": [], "w1": []}
+    for hand in play.work():
+        held[hand.worker] += hand.blocks
+    play.lose("w0")
+    play.tell("worker_joined", "new")
+    play.tell("round_opened", "a", 1)
+    play.tell("blocks_added", "a", [(block, 1.0) for block in range(40)])
+    # Nobody holds what w0 held, and so that is what the new worker gets, and w1 its own.
+    assert {*play.at("w1")[0].blocks} <= {*held["w1"]}
+    assert {*play.at("new")[0].blocks} <= {*held["w0"]}
+    while set(held["w0"]) - {block for hand in play.at("new") for block in hand.blocks}:
+        done = play.at("new")[0]
+        held["w0"] = [block for block in held["w0"] if block not in done.blocks]
+        play.complete(done)
+    play.complete(play.at("new")[0])
+    assert {*play.at("new")[-1].blocks} <= {*held["w1"]}
+
+
+def test_a_small_session_is_not_starved_by_a_huge_one() -> None:
+    play = Play(workers=2)
+    play.round("huge", 0, range(10_000))
+    play.round("small", 0, range(4))
+    for _ in range(20):
+        play.complete(next(iter(play.out.values())))
+    assert Finish("small", 0) in play.told
+
+
+@given(
+    costs=st.lists(st.lists(st.floats(0.5, 20), min_size=150, max_size=200), min_size=2, max_size=4),
+    workers=st.integers(1, 5),
+    order=st.randoms(use_true_random=False),
+)
+@settings(max_examples=50, deadline=None)
+def test_sessions_are_served_the_same_cost_while_they_have_work(
+    costs: list[list[float]], workers: int, order: random.Random
+) -> None:
+    play = Play(max_job_cost=30.0)
+    for name, session in enumerate(costs):
+        play.round(str(name), 0, dict(enumerate(session)))
+    for worker in range(workers):
+        play.tell("worker_joined", f"w{worker}")
+    served = [0.0] * len(costs)
+    seen: set[int] = set()
+    while all(play.schedule.pending(str(name)) for name in range(len(costs))):
+        for hand in play.out.values():
+            if hand.lease not in seen:
+                seen.add(hand.lease)
+                served[int(hand.session)] += sum(costs[int(hand.session)][block] for block in hand.blocks)
+        assert max(served) - min(served) <= 2 * 30.0
+        play.complete(order.choice(list(play.out.values())))
+
+
+def test_a_session_that_was_idle_has_saved_nothing_up() -> None:
+    play = Play(workers=1, max_job_cost=1.0)
+    play.round("idle", 0, [0])
+    play.work()
+    play.round("busy", 0, range(1000))
+    for _ in range(100):
+        play.complete(next(iter(play.out.values())))
+    play.round("idle", 1, range(1000))
+    following = Counter(play_next(play) for _ in range(40))
+    assert abs(following["idle"] - following["busy"]) <= 3
+
+
+def play_next(play: Play) -> str:
+    hand = next(iter(play.out.values()))
+    play.complete(hand)
+    return hand.session
+
+
+@given(
+    poison=st.integers(0, 59),
+    workers=st.integers(1, 8),
+    threads=st.integers(1, 4),
+    order=st.randoms(use_true_random=False),
+)
+@settings(max_examples=60, deadline=None)
+def test_a_poison_block_kills_three_workers_and_is_named(
+    poison: int, workers: int, threads: int, order: random.Random
+) -> None:
+    play = Play()
+    for i in range(workers):
+        play.tell("worker_joined", f"w{i}", threads=threads)
+    play.round("poisoned", 0, range(60))
+    play.round("other", 0, range(60))
+    killed = []
+    while play.out:
+        hand = play.at(order.choice(list(play.out.values())).worker)[0]
+        if hand.session == "poisoned" and poison in hand.blocks:
+            killed.append(hand.worker)
+            play.lose(hand.worker)
+            play.tell("worker_joined", f"after {hand.worker}", threads=threads)
+        else:
+            play.complete(hand)
+    attempts = tuple(Attempt(name, "killed") for name in killed)
+    assert len(killed) == 3
+    assert play.failures == [Fail("poisoned", 0, Failure("poison", (poison,), attempts))]
+    assert Finish("other", 0) in play.told
+
+
+def test_innocent_blocks_are_not_blamed_for_losses_they_share() -> None:
+    play = Play(workers=3)
+    play.round("a", 0, range(100))
+    losses = 0
+    while play.out:
+        shared = [hand for hand in play.out.values() if len(hand.blocks) > 1]
+        if shared and losses < 50:
+            losses += 1
+            play.lose(shared[0].worker)
+            play.tell("worker_joined", f"after {losses}")
+        else:
+            play.complete(next(iter(play.out.values())))
+    assert losses >= 10
+    assert not play.failures
+    assert play.told[-1] == Finish("a", 0)
+
+
+def test_a_suspect_is_alone_on_its_worker() -> None:
+    play = Play(workers=3)
+    play.round("a", 0, range(100))
+    suspects = {block for hand in play.at("w0") for block in hand.blocks}
+    play.lose("w0")
+    met = set()
+    while play.out:
+        hand = next(iter(play.out.values()))
+        if suspects & {*hand.blocks}:
+            assert len(hand.blocks) == 1
+            assert play.at(hand.worker) == [hand]
+            met.update(hand.blocks)
+        play.complete(hand)
+    assert met == suspects
+    assert play.told[-1] == Finish("a", 0)
+
+
+def test_a_job_that_raises_is_retried_on_other_workers_and_then_reported() -> None:
+    play = Play(workers=4)
+    play.round("a", 0, range(40))
+    tried = []
+    while play.out:
+        hand = next(iter(play.out.values()))
+        if 17 in hand.blocks:
+            tried.append(hand.worker)
+            play.fail(hand, f"error {len(tried)}")
+        else:
+            play.complete(hand)
+    assert len({*tried}) == len(tried) == 3
+    attempts = tuple(Attempt(name, f"error {i}") for i, name in enumerate(tried, 1))
+    assert play.failures == [Fail("a", 0, Failure("exception", (17,), attempts))]
+
+
+def test_the_only_worker_tries_three_times() -> None:
+    play = Play(workers=1)
+    play.round("a", 0, [0])
+    for _ in range(3):
+        assert not play.failures
+        play.fail(play.at("w0")[0])
+    assert play.failures[0].error.blocks == (0,)
+
+
+def test_a_worker_on_which_every_job_raises_fails_no_round() -> None:
+    play = Play(workers=4)
+    play.round("a", 0, range(200))
+    while play.out:
+        broken = play.at("w0")
+        if broken:
+            play.fail(broken[0])
+        else:
+            play.complete(next(iter(play.out.values())))
+    assert play.told == [Finish("a", 0)]
+
+
+def slow_worker(**options: float) -> tuple[Play, Hand]:
+    """Everything but the one job of a worker is done, and what jobs take is known."""
+    play = Play(workers=3, slots=1, **options)
+    play.round("a", 0, range(60))
+    slow = play.at("w0")[0]
+    while len(play.out) > 1:
+        hand = next(hand for hand in play.out.values() if hand is not slow)
+        play.now += 0.1 * len(hand.blocks)
+        play.complete(hand)
+    return play, slow
+
+
+def test_an_overdue_job_is_overtaken_and_cancelled() -> None:
+    play, slow = slow_worker(overdue_after=2.0)
+    play.now += 100.0
+    (copy,) = hands(play.tell("tick"))
+    assert copy.copy
+    assert copy.blocks == slow.blocks
+    assert copy.worker != slow.worker
+    play.now += 100.0
+    assert not play.tell("tick")  # two copies are enough
+    assert play.complete(copy)
+    assert play.told == [Cancel(slow.lease, "w0"), Finish("a", 0)]
+    assert not play.complete(slow)
+    assert play.schedule.stats.overtaken == 1
+
+
+def test_the_first_of_two_copies_wins() -> None:
+    play, slow = slow_worker()
+    play.now += 100.0
+    (copy,) = hands(play.tell("tick"))
+    assert play.complete(slow)
+    assert play.told == [Cancel(copy.lease, copy.worker), Finish("a", 0)]
+    assert play.schedule.stats.overtaken == 0
+
+
+def test_a_job_that_is_not_late_is_not_overtaken() -> None:
+    play, slow = slow_worker(overdue_after=50.0)
+    for play.now in range(10, 50):
+        assert not play.tell("tick")
+    play.now = 50
+    assert blocks_of(play.tell("tick")) == sorted(slow.blocks)
+
+
+def test_nothing_is_overtaken_while_more_blocks_may_come() -> None:
+    play = Play(workers=2)
+    play.tell("session_opened", "a")
+    play.tell("round_opened", "a", 0)
+    play.tell("blocks_added", "a", [(0, 1.0), (1, 1.0)])
+    play.complete(play.at("w0")[0])
+    play.now = 100.0
+    assert not play.tell("tick")
+    play.tell("round_sealed", "a")
+    play.now += 100.0
+    play.tell("tick")
+    play.now += 100.0
+    assert [hand.blocks for hand in play.out.values()] == [(1,), (1,)]
+
+
+def test_the_blocks_of_a_silent_worker_are_handed_on_and_its_late_result_is_taken_if_first() -> None:
+    play = Play(workers=2, slots=1)
+    play.round("a", 0, [0, 1])
+    late = play.at("w0")[0]
+    play.tell("worker_silent", "w0")
+    play.complete(play.at("w1")[0])
+    second = play.at("w1")[0]
+    assert second.blocks == late.blocks
+    assert play.complete(late)
+    assert play.told == [Cancel(second.lease, "w1"), Finish("a", 0)]
+    assert not play.complete(second)
+
+
+def test_a_late_result_counts_for_blocks_that_were_split_up_since() -> None:
+    play = Play(workers=3, slots=1, max_job_cost=2.0, job_factor=1.0)
+    play.round("a", 0, range(12))
+    late = play.at("w0")[0]
+    assert len(late.blocks) == 2
+    play.tell("worker_silent", "w0")
+    play.complete(play.at("w1")[0])
+    assert play.at("w1")[0].blocks == late.blocks
+    play.fail(play.at("w1")[0])
+    play.complete(play.at("w2")[0])
+    single = play.at("w2")[0]
+    assert single.blocks == late.blocks[:1]
+    assert play.complete(late)
+    assert play.told == [Cancel(single.lease, "w2")]
+    assert not play.complete(single)
+    play.work()
+    assert play.told[-1] == Finish("a", 0)
+
+
+def test_a_worker_that_wakes_goes_on_with_what_nobody_took_over() -> None:
+    play = Play(workers=1)
+    play.round("a", 0, [0])
+    play.tell("worker_silent", "w0")
+    assert play.schedule.pending("a") == 1
+    assert not play.tell("worker_answered", "w0")
+    assert play.schedule.pending("a") == 0
+    play.work()
+    assert play.told == [Finish("a", 0)]
+
+
+def test_a_worker_that_leaves_gets_no_more_and_is_dropped_when_it_holds_nothing() -> None:
+    play = Play(workers=2)
+    play.round("a", 0, range(100))
+    first, second = play.at("w0")
+    assert not play.tell("worker_leaving", "w0")
+    assert not play.schedule.has_left("w0")
+    play.complete(first)
+    del play.out[second.lease]
+    play.tell("handed_back", second.lease)
+    assert play.told == [Drop("w0", "it left")]
+    assert play.schedule.has_left("w0")
+    done = blocks_of(play.work())
+    assert done == sorted(set(range(100)) - {*first.blocks})
+    assert play.told[-1] == Finish("a", 0)
+
+
+def test_a_job_may_be_handed_back_before_the_worker_is_known_to_leave() -> None:
+    play = Play(workers=1)
+    play.round("a", 0, range(10))
+    first, second = play.at("w0")
+    assert not hands(play.tell("handed_back", first.lease))
+    assert play.tell("handed_back", second.lease) == [Drop("w0", "it left")]
+    assert play.schedule.pending("a") == 10
+
+
+def test_a_round_waits_for_workers_until_the_timeout() -> None:
+    play = Play(workers=1, worker_timeout=60.0)
+    play.now = 10.0
+    play.lose("w0")
+    play.now = 20.0
+    play.round("a", 0, [0])
+    play.now = 79.0
+    assert play.schedule.waiting(play.now) == [("a", 20.0)]
+    assert not play.tell("tick")
+    play.now = 80.0
+    assert play.tell("tick") == [Fail("a", 0, Failure("no_workers"))]
+    assert not play.schedule.waiting(play.now)
+    play.round("b", 0, [0])
+    play.tell("worker_joined", "late")
+    play.work()
+    assert play.told[-1] == Finish("b", 0)
+
+
+def test_closing_a_session_cancels_all_of_it_and_frees_the_workers() -> None:
+    play = Play(workers=1)
+    play.round("a", 0, range(10))
+    play.round("b", 0, [0])
+    leases = list(play.out.values())
+    play.tell("session_closed", "a")
+    assert play.told == [Cancel(hand.lease, "w0") for hand in leases]
+    assert not play.complete(leases[0])
+    assert play.at("w0")[-1].session == "b"
+
+
+def test_a_result_of_an_older_round_is_discarded() -> None:
+    play = Play(workers=1)
+    play.round("a", 0, [0])
+    old = play.at("w0")[0]
+    play.round("a", 1, [0])
+    assert Cancel(old.lease, "w0") in play.told
+    assert not play.complete(old)
+    play.work()
+    assert play.told[-1] == Finish("a", 1)
+
+
+def test_another_process_under_the_same_name_takes_over() -> None:
+    play = Play(workers=1)
+    play.round("a", 0, [0])
+    old = play.at("w0")[0]
+    (new,) = hands(play.tell("worker_joined", "w0"))
+    assert new.blocks == old.blocks
+    assert not play.complete(old)
+    assert play.complete(new)
+
+
+def test_results_and_reports_about_what_is_gone_change_nothing() -> None:
+    play = Play(workers=1)
+    assert not play.schedule.delivered(99, 0.0)
+    for event in ("summed", "discarded", "handed_back"):
+        assert not play.tell(event, 99)
+    assert not play.tell("failed", 99, "reason")
+    for event in ("worker_silent", "worker_answered", "worker_leaving"):
+        assert not play.tell(event, "nobody")
+    assert not play.tell("worker_lost", "nobody", "reason")
+    assert not play.tell("session_closed", "none")
+    assert not play.tell("block_added", "none", 0, 1.0)
+
+
+def test_wrong_calls_are_refused() -> None:
+    play = Play(workers=1)
+    play.tell("session_opened", "a")
+    play.tell("round_opened", "a", 0)
+    (hand,) = hands(play.tell("block_added", "a", 0, 1.0))
+    with pytest.raises(ValueError, match="session 'a' is open already"):
+        play.tell("session_opened", "a")
+    with pytest.raises(ValueError, match="block 0 of session 'a' is in round 0 already"):
+        play.tell("block_added", "a", 0, 1.0)
+    with pytest.raises(ValueError, match="block 1 of session 'a' has cost 0"):
+        play.tell("block_added", "a", 1, 0)
+    with pytest.raises(ValueError, match="ask `delivered` first"):
+        play.tell("summed", hand.lease)
+    with pytest.raises(ValueError, match="threads=0"):
+        play.tell("worker_joined", "w1", threads=0)
+    play.tell("round_sealed", "a")
+    with pytest.raises(ValueError, match="after round 0 was sealed"):
+        play.tell("block_added", "a", 1, 1.0)
+
+
+@pytest.mark.parametrize("option", ["slots", "attempts", "job_factor", "max_job_cost", "overdue_factor"])
+def test_parameters_out_of_range_are_refused(option: str) -> None:
+    with pytest.raises(ValueError, match=f"{option}=0"):
+        Schedule(**{option: 0})  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="worker_timeout=-1"):
+        Schedule(worker_timeout=-1)
+
+
+def lines_run(workers: int) -> float:
+    """Lines of the schedule that run for each job, over two rounds with losses, silences and overtaking."""
+    play = Play(workers=workers)
+    lines = 0
+
+    def trace(frame: object, event: str, argument: object) -> object:
+        nonlocal lines
+        lines += event == "line"
+        return trace
+
+    order = random.Random(1)
+    for number in range(2):
+        play.round("a", number, range(workers * 20))
+        sys.settrace(trace)  # type: ignore[arg-type]
+        try:
+            for step in range(workers):
+                play.tell("tick")
+                if step % 10 == 0:
+                    play.lose(f"w{step}")
+                    play.tell("worker_joined", f"w{step}")
+                elif step % 10 == 1:
+                    play.tell("worker_silent", f"w{step}")
+                hand = play.out[order.choice(list(play.out))]
+                if step % 10 == 2:
+                    play.fail(hand)
+                else:
+                    play.complete(hand)
+                play.now += 0.01
+        finally:
+            sys.settrace(None)
+        while play.out:
+            play.complete(next(iter(play.out.values())))
+        for step in range(workers):
+            play.tell("worker_answered", f"w{step}")
+    return lines / workers
+
+
+def test_no_decision_is_linear_in_the_number_of_workers_or_blocks() -> None:
+    assert lines_run(1600) < 2 * lines_run(100)
