@@ -39,8 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
         level=logging.INFO if options.verbose else logging.WARNING,
     )
-    # Pyro reports every connection that breaks; what matters of that, the engine says in our own words.
-    logging.getLogger("Pyro4").setLevel(logging.INFO if options.verbose else logging.ERROR)
+    # Pyro reports every connection that breaks or is refused; what matters of that, we say in our own words.
+    logging.getLogger("Pyro4").setLevel(logging.CRITICAL)
     try:
         options.run(options)
     except (CommunicationError, NamingError, RuntimeError, OSError, ValueError) as error:
@@ -67,13 +67,6 @@ def _parser() -> argparse.ArgumentParser:
     find.add_argument(
         "--no-broadcast", dest="broadcast", action="store_false", help="do not look for the name server by broadcast"
     )
-    find.add_argument(
-        "--wait",
-        type=float,
-        default=60.0,
-        metavar="SECONDS",
-        help="how long to wait for the name server to appear (default: %(default)g)",
-    )
 
     serve = argparse.ArgumentParser(add_help=False)
     serve.add_argument(
@@ -87,6 +80,14 @@ def _parser() -> argparse.ArgumentParser:
         metavar="HOST[:PORT]",
         help="address that others reach this daemon at, where it is not the one it listens on (NAT)",
     )
+    wait = argparse.ArgumentParser(add_help=False)
+    wait.add_argument(
+        "--wait",
+        type=float,
+        default=60.0,
+        metavar="SECONDS",
+        help="how long to wait for the name server to appear (default: %(default)g)",
+    )
     # Between LocalCluster and its processes.
     serve.add_argument("--until-eof", action="store_true", help=argparse.SUPPRESS)
     serve.add_argument("--report-fd", type=int, help=argparse.SUPPRESS)
@@ -98,7 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     nameserver.set_defaults(run=run_nameserver)
 
-    dispatcher = commands.add_parser("dispatcher", parents=[verbose, find, serve], help="run the dispatcher")
+    dispatcher = commands.add_parser("dispatcher", parents=[verbose, find, wait, serve], help="run the dispatcher")
     dispatcher.add_argument("--bind-port", type=int, default=0, help="port to listen on (default: any free one)")
     dispatcher.add_argument(
         "--maxsize",
@@ -125,7 +126,7 @@ def _parser() -> argparse.ArgumentParser:
     dispatcher.add_argument("--blas-threads", type=int, metavar="N", help="threads for BLAS (default: all cores)")
     dispatcher.set_defaults(run=run_dispatcher)
 
-    worker = commands.add_parser("worker", parents=[verbose, find, serve], help="run worker daemons")
+    worker = commands.add_parser("worker", parents=[verbose, find, wait, serve], help="run worker daemons")
     worker.add_argument("--bind-port", type=int, default=0, help="port to listen on (default: any free one)")
     worker.add_argument(
         "--workers", type=int, default=1, metavar="N", help="daemons to run (default: %(default)s)"
@@ -156,10 +157,10 @@ def _parser() -> argparse.ArgumentParser:
     demo.set_defaults(run=run_demo)
 
     status = commands.add_parser("status", parents=[verbose, find], help="show a running cluster")
-    status.set_defaults(run=run_status, wait=0.0)
+    status.set_defaults(run=run_status)
 
     stop = commands.add_parser("stop", parents=[verbose, find], help="end the dispatcher and all its workers")
-    stop.set_defaults(run=run_stop, wait=0.0)
+    stop.set_defaults(run=run_stop)
     return parser
 
 
@@ -272,9 +273,18 @@ def _run_worker(options: argparse.Namespace) -> None:
         lifetime.wait()
     finally:
         registration.stop()
+        _say_goodbye(nameserver, name, daemon.uri(registered_name))
         if not worker.leave(LEAVE_TIMEOUT):
             logger.warning("the job under way takes longer than %g s: it goes to another worker", LEAVE_TIMEOUT)
         daemon.stop()
+
+
+def _say_goodbye(nameserver: NameServerLocation, name: str, uri: str) -> None:
+    """Tell the dispatcher that this worker is ending, so that it hands nothing more to it."""
+    try:
+        connect(lookup(nameserver.locate(), names.DISPATCHER), connect_timeout=5.0).worker_leaves(name, uri)
+    except (CommunicationError, NamingError) as error:
+        logger.debug("there is no dispatcher to take leave of: %s", error)
 
 
 def _run_worker_processes(options: argparse.Namespace) -> None:
@@ -340,7 +350,8 @@ def run_demo(options: argparse.Namespace) -> None:
 
 def _nameserver(options: argparse.Namespace, lifetime: Lifetime | None = None) -> NameServerLocation:
     location = NameServerLocation(options.host, options.port, broadcast=options.broadcast)
-    location.locate(wait=options.wait, interrupt=lifetime.ended if lifetime is not None else None)
+    if lifetime is not None:
+        location.locate(options.wait, lifetime.ended)
     return location
 
 

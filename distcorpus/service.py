@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import threading
-from types import FrameType
+from collections.abc import Callable
 from typing import Any
 
 logger = logging.getLogger(__name__)
@@ -17,7 +17,8 @@ logger = logging.getLogger(__name__)
 class Lifetime:
     """Ends a daemon on SIGINT or SIGTERM, when it is asked to exit, or when its parent is gone.
 
-    A second signal ends the process at once.
+    A second signal ends the process at once. Signals are read from a pipe by a thread of their own: Python's handlers
+    run in the main thread, which may just be going to sleep, or hold the lock that they need.
 
     Parameters
     ----------
@@ -27,36 +28,42 @@ class Lifetime:
 
     def __init__(self, *, until_eof: bool = False) -> None:
         self.ended = threading.Event()
-        self._signals = 0
-        signal.signal(signal.SIGINT, self._on_signal)
-        signal.signal(signal.SIGTERM, self._on_signal)
+        arrived, tell = os.pipe()
+        os.set_blocking(tell, False)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda number, frame: None)
+        signal.set_wakeup_fd(tell)
+        self._watch(lambda: self._read_signals(arrived))
         if until_eof:
-            threading.Thread(target=self._watch_stdin, name="stdin", daemon=True).start()
+            self._watch(self._read_stdin)
 
     def end_with(self, event: threading.Event) -> None:
         """End when `event` is set."""
-
-        def watch() -> None:
-            event.wait()
-            self.ended.set()
-
-        threading.Thread(target=watch, name="exit asked", daemon=True).start()
+        self._watch(event.wait)
 
     def wait(self) -> None:
         """Wait until it is time to end."""
         self.ended.wait()
 
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        self._signals += 1
-        if self._signals > 1:
-            os._exit(128 + number)
-        logger.info("%s: ending", signal.Signals(number).name)
-        self.ended.set()
+    def _watch(self, wait: Callable[[], object]) -> None:
+        def watch() -> None:
+            wait()
+            self.ended.set()
 
-    def _watch_stdin(self) -> None:
+        threading.Thread(target=watch, name="lifetime", daemon=True).start()
+
+    def _read_signals(self, arrived: int) -> None:
+        number = os.read(arrived, 1)[0]
+        logger.info("%s: ending", signal.Signals(number).name)
+
+        def end_at_once() -> None:
+            os._exit(128 + os.read(arrived, 1)[0])
+
+        self._watch(end_at_once)
+
+    def _read_stdin(self) -> None:
         while os.read(sys.stdin.fileno(), 4096):
             pass
-        self.ended.set()
 
 
 def say(*lines: str) -> None:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from distcorpus.algorithms.partial import Partial
 from distcorpus.dispatcher.engine import Block, JobRecord, Round, WorkerInfo
 from distcorpus.dispatcher.schedule import Cancel, Decision, Drop, Fail, Failure, Finish, Hand, Schedule
-from distcorpus.wire import CallTimeout, CommunicationError, abort, close, connect, remote_traceback
+from distcorpus.wire import CallTimeout, CommunicationError, NamingError, abort, close, connect, remote_traceback
 
 logger = logging.getLogger(__name__)
 
@@ -205,6 +205,14 @@ class PyroEngine:
             placed[record.worker] += record.documents
         return placed
 
+    def worker_leaves(self, name: str, uri: str) -> None:
+        """Hand nothing more to a worker, which says that it is ending."""
+        with self._lock:
+            link = self._links.get(name)
+            if link is not None and link.info.uri == uri:
+                link.leaving = True
+                self._apply(self._schedule.worker_leaving(name, time.monotonic()))
+
     def exit_workers(self) -> None:
         """Ask every worker to leave and end its process."""
         with self._lock:
@@ -252,7 +260,9 @@ class PyroEngine:
     def _unlink(self, worker: str, reason: str) -> None:
         link = self._links.pop(worker, None)
         if link is not None:
-            logger.warning("worker %s is gone: %s", worker, reason)
+            logger.log(
+                logging.INFO if link.leaving else logging.WARNING, "worker %s is gone: %s", worker, reason
+            )
             link.close()
             self._changed.notify_all()
 
@@ -277,7 +287,7 @@ class PyroEngine:
     def _discover(self, now: float) -> None:
         try:
             registered = self._list_workers()
-        except (CommunicationError, RuntimeError) as error:
+        except (CommunicationError, NamingError) as error:
             logger.debug("cannot list workers: %s", error)
             return
         self._refused = {key: until for key, until in self._refused.items() if until > now}
@@ -369,24 +379,12 @@ class PyroEngine:
             proxy.cancel([argument])
         elif what == "exit":
             proxy.exit()
-        answer = proxy.ping()
-        now = time.monotonic()
+        proxy.ping()
         with self._lock:
-            if self._links.get(link.info.name) is not link:
-                return
-            if link.silent:
+            if link.silent and self._links.get(link.info.name) is link:
                 link.silent = False
                 logger.info("worker %s answers again", link.info.name)
-                self._apply(self._schedule.worker_answered(link.info.name, now))
-            if answer["leaving"]:
-                self._leave(link)
-
-    def _leave(self, link: _Link) -> None:
-        """A worker says that it is leaving (under the lock)."""
-        if not link.leaving:
-            link.leaving = True
-            logger.info("worker %s is leaving", link.info.name)
-            self._apply(self._schedule.worker_leaving(link.info.name, time.monotonic()))
+                self._apply(self._schedule.worker_answered(link.info.name, time.monotonic()))
 
     # One slot's driver thread.
 

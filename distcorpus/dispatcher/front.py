@@ -87,6 +87,11 @@ class Dispatcher:
         return self.engine.recorded_sessions()
 
     @expose
+    def worker_leaves(self, name: str, uri: str) -> None:
+        """A worker says that it is ending: it is handed nothing more."""
+        self.engine.worker_leaves(name, uri)
+
+    @expose
     def exit(self, workers: bool = True) -> None:
         """End the dispatcher, and all its workers with it."""
         logger.info("asked to exit")

@@ -7,6 +7,7 @@ an end: the result, an error, or a client that is no longer there.
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -144,14 +145,17 @@ class SumRound:
         self._wait(lambda: self._finished)
 
     def _wait(self, ready: Callable[[], bool]) -> None:
+        check_at = time.monotonic() + CLIENT_CHECK_EVERY
         with self._changed:
             while True:
                 if self._error is not None:
                     raise RuntimeError(self._error)
                 if ready():
                     return
-                if not self._changed.wait(CLIENT_CHECK_EVERY):
+                self._changed.wait(max(check_at - time.monotonic(), 0.0))
+                if time.monotonic() >= check_at:
                     self._check_client()
+                    check_at = time.monotonic() + CLIENT_CHECK_EVERY
 
 
 class Session:
@@ -402,10 +406,9 @@ class LsiSession(Session):
 
     def put(self, chunk: Chunk) -> None:
         """Add a chunk; waits while the queue is full."""
-        parts = lsi.split(chunk)
-        if self._blocks and self._kept_bytes() + chunk.nbytes > self._memory:
+        if lsi.must_fold(self._kept_bytes(), chunk.nbytes, self._memory):
             self._fold()
-        blocks = self._keep(parts)
+        blocks = self._keep(chunk.split(max_nnz=lsi.BLOCK_NNZ))
         if self._streamed is None:
             self._stream()
         assert self._streamed is not None
@@ -440,56 +443,52 @@ class LsiSession(Session):
     def _kept_bytes(self) -> int:
         return sum(block.documents.nbytes for block in self._blocks.values())
 
-    def _squared_norm(self) -> float:
-        """Return the squared Frobenius norm of the kept chunks, without decay (a bound on the norm with it)."""
-        return exact_sum(np.array([block.documents.squared_norm() for block in self._blocks.values()]))
+    def _squared_norm(self, weights: Mapping[int, float]) -> float:
+        """Return the squared Frobenius norm of the kept chunks, each with its squared weight."""
+        norms = [
+            weights[block.key[0]] * block.documents.squared_norm() for block in self._blocks.values()
+        ]
+        return exact_sum(np.array(norms))
+
+    def _weights(self, decay: float) -> dict[int, float]:
+        return lsi.chunk_weights({block.key[0] for block in self._blocks.values()}, self.num_chunks - 1, decay)
 
     def _stream(self) -> None:
         """Open the round that multiplies the chunks with the start block as they arrive."""
         omega = lsi.start_block(self.num_terms, self.num_topics, self._seed, self.dtype)
-        self._streamed_bound = GROWTH_FORESEEN * max(self._squared_norm(), 1.0)
-        self._streamed = self._open_product(omega, self._streamed_bound, None)
+        self._streamed_bound = GROWTH_FORESEEN * max(self._squared_norm(self._weights(1.0)), 1.0)
+        self._streamed = self._open_product(omega, grid_for(self._streamed_bound), None)
         earlier = [block for block in self._blocks.values() if block.key[0] < self.num_chunks - 1]
         self._engine.add_blocks(self._streamed, earlier)
 
-    def _open_product(self, Q: NDArray, bound: float, weights: dict[int, float] | None) -> SumRound:
-        return self._open_round(
-            "lsi",
-            {"grid": grid_for(bound), "dtype": self.dtype, "weights": weights},
-            Q.shape[1],
-            grid_for(bound),
-            lambda words: np.ascontiguousarray(Q[words]),
-        )
+    def _open_product(self, Q: NDArray, grid: float, weights: dict[int, float] | None) -> SumRound:
+        params = {"grid": grid, "dtype": self.dtype, "weights": weights}
+        return self._open_round("lsi", params, Q.shape[1], grid, lambda words: np.ascontiguousarray(Q[words]))
 
-    def _product(self, Q: NDArray, bound: float, weights: dict[int, float] | None) -> NDArray[np.float64]:
+    def _product(self, Q: NDArray, grid: float, weights: dict[int, float]) -> NDArray[np.float64]:
         """Return the sum of ``w_i^2 A_i (A_i' Q)`` over all kept blocks."""
-        round_ = self._open_product(Q, bound, weights)
+        round_ = self._open_product(Q, grid, weights)
         self._engine.add_blocks(round_, list(self._blocks.values()))
         self._finish(round_)
         round_.wait()
         return round_.total.values()
 
     def _factorise(self, keep: int | None) -> tuple[NDArray, NDArray]:
-        squared_norm = self._squared_norm()
-        last = self.num_chunks - 1
-        weights = None
-        if self.decay != 1.0:
-            weights = {
-                chunk: self.decay ** (2 * (last - chunk))
-                for chunk in {block.key[0] for block in self._blocks.values()}
-            }
+        weights = self._weights(self.decay)
+        squared_norm = self._squared_norm(weights)
+        grid = lsi.product_grid(squared_norm, self.dtype)
         base = None
         if self._base is not None:
             U, s, folded = self._base
-            base = (U, s * self.decay ** (last - folded))
+            base = (U, s * self.decay ** (self.num_chunks - 1 - folded))
         start = None
         if self._streamed is not None:
             self._finish(self._streamed)
             self._streamed.wait()
-            if squared_norm <= self._streamed_bound:
+            if self._squared_norm(self._weights(1.0)) <= self._streamed_bound:
                 start = self._streamed.total.values()
         return lsi.factorise(
-            lambda Q: self._product(Q, max(squared_norm, 1e-300), weights),
+            lambda Q: self._product(Q, grid, weights),
             self.num_terms,
             self.num_topics,
             squared_norm=squared_norm,

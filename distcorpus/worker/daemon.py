@@ -64,9 +64,9 @@ class Worker:
         return f"numba {numba.__version__}" if numba is not None else "numpy (numba is not installed)"
 
     @expose
-    def ping(self) -> dict[str, Any]:
+    def ping(self) -> str:
         """Answer at once, whatever is being computed."""
-        return {"leaving": self.leaving.is_set()}
+        return "pong"
 
     @expose
     def status(self) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
-from conftest import wait_until
+from .conftest import wait_until
 from gensim.models import LdaModel, LsiModel
 
 

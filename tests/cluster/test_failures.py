@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import pytest
-from conftest import wait_until
+from .conftest import wait_until
 from gensim.models import LdaModel, LsiModel
 
 from distcorpus import LocalCluster
@@ -26,8 +26,9 @@ class Hooked:
 
     def __iter__(self):
         for number, document in enumerate(self._documents):
-            if number == self._at:
-                self._call()
+            if number == self._at and self._call is not None:
+                call, self._call = self._call, None
+                call()
             yield document
 
 

@@ -32,7 +32,7 @@ def distributed_by_default(init):
     return wrapper
 
 
-@pytest.mark.parametrize(("kind", "name"), cases())
+@pytest.mark.parametrize(("kind", "name"), list(cases()))
 def test_gensims_own(cluster, monkeypatch, kind, name):
     reason = CANNOT_APPLY.get(f"{kind.__name__}.{name}")
     if reason:

@@ -27,7 +27,7 @@ def test_statistics_of_a_chunk_are_gensims(cluster, lee_corpus):
     num_topics, chunk = 25, lee_corpus.counts[:100]
     serial = LdaModel(id2word=lee_corpus.dictionary, num_topics=num_topics, random_state=3)
     serial.sync_state()
-    serial.random_state = StartingGamma(starting_gamma(0, (0, 0), len(chunk), num_topics))
+    serial.random_state = StartingGamma(starting_gamma(len(chunk), num_topics, 0, (0, 0)))
     _, expected = serial.inference(chunk, collect_sstats=True)
 
     host, port = cluster.environ()["PYRO_NS_HOST"], int(cluster.environ()["PYRO_NS_PORT"])
@@ -45,8 +45,17 @@ def test_statistics_of_a_chunk_are_gensims(cluster, lee_corpus):
 
 @pytest.mark.network
 def test_perplexity_is_serial_gensims(cluster, newsgroups):
-    """The same schedule of updates, so that only the arithmetic differs."""
-    options = {"id2word": newsgroups.dictionary, "num_topics": 20, "chunksize": 500, "eval_every": None}
+    """The same schedule of updates, so that only the arithmetic and the documents' starting gamma differ.
+
+    With gensim's default offset the starting gamma alone moves the perplexity by 1.5 %; with this one by 0.3 %.
+    """
+    options = {
+        "id2word": newsgroups.dictionary,
+        "num_topics": 20,
+        "chunksize": 250,
+        "offset": 16,
+        "eval_every": None,
+    }
     train, held_out = newsgroups.counts[:6000], newsgroups.counts[-1000:]
     distributed = LdaModel(train, distributed=True, random_state=1, **options)
     assert distributed.numworkers == 2

@@ -8,9 +8,9 @@ import subprocess
 import sys
 
 import pytest
-from conftest import wait_until
+from .conftest import wait_until
 from gensim.models import LsiModel
-from test_clients import alive
+from .test_clients import alive
 
 from distcorpus import LocalCluster
 

@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
-from conftest import wait_until
+from .conftest import wait_until
 
 from distcorpus.wire import connect, find, list_names, lookup, names
 
