@@ -128,6 +128,7 @@ def install() -> None:
         config.DETAILED_TRACEBACK = False  # would send the values of variables to a peer
         config.COMPRESSION = False
         config.MAX_RETRIES = 0  # a call that was sent twice would be counted twice
+        config.ONEWAY_THREADED = False  # any caller may ask for a oneway call, and each would start a thread
         config.SOCK_NODELAY = True
         config.MAX_MESSAGE_SIZE = config.MAX_MESSAGE_SIZE or MAX_MESSAGE_BYTES
         _installed = True

@@ -115,6 +115,10 @@ def set_keepalive(sock: socket.socket) -> None:
     """Make the system notice a vanished peer of `sock` within `VANISHED_AFTER` seconds, idle or in
     mid-message.
 
+    A peer that is there but reads nothing for that long, while data waits for it, is dropped as well (a
+    stopped process, say): the system's timer for unacknowledged data, without which a host that vanishes in
+    mid-message is waited for during a quarter of an hour, does not tell the two apart.
+
     Set on a listening socket, it holds for the connections that it accepts. Where the system lacks an option,
     that one keeps its default.
     """

@@ -18,6 +18,7 @@ import pickle
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Any
 
 from Pyro4.errors import SecurityError, SerializeError
@@ -48,7 +49,12 @@ class Rule:
 Resolve = Callable[[str, str], Any]
 Buffer = bytes | bytearray | memoryview
 
+#: The most opcodes of one pickle. A one-byte opcode can make an object of 64 bytes: without a bound, a large
+#: message would become a far larger one. A gensim Dictionary takes about ten opcodes a term.
+MAX_OPERATIONS = 50_000_000
+
 _SCALARS = frozenset({str, bytes, int, float, bool, type(None)})
+_MAX_KEY = 2**64
 
 
 def load(data: Buffer, resolve: Resolve, buffers: Sequence[Buffer] = ()) -> Any:
@@ -84,9 +90,14 @@ def load(data: Buffer, resolve: Resolve, buffers: Sequence[Buffer] = ()) -> Any:
 def check_keys(keys: Sequence[Any]) -> None:
     """Refuse dictionary keys and set members that are not numbers, strings, or flat tuples of them.
 
-    Hashing recurses in C without a limit, so a deeply nested tuple would crash the process.
+    Hashing recurses in C without a limit, so a deeply nested tuple would crash the process. Whole numbers
+    have at most 64 bits: of longer ones, as many as one likes have the same hash.
     """
-    if _SCALARS.issuperset(map(type, keys)):
+    kinds = set(map(type, keys))
+    numbers = keys if kinds == {int} else [key for key in keys if type(key) is int] if int in kinds else ()
+    if numbers and (min(numbers) <= -_MAX_KEY or max(numbers) >= _MAX_KEY):
+        raise SecurityError("refused a dictionary key or set member of more than 64 bits")
+    if kinds <= _SCALARS:
         return
     for key in keys:
         parts = key if type(key) is tuple else (key,)
@@ -130,11 +141,15 @@ class _Reader:
     def load(self) -> Any:
         data, operations = self.data, _OPERATIONS
         position = 0
-        while position >= 0:
+        for _ in repeat(None, MAX_OPERATIONS):
             operation = operations[data[position]]
             if operation is None:
                 raise SecurityError(f"refused pickle opcode {data[position]:#04x}")
             position = operation(self, position + 1)
+            if position < 0:
+                break
+        else:
+            raise SecurityError(f"refused a pickle of more than {MAX_OPERATIONS} opcodes")
         if self.marks or len(self.stack) != 1:
             raise SerializeError("malformed pickle: objects left over at its end")
         for finish, value in self.finishing:

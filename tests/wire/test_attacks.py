@@ -19,13 +19,14 @@ from typing import Any
 
 import Pyro4.core
 import pytest
-from conftest import PICKLE, Echo, Peer
 from Pyro4 import message, socketutil, util
 from Pyro4.errors import SecurityError, SerializeError
 from Pyro4.message import Message
 
 from distcorpus import wire
 from distcorpus.wire.serializer import MAX_DECOMPRESSED_BYTES, StringMarshalSerializer
+
+from .conftest import PICKLE, Echo, Peer
 
 #: An unmodified Pyro4 client that sends a pickle which runs `touch`, in a call or in the handshake.
 STOCK_ATTACK = """
@@ -175,6 +176,32 @@ def test_a_marshalled_blob_is_refused(peer: Peer, echo: Echo):
     answer = peer.ask(pickle.dumps(1), message.FLAGS_KEEPSERIALIZED, BLBI=blob)
     assert isinstance(answer, SecurityError)
     assert echo.calls == 0
+
+
+@pytest.mark.parametrize("deep", [b")" + b"\x85" * 200_000, b"]" * 200_000 + b"a" * 199_999])
+def test_deeply_nested_values_crash_nobody(daemon: wire.Daemon, peer: Peer, echo: Echo, deep: bytes):
+    peer.shake_hands()
+    head = b"\x80\x02(" + b"X\x04\x00\x00\x00echo" * 2
+    assert peer.ask(head + b"K\x05\x85}t.") == 5
+    assert isinstance(peer.ask(head + deep + b"\x85}t."), RecursionError)  # the answer cannot be pickled
+    assert echo.calls == 2
+    assert wire.connect(daemon.uri("echo")).echo(1) == 1
+
+
+def test_oneway_calls_start_no_threads(daemon: wire.Daemon, peer: Peer):
+    class Threads:
+        idents: set[int] = set()  # noqa: RUF012
+
+        @wire.expose
+        def note(self) -> int:
+            self.idents.add(threading.get_ident())
+            return len(self.idents)
+
+    daemon.serve("threads", Threads())
+    peer.shake_hands()
+    for _ in range(20):
+        peer.send(message.MSG_INVOKE, pickle.dumps(("threads", "note", (), {})), flags=message.FLAGS_ONEWAY)
+    assert peer.ask(pickle.dumps(("threads", "note", (), {}))) == 1
 
 
 def zipped_zeros(size: int) -> bytes:

@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Echo, Peer
 
 from distcorpus import wire
 from distcorpus.wire import sockets, transport
+
+from .conftest import Echo, Peer
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 15.0) -> None:

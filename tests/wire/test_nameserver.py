@@ -11,12 +11,13 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 import pytest
-from conftest import Echo
 from Pyro4.configuration import config
 from Pyro4.errors import NamingError
 
 from distcorpus import wire
 from distcorpus.wire import nameserver
+
+from .conftest import Echo
 
 
 def free_port(kind: int = socket.SOCK_STREAM) -> int:

@@ -27,7 +27,7 @@ scalars = (
     | st.text()
     | st.binary()
 )
-keys = st.integers() | st.text() | st.binary() | st.tuples(st.integers(), st.text())
+keys = st.integers(-(2**63), 2**63) | st.text() | st.binary() | st.tuples(st.integers(), st.text())
 values = st.recursive(
     scalars | st.sets(keys) | st.frozensets(keys) | st.binary().map(bytearray),
     lambda inner: (
@@ -277,6 +277,23 @@ def test_a_deep_tuple_is_never_hashed(use: bytes):
     deep = b")" + b"\x85" * 300_000
     with pytest.raises(SecurityError, match="key"):
         load(b"\x80\x04" + use.replace(b"%s", deep))
+
+
+@pytest.mark.parametrize(
+    "build", [lambda n: {n: 1}, lambda n: {"a": 1, -n: 1}, lambda n: {n}, lambda n: frozenset({n})]
+)
+def test_numbers_that_share_one_hash_are_no_keys(build: Any):
+    assert hash(2**61 - 1) == hash(5 * (2**61 - 1))
+    assert load(pickle.dumps(build(2**63))) == build(2**63)
+    with pytest.raises(SecurityError, match="64 bits"):
+        load(pickle.dumps(build(2**64)))
+
+
+def test_a_pickle_of_too_many_opcodes_is_refused(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(unpickle, "MAX_OPERATIONS", 1000)
+    assert len(load(b"\x80\x04(" + b"}" * 990 + b"t.")) == 990
+    with pytest.raises(SecurityError, match="1000 opcodes"):
+        load(b"\x80\x04(" + b"}" * 1000 + b"t.")
 
 
 @given(st.binary(max_size=60))
