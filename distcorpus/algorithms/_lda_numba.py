@@ -189,20 +189,34 @@ def divide(
     quotient: np.ndarray,
 ) -> None:
     """quotient = count / (weight' B + floor), with the rows of B at columns[row[i] :]."""
-    whole = live - live % 4
-    for v in range(0, width, lanes(columns)):
-        a = splat(floor)
-        b = fill(a, 0.0)
-        c = b
-        d = b
-        for i in range(0, whole, 4):
+    lane = lanes(columns)
+    start = splat(floor)
+    whole = width - width % (4 * lane)
+    for v in range(0, whole, 4 * lane):
+        a = start
+        b = start
+        c = start
+        d = start
+        for i in range(live):
+            w = splat(weight[i])
+            a = fma(w, load(columns, row[i] + v), a)
+            b = fma(w, load(columns, row[i] + v + lane), b)
+            c = fma(w, load(columns, row[i] + v + 2 * lane), c)
+            d = fma(w, load(columns, row[i] + v + 3 * lane), d)
+        store(quotient, v, load(count, v) / a)
+        store(quotient, v + lane, load(count, v + lane) / b)
+        store(quotient, v + 2 * lane, load(count, v + 2 * lane) / c)
+        store(quotient, v + 3 * lane, load(count, v + 3 * lane) / d)
+    even = live - live % 2
+    for v in range(whole, width, lane):
+        a = start
+        b = fill(start, 0.0)
+        for i in range(0, even, 2):
             a = fma(splat(weight[i]), load(columns, row[i] + v), a)
             b = fma(splat(weight[i + 1]), load(columns, row[i + 1] + v), b)
-            c = fma(splat(weight[i + 2]), load(columns, row[i + 2] + v), c)
-            d = fma(splat(weight[i + 3]), load(columns, row[i + 3] + v), d)
-        for i in range(whole, live):
-            a = fma(splat(weight[i]), load(columns, row[i] + v), a)
-        store(quotient, v, load(count, v) / ((a + b) + (c + d)))
+        if even < live:
+            a = fma(splat(weight[even]), load(columns, row[even] + v), a)
+        store(quotient, v, load(count, v) / (a + b))
 
 
 @register_jitable
