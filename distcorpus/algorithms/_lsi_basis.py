@@ -68,8 +68,8 @@ class Basis:
         return result
 
     def _used(self) -> list[np.ndarray]:
-        last = self._panels[-1]
-        return [*self._panels[:-1], last[:, : last.shape[1] - self._free]]
+        *full, last = self._panels
+        return [*full, last[:, : last.shape[1] - self._free]]
 
 
 def gram(vectors: np.ndarray) -> np.ndarray:
@@ -102,11 +102,11 @@ def orthonormalise(vectors: np.ndarray, floor: float) -> tuple[np.ndarray, np.nd
     kept = scales > max(floor, 1e-7 * scales.max(initial=0.0))
     factor = (rotation[:, kept] * scales[kept]).T
     vectors = vectors @ (rotation[:, kept] / scales[kept]).astype(vectors.dtype)
-    smallest = 0.0
-    while len(factor) and smallest < 0.5:  # once more, and once more again where the first pass was far off
-        values, rotation = np.linalg.eigh(gram(vectors))
-        smallest = values[0]
-        scales = np.sqrt(np.maximum(values, np.finfo(np.float64).tiny))
+    deviation = 1.0
+    while len(factor) and deviation > 0.1:  # once, and once more where the first pass was far off
+        values, rotation = np.linalg.eigh(vectors.T @ vectors)
+        deviation = float(np.abs(values - 1).max())
+        scales = np.sqrt(np.maximum(values, np.finfo(values.dtype).eps))
         factor = (rotation * scales) @ rotation.T @ factor
-        vectors = vectors @ ((rotation / scales) @ rotation.T).astype(vectors.dtype)
+        vectors = vectors @ ((rotation / scales) @ rotation.T)
     return vectors, factor

@@ -28,6 +28,9 @@ from .summation import GridSum, compiled_kernels, grid_for, narrow_steps
 #: of two million entries still makes four blocks that two workers can share.
 BLOCK_NNZ = 600_000
 
+#: Bytes of a cache line and of a vector: the compiled product wants rows that are whole ones.
+LINE = 64
+
 #: An earlier factorisation: left singular vectors (terms x k) and singular values (k).
 Factors = tuple[np.ndarray, np.ndarray]
 
@@ -75,8 +78,10 @@ class Product:
         self._words = words
         self._row_of = np.empty(len(table_row), np.int32)
         self._row_of[words] = np.arange(len(words), dtype=np.int32)
-        self._q = _aligned((len(words), table.shape[1]), self._dtype)
-        self._q[...] = table[table_row[words]]
+        self._width = table.shape[1]
+        lanes = LINE // self._dtype.itemsize
+        self._q = _aligned((len(words), -(-self._width // lanes) * lanes), self._dtype)
+        self._q[:, : self._width] = table[table_row[words]]
         self._grid = params["grid"]
         self._idle: list[_Workspace] = []
         self._workspaces: list[_Workspace] = []
@@ -110,20 +115,24 @@ class Product:
         workspace.total.drain(workspace.touched, workspace.y)
         self._idle.append(workspace)
 
-    def total(self) -> GridSum:
-        """Return the sum of the blocks added so far, one row for each of the job's words."""
+    def values(self) -> np.ndarray:
+        """Return the sum of the blocks added so far as float64, one row for each of the job's words."""
+        return self._total().values()[:, : self._width]
+
+    def partial(self) -> Partial:
+        """Return the sum of the blocks added so far, as it travels."""
+        steps = self._total().steps[:, : self._width]
+        return Partial(self._words, np.ascontiguousarray(narrow_steps(steps)))
+
+    def _total(self) -> GridSum:
         if not self._workspaces:
             return GridSum(len(self._words), self._q.shape[1], self._grid)
         first, *others = self._workspaces
         rows = np.arange(len(self._words), dtype=np.int32)
-        while others:
-            first.total.add(rows, others.pop().total.steps)
-        self._workspaces = self._idle = [first]
+        for other in others:
+            first.total.add(rows, other.total.steps)
+        self._workspaces, self._idle = [first], [first]
         return first.total
-
-    def partial(self) -> Partial:
-        """Return the sum of the blocks added so far, as it travels."""
-        return Partial(self._words, narrow_steps(self.total().steps))
 
 
 class _Workspace:
@@ -136,11 +145,10 @@ class _Workspace:
 
 
 def _aligned(shape: tuple[int, int], dtype: np.dtype) -> np.ndarray:
-    """Return zeros that start on a cache line: rows that straddle lines cost a third of the product's
-    speed."""
+    """Return zeros that start on a cache line."""
     nbytes = shape[0] * shape[1] * dtype.itemsize
-    raw = np.zeros(nbytes + 64, np.uint8)
-    start = -raw.ctypes.data % 64
+    raw = np.zeros(nbytes + LINE, np.uint8)
+    start = -raw.ctypes.data % LINE
     return raw[start : start + nbytes].view(dtype).reshape(shape)
 
 
@@ -343,8 +351,9 @@ def _fresh_block(random: np.random.Generator, basis: Basis, width: int) -> np.nd
     """Return random orthonormal columns orthogonal to the basis."""
     vectors = random.standard_normal((basis.num_terms, min(width, basis.num_terms - basis.size)))
     vectors = vectors.astype(basis.dtype)
-    for _ in range(2):
-        basis.project_out(vectors)
+    for _ in range(2 if basis.size else 1):
+        if basis.size:
+            basis.project_out(vectors)
         vectors, _ = orthonormalise(vectors, 0.0)
     return vectors
 
@@ -572,7 +581,7 @@ def _local_product(
         for block, key in blocks:
             part.add(block, key)
         y = np.zeros_like(q)
-        y[words] = part.total().values()
+        y[words] = part.values()
         return y
 
     return product
