@@ -1,5 +1,4 @@
-"""The only place that knows Pyro4: serializers, sockets, daemons, the name server (imports nothing of
-ours)."""
+"""The only place that knows Pyro4: serializers, sockets, daemons, the name server."""
 
 from distcorpus.wire import names
 from distcorpus.wire.allowed import allow

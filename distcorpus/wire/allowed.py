@@ -82,7 +82,10 @@ def _load(module: str, name: str) -> Any:
 
 
 def _plain_state(value: Any, state: Any) -> None:
-    if type(state) is not dict or not all(type(key) is str and not key.startswith("__") for key in state):
+    # gensim's load leaves names like "__numpys" behind; only Python's own, with both underscores, are suspicious.
+    if type(state) is not dict or not all(
+        type(key) is str and not (key.startswith("__") and key.endswith("__")) for key in state
+    ):
         raise SecurityError(
             f"refused the state of a {type(value).__name__}: it is not a dictionary of attributes"
         )

@@ -1,5 +1,4 @@
-"""Keep large freed blocks in the process, so that the next large message does not fault its pages in
-again."""
+"""Keep large freed blocks in the process, so that the next large message faults no pages in."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""Pyro4 made safe for this whole process: its pickle restricted, its side doors shut, its sockets made
-quick."""
+"""Pyro4 made safe for this whole process: its pickle restricted, its side doors shut."""
 
 from __future__ import annotations
 
@@ -25,8 +24,7 @@ _installed = False
 
 
 class RestrictedPickleSerializer(util.PickleSerializer):
-    """Pyro4's pickle, as unmodified programs speak it, which makes nothing but what `distcorpus.wire.allowed`
-    lists."""
+    """Pyro4's pickle, as unmodified programs speak it, which makes only what `wire.allowed` lists."""
 
     def dumps(self, data: Any) -> bytes:
         return bytes(super().dumps(portable(data)))

@@ -23,8 +23,6 @@ VANISHED_AFTER = KEEPALIVE_IDLE + KEEPALIVE_PROBES * KEEPALIVE_INTERVAL
 
 _LARGE = 1 << 16
 _IOV_MAX = os.sysconf("SC_IOV_MAX") if hasattr(os, "sysconf") else 16
-_stock_send = socketutil.sendData
-_stock_receive = socketutil.receiveData
 
 
 class Gather:
@@ -61,9 +59,6 @@ def send_data(sock: socket.socket, data: bytes | Gather) -> None:
     ConnectionClosedError
         The connection was lost.
     """
-    if not isinstance(data, Gather) and len(data) < _LARGE:
-        _stock_send(sock, data)
-        return
     views = deque(data.parts if isinstance(data, Gather) else [memoryview(data)])
     gathers = hasattr(sock, "sendmsg") and not _is_tls(sock)
     try:
@@ -73,10 +68,8 @@ def send_data(sock: socket.socket, data: bytes | Gather) -> None:
                 sent -= views.popleft().nbytes
             if sent:
                 views[0] = views[0][sent:]
-    except TimeoutError as error:
-        raise CallTimeout("sending: timeout") from error
     except OSError as error:
-        raise ConnectionClosedError(f"sending: connection lost: {error}") from error
+        raise _failure("sending", error) from error
 
 
 def receive_data(sock: socket.socket, size: int) -> bytes | memoryview:
@@ -89,13 +82,10 @@ def receive_data(sock: socket.socket, size: int) -> bytes | memoryview:
     ConnectionClosedError
         The connection was lost, or closed before all had arrived.
     """
-    if 0 <= size < _LARGE:
-        data: bytes = _stock_receive(sock, size)
-        return data
     if size < 0:
         raise ConnectionClosedError(f"receiving: the peer announced a message of {size} bytes")
     # numpy leaves the memory untouched, so what a lying header claims is never more than address space.
-    view = np.empty(size, np.uint8).data
+    view = memoryview(bytearray(size)) if size < _LARGE else np.empty(size, np.uint8).data
     flags = 0 if _is_tls(sock) else getattr(socket, "MSG_WAITALL", 0)
     received = 0
     try:
@@ -104,11 +94,16 @@ def receive_data(sock: socket.socket, size: int) -> bytes | memoryview:
             if not count:
                 raise ConnectionClosedError("receiving: not enough data")
             received += count
-    except TimeoutError as error:
-        raise CallTimeout("receiving: timeout") from error
     except OSError as error:
-        raise ConnectionClosedError(f"receiving: connection lost: {error}") from error
-    return view
+        raise _failure("receiving", error) from error
+    return bytes(view) if size < _LARGE else view
+
+
+def _failure(doing: str, error: OSError) -> CommunicationError:
+    # Python has one exception for a socket's own timeout and for a connection that the system has given up.
+    if isinstance(error, TimeoutError) and error.errno is None:
+        return CallTimeout(f"{doing}: timeout")
+    return ConnectionClosedError(f"{doing}: connection lost: {error}")
 
 
 def set_keepalive(sock: socket.socket) -> None:
@@ -165,8 +160,7 @@ def shut(sock: socket.socket) -> None:
 
 
 def can_connect(host: str, port: int, timeout: float) -> bool | None:
-    """Whether something listens at `host`:`port`: True or False, or None where no answer came within
-    `timeout` seconds."""
+    """Whether something listens at `host`:`port`; None where no answer came within `timeout` seconds."""
     try:
         socket.create_connection((host, port), timeout).close()
     except ConnectionRefusedError:
@@ -223,8 +217,7 @@ def outward_address() -> str:
 
 
 def raise_file_limit() -> None:
-    """Raise this process's limit of open files, and so of connections, to what the system allows without
-    privileges."""
+    """Raise this process's limit of open files, and so of connections, as far as it may be raised."""
     try:
         import resource
     except ImportError:

@@ -230,6 +230,15 @@ def test_silence_is_a_timeout(size: int):
             send_data(sender, bytes(50_000_000))
 
 
+def test_a_connection_that_the_system_gives_up_is_lost_not_late():
+    """Python raises the same TimeoutError for it; a peer that does not read stands for one that vanished."""
+    sender, receiver = plain_pair()
+    with sender, receiver:
+        sender.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 50)
+        with pytest.raises(ConnectionClosedError, match="connection lost"):
+            send_data(sender, bytes(50_000_000))
+
+
 def test_a_negative_size_is_an_error():
     sender, receiver = plain_pair()
     with sender, receiver, pytest.raises(ConnectionClosedError, match="-1"):
