@@ -212,7 +212,9 @@ def run_dispatcher(options: argparse.Namespace) -> None:
     engine.start()
     try:
         if options.replace:
-            _end_dispatcher(nameserver.locate(), workers=False)
+            replaced = _find_dispatcher(nameserver.locate(), 5.0)
+            if replaced is not None:
+                replaced.exit(workers=False)
         try:
             registration.start(replace=options.replace)
         except NamingError as error:
@@ -282,7 +284,9 @@ def _run_worker(options: argparse.Namespace) -> None:
 def _say_goodbye(nameserver: NameServerLocation, name: str, uri: str) -> None:
     """Tell the dispatcher that this worker is ending, so that it hands nothing more to it."""
     try:
-        connect(lookup(nameserver.locate(), names.DISPATCHER), connect_timeout=5.0).worker_leaves(name, uri)
+        dispatcher = _find_dispatcher(nameserver.locate(), 5.0)
+        if dispatcher is not None:
+            dispatcher.worker_leaves(name, uri)
     except (CommunicationError, NamingError) as error:
         logger.debug("there is no dispatcher to take leave of: %s", error)
 
@@ -355,18 +359,22 @@ def _nameserver(options: argparse.Namespace, lifetime: Lifetime | None = None) -
     return location
 
 
+def _find_dispatcher(nameserver: Any, timeout: float) -> Any | None:
+    """Connect to the dispatcher that the name server knows, if it knows one and it answers."""
+    uri = lookup(nameserver, names.DISPATCHER)
+    try:
+        return connect(uri, timeout=timeout, connect_timeout=timeout) if uri is not None else None
+    except CommunicationError as error:
+        logger.info("the dispatcher at %s does not answer: %s", uri, error)
+        return None
+
+
 def _dispatcher(options: argparse.Namespace) -> Any:
-    try:
-        return connect(lookup(_nameserver(options).locate(), names.DISPATCHER), timeout=10.0)
-    except NamingError as error:
-        raise RuntimeError(f"{error}; start a dispatcher with 'distcorpus dispatcher'") from None
-
-
-def _end_dispatcher(nameserver: Any, *, workers: bool) -> None:
-    try:
-        connect(lookup(nameserver, names.DISPATCHER), timeout=5.0).exit(workers)
-    except (CommunicationError, NamingError) as error:
-        logger.info("there is no dispatcher to end: %s", error)
+    location = _nameserver(options)
+    dispatcher = _find_dispatcher(location.locate(), 10.0)
+    if dispatcher is None:
+        raise RuntimeError(f"the name server {location} knows no dispatcher that answers: start 'distcorpus dispatcher'")
+    return dispatcher
 
 
 def _advertised(options: argparse.Namespace, nameserver: NameServerLocation) -> str | None:

@@ -117,6 +117,8 @@ class LocalCluster:
         self._add_workers(n_workers)
         dispatcher.ready(deadline)
         uri = lookup(find(host, int(port), broadcast=False), names.DISPATCHER)
+        if uri is None:
+            raise RuntimeError("the dispatcher has lost its name to another one")
         self._dispatcher = connect(uri, timeout=30.0)
         self._wait_for_workers(deadline)
         self._previous = use_nameserver(host, int(port))

@@ -222,6 +222,9 @@ class LsiFront(_Front):
     def putjob(self, job: Any) -> None:
         """Add a chunk, terms x documents; waits while the queue is full."""
         number = self._session.num_chunks if self._session is not None else 0
+        shape = getattr(job, "shape", None)
+        if shape is not None and shape[0] != self._num_terms:
+            raise ValueError(f"chunk {number} has {shape[0]} terms, this model's vocabulary {self._num_terms}")
         chunk = as_chunk(job, self._num_terms, what=f"chunk {number}")
         if self._session is None:
             self._open(np.dtype(getattr(job, "dtype", np.float64)))
