@@ -82,7 +82,7 @@ def _load(module: str, name: str) -> Any:
 
 
 def _plain_state(value: Any, state: Any) -> None:
-    # gensim's load leaves names like "__numpys" behind; only Python's own, with both underscores, are suspicious.
+    # gensim's load leaves names like "__numpys" behind; suspicious are Python's own, with underscores after.
     if type(state) is not dict or not all(
         type(key) is str and not (key.startswith("__") and key.endswith("__")) for key in state
     ):

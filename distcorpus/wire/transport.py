@@ -102,7 +102,7 @@ class Transport:
                 self._drop_overdue()
 
     def close(self) -> None:
-        """Stop accepting; end idle connections at once, the others when they have answered or after `grace`."""
+        """Stop accepting; end idle connections now, the others when they have answered, or after `grace`."""
         with self._lock:
             if self._closing:
                 return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,11 @@ class TestWhatGensimSends:
     def test_dictionary(self, protocol: int):
         sent = Dictionary([["human", "interface"], ["computer", "human"]])
         assert vars(through(sent, protocol)) == vars(sent)
+
+    def test_dictionary_that_was_saved(self, protocol: int, tmp_path: Path):
+        Dictionary([["human", "interface"]]).save(str(tmp_path / "dictionary"))
+        sent = Dictionary.load(str(tmp_path / "dictionary"))
+        assert through(sent, protocol).token2id == sent.token2id
 
     def test_hash_dictionary(self, protocol: int):
         sent = HashDictionary([["human", "interface"]])
