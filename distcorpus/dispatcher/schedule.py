@@ -685,8 +685,6 @@ class Schedule:
         if served:
             self._virtual_time = max(self._virtual_time, start)
         for session in passed:
-            if served:
-                session.virtual_time = max(session.virtual_time, start)
             heapq.heappush(self._ready, (session.virtual_time, session.serial, session))
         return served
 
@@ -840,7 +838,7 @@ class Schedule:
                 self._watch(lease)
         elif job.queue is None:
             awake = next((lease for lease in job.leases.values() if not lease.worker.silent), None)
-            if awake and not job.losses:
+            if awake:
                 self._revive(awake)
             else:
                 self._requeue(job)
