@@ -515,6 +515,7 @@ class Play:
         self.now = 0.0
         self.out: dict[int, Hand] = {}  # handed out, and nothing came of it yet
         self.told: list[Decision] = []  # the other decisions
+        self.computed_by: dict[int, str] = {}
         for i in range(workers):
             self.tell("worker_joined", f"w{i}")
 
@@ -543,6 +544,8 @@ class Play:
         """The worker's result arrives and is dealt with."""
         del self.out[hand.lease]
         accepted = self.schedule.delivered(hand.lease, self.now)
+        if accepted:
+            self.computed_by.update(dict.fromkeys(hand.blocks, hand.worker))
         self.tell("summed" if accepted else "discarded", hand.lease)
         return accepted
 
@@ -647,7 +650,7 @@ def test_a_holder_is_served_before_another_idle_worker() -> None:
 
 
 def held_unequally(one_by_one: bool, size: int) -> Play:
-    """The first worker holds `size` blocks and the second half as many; they take one after the other."""
+    """The first worker holds more blocks than the second; they take one after the other."""
     play = Play(workers=2, slots=1, max_job_cost=1.0)
     play.round("a", 0, range(size + size // 2))
     for _ in range(size // 2):
@@ -668,18 +671,14 @@ def held_unequally(one_by_one: bool, size: int) -> Play:
 
 def test_blocks_are_taken_from_the_worker_with_the_most_left() -> None:
     play = held_unequally(one_by_one=False, size=8)
-    (first,) = play.at("w0")
-    held = {*first.blocks}
-    for _ in range(6):
+    assert Counter(play.computed_by.values()) == {"w0": 7, "w1": 5}
+    for _ in range(4):
         play.complete(play.at("w0")[0])
-        held |= {*play.at("w0")[0].blocks}
-    play.tell("worker_joined", "thief")
-    assert len(held) == 7  # one is left of the eight, and three of the other worker's four
+    play.tell(
+        "worker_joined", "thief"
+    )  # two of the first worker's seven are left, and four of the other's five
     (stolen,) = play.at("thief")
-    assert play.schedule.pending("a") == 3
-    play.complete(play.at("w0")[0])
-    assert not {*stolen.blocks} & {*play.at("w0")[0].blocks}
-    assert len(held | {*play.at("w0")[0].blocks}) == 8
+    assert play.computed_by[stolen.blocks[0]] == "w1"
 
 
 def test_a_small_session_is_not_starved_by_a_huge_one() -> None:
