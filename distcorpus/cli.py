@@ -14,10 +14,9 @@ from typing import Any
 from distcorpus._version import __version__
 from distcorpus.service import Lifetime, report_ready, say, set_blas_threads
 from distcorpus.wire import CommunicationError, Daemon, NamingError, connect, names
-from distcorpus.wire.memory import raise_malloc_thresholds
 from distcorpus.wire.location import NameServerLocation
+from distcorpus.wire.memory import raise_malloc_thresholds
 from distcorpus.wire.nameserver import NameServerDaemon, list_names, lookup
-from distcorpus.wire.perconnection import close_objects, serve_each
 from distcorpus.wire.registration import Registration
 
 logger = logging.getLogger("distcorpus")
@@ -59,13 +58,18 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     verbose = argparse.ArgumentParser(add_help=False)
-    verbose.add_argument("-v", "--verbose", action="store_true", help="log what happens, not only what is wrong")
+    verbose.add_argument(
+        "-v", "--verbose", action="store_true", help="log what happens, not only what is wrong"
+    )
 
     find = argparse.ArgumentParser(add_help=False)
     find.add_argument("--host", help="the name server's host (default: PYRO_NS_HOST, else broadcast)")
     find.add_argument("--port", type=int, help="the name server's port (default: PYRO_NS_PORT, else 9090)")
     find.add_argument(
-        "--no-broadcast", dest="broadcast", action="store_false", help="do not look for the name server by broadcast"
+        "--no-broadcast",
+        dest="broadcast",
+        action="store_false",
+        help="do not look for the name server by broadcast",
     )
 
     serve = argparse.ArgumentParser(add_help=False)
@@ -93,14 +97,20 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--report-fd", type=int, help=argparse.SUPPRESS)
 
     nameserver = commands.add_parser("nameserver", parents=[verbose, serve], help="run the name server")
-    nameserver.add_argument("--bind-port", type=int, default=9090, help="port to listen on (default: %(default)s)")
+    nameserver.add_argument(
+        "--bind-port", type=int, default=9090, help="port to listen on (default: %(default)s)"
+    )
     nameserver.add_argument(
         "--no-broadcast", dest="broadcast", action="store_false", help="do not answer broadcasts"
     )
     nameserver.set_defaults(run=run_nameserver)
 
-    dispatcher = commands.add_parser("dispatcher", parents=[verbose, find, wait, serve], help="run the dispatcher")
-    dispatcher.add_argument("--bind-port", type=int, default=0, help="port to listen on (default: any free one)")
+    dispatcher = commands.add_parser(
+        "dispatcher", parents=[verbose, find, wait, serve], help="run the dispatcher"
+    )
+    dispatcher.add_argument(
+        "--bind-port", type=int, default=0, help="port to listen on (default: any free one)"
+    )
     dispatcher.add_argument(
         "--maxsize",
         type=int,
@@ -121,9 +131,18 @@ def _parser() -> argparse.ArgumentParser:
         help="fail a training that has had no worker for so long (default: wait)",
     )
     dispatcher.add_argument(
-        "--replace", action="store_true", help="end the dispatcher that this name server has, and take its place"
+        "--replace",
+        action="store_true",
+        help="end the dispatcher that this name server has, and take its place",
     )
-    dispatcher.add_argument("--blas-threads", type=int, metavar="N", help="threads for BLAS (default: all cores)")
+    # BLAS threads that share their cores with workers wait for each other most of the time: one is faster then.
+    dispatcher.add_argument(
+        "--blas-threads",
+        type=int,
+        default=1,
+        metavar="N",
+        help="threads for BLAS; more where no worker runs on this machine (default: %(default)s)",
+    )
     dispatcher.set_defaults(run=run_dispatcher)
 
     worker = commands.add_parser("worker", parents=[verbose, find, wait, serve], help="run worker daemons")
@@ -139,7 +158,10 @@ def _parser() -> argparse.ArgumentParser:
         help="threads of a daemon that share one broadcast and one result (default: %(default)s)",
     )
     worker.add_argument(
-        "--blas-threads", type=int, metavar="N", help="threads for BLAS (default: cores / workers of this command)"
+        "--blas-threads",
+        type=int,
+        metavar="N",
+        help="threads for BLAS (default: cores / workers of this command)",
     )
     worker.add_argument("--name", help="the worker's name (default: host name and process id)")
     worker.add_argument(
@@ -150,7 +172,9 @@ def _parser() -> argparse.ArgumentParser:
     demo = commands.add_parser(
         "demo", parents=[verbose], help="start a cluster on this machine and train LSI and LDA of real text"
     )
-    demo.add_argument("--corpus", metavar="FILE.mm", help="your own bag-of-words corpus, in Matrix Market format")
+    demo.add_argument(
+        "--corpus", metavar="FILE.mm", help="your own bag-of-words corpus, in Matrix Market format"
+    )
     demo.add_argument("--dictionary", metavar="FILE", help="its gensim Dictionary (saved, or as text)")
     demo.add_argument("--workers", type=int, default=2, help="worker daemons (default: %(default)s)")
     demo.add_argument("--topics", type=int, default=20, help="topics to find (default: %(default)s)")
@@ -174,10 +198,10 @@ def run_nameserver(options: argparse.Namespace) -> None:
     try:
         say(
             f"distcorpus name server {__version__}, pid {os.getpid()}",
-            f"listens on {daemon.locationStr}",
+            f"listens on {daemon.location}",
             "BLAS: not used",
         )
-        report_ready(options.report_fd, {"location": daemon.locationStr})
+        report_ready(options.report_fd, {"location": daemon.location})
         lifetime.wait()
     finally:
         daemon.stop()
@@ -199,10 +223,10 @@ def run_dispatcher(options: argparse.Namespace) -> None:
     engine = PyroEngine(list_workers, worker_timeout=options.worker_timeout)
     dispatcher = Dispatcher(engine, max_queued=options.maxsize, memory=int(options.memory * 2**30))
     advertise = _advertised(options, nameserver)
-    daemon = Daemon(options.bind, options.bind_port, advertise, on_disconnect=close_objects)
-    daemon.register(dispatcher, names.DISPATCHER)
-    serve_each(daemon, names.LSI_DISPATCHER, LsiFront, dispatcher)
-    serve_each(daemon, names.LDA_DISPATCHER, LdaFront, dispatcher)
+    daemon = Daemon(options.bind, options.bind_port, advertise)
+    daemon.serve(names.DISPATCHER, dispatcher)
+    daemon.serve_each(names.LSI_DISPATCHER, LsiFront, lambda: LsiFront(dispatcher))
+    daemon.serve_each(names.LDA_DISPATCHER, LdaFront, lambda: LdaFront(dispatcher))
     registration = Registration(
         nameserver.locate,
         {name: daemon.uri(name) for name in (names.DISPATCHER, names.LSI_DISPATCHER, names.LDA_DISPATCHER)},
@@ -222,10 +246,10 @@ def run_dispatcher(options: argparse.Namespace) -> None:
         lifetime.end_with(dispatcher.exit_asked)
         say(
             f"distcorpus dispatcher {__version__}, pid {os.getpid()}",
-            f"listens on {daemon.locationStr}, name server {nameserver}",
+            f"listens on {daemon.location}, name server {nameserver}",
             f"BLAS: {set_blas_threads(options.blas_threads)}",
         )
-        report_ready(options.report_fd, {"location": daemon.locationStr})
+        report_ready(options.report_fd, {"location": daemon.location})
         lifetime.wait()
     finally:
         registration.stop()
@@ -256,7 +280,7 @@ def _run_worker(options: argparse.Namespace) -> None:
     nameserver = _nameserver(options, lifetime)
     daemon = Daemon(options.bind, options.bind_port, _advertised(options, nameserver))
     registered_name = names.worker(name)
-    daemon.register(worker, registered_name)
+    daemon.serve(registered_name, worker)
     registration = Registration(
         nameserver.locate,
         {registered_name: daemon.uri(registered_name)},
@@ -264,20 +288,22 @@ def _run_worker(options: argparse.Namespace) -> None:
     )
     say(
         f"distcorpus worker {name} {__version__}, pid {os.getpid()}",
-        f"listens on {daemon.locationStr}, name server {nameserver}",
+        f"listens on {daemon.location}, name server {nameserver}",
         f"BLAS: {blas}; kernels: {worker.warm()}, {options.threads} thread(s)",
     )
     daemon.start()
     try:
         registration.start()
         lifetime.end_with(worker.exit_asked)
-        report_ready(options.report_fd, {"location": daemon.locationStr, "name": name})
+        report_ready(options.report_fd, {"location": daemon.location, "name": name})
         lifetime.wait()
     finally:
         registration.stop()
         _say_goodbye(nameserver, name, daemon.uri(registered_name))
         if not worker.leave(LEAVE_TIMEOUT):
-            logger.warning("the job under way takes longer than %g s: it goes to another worker", LEAVE_TIMEOUT)
+            logger.warning(
+                "the job under way takes longer than %g s: it goes to another worker", LEAVE_TIMEOUT
+            )
         daemon.stop()
 
 
@@ -373,7 +399,9 @@ def _dispatcher(options: argparse.Namespace) -> Any:
     location = _nameserver(options)
     dispatcher = _find_dispatcher(location.locate(), 10.0)
     if dispatcher is None:
-        raise RuntimeError(f"the name server {location} knows no dispatcher that answers: start 'distcorpus dispatcher'")
+        raise RuntimeError(
+            f"the name server {location} knows no dispatcher that answers: start 'distcorpus dispatcher'"
+        )
     return dispatcher
 
 

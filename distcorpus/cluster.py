@@ -54,7 +54,7 @@ class LocalCluster:
     threads : int, default 1
         Threads of each worker.
     blas_threads : int, optional
-        BLAS threads of each worker; by default the cores of this machine divided by the workers.
+        BLAS threads of each worker and of the dispatcher; by default the cores of this machine divided by the workers.
     dispatcher_options : sequence of str, optional
         More of the command line of ``distcorpus dispatcher``.
     verbose : bool, default False
@@ -88,7 +88,9 @@ class LocalCluster:
         timeout: float = 120.0,
     ) -> None:
         if n_workers < 0 or threads < 1:
-            raise ValueError(f"n_workers={n_workers!r}, threads={threads!r}: give 0 or more workers, 1 or more threads")
+            raise ValueError(
+                f"n_workers={n_workers!r}, threads={threads!r}: give 0 or more workers, 1 or more threads"
+            )
         self._threads = threads
         self._blas_threads = blas_threads or max((os.cpu_count() or 1) // max(n_workers, 1), 1)
         self._verbose = verbose
@@ -112,7 +114,8 @@ class LocalCluster:
         self._daemons.append(nameserver)
         host, port = nameserver.ready(deadline)["location"].rsplit(":", 1)
         self._nameserver = (host, int(port))
-        dispatcher = self._launch("dispatcher", *self._find(), *dispatcher_options)
+        threads = ("--blas-threads", str(self._blas_threads))
+        dispatcher = self._launch("dispatcher", *self._find(), *threads, *dispatcher_options)
         self._daemons.insert(0, dispatcher)
         self._add_workers(n_workers)
         dispatcher.ready(deadline)
@@ -217,7 +220,9 @@ class LocalCluster:
             if wanted == connected:
                 return
             if time.monotonic() > deadline:
-                raise TimeoutError(f"the dispatcher has {sorted(connected)}, not {sorted(wanted)}, as its workers")
+                raise TimeoutError(
+                    f"the dispatcher has {sorted(connected)}, not {sorted(wanted)}, as its workers"
+                )
             time.sleep(0.05)
 
 

@@ -138,7 +138,9 @@ def demo(
         documents: Counter[str] = Counter()
         for record in records:
             documents[record["worker"]] += record["documents"]
-        console.print(f"  {session}: " + ", ".join(f"{name} {count}" for name, count in sorted(documents.items())))
+        console.print(
+            f"  {session}: " + ", ".join(f"{name} {count}" for name, count in sorted(documents.items()))
+        )
         for record in records[:4]:
             console.print(f"    round {record['round']}: {'; '.join(record['blocks'])} on {record['worker']}")
     console.print()

@@ -144,7 +144,7 @@ class Simulation:
                     if self.rounds_done < self.options.rounds:
                         self.after(0.0, "open_round")
                 case Fail(error=error):
-                    raise SystemExit(f"the training failed: {error}")
+                    raise SystemExit(f"{self.n_workers} workers: the training failed: {error}")
                 case Drop(worker=name):
                     self.workers.pop(name, None)
 
@@ -260,9 +260,9 @@ def parser() -> argparse.ArgumentParser:
     add("--spread", type=float, default=0.3, help="coefficient of variation of costs and of times")
     add("--transfer", type=float, default=0.1, help="seconds a job and a result travel")
     add("--link", type=float, default=0.0, help="seconds a job and a result occupy the dispatcher's own link")
-    add("--failures", type=float, default=10.0, help="kills, for each worker and hour")
+    add("--failures", type=float, default=2.0, help="kills, for each worker and hour")
     add("--replace", type=float, default=10.0, help="seconds until another worker takes a killed one's place")
-    add("--stalls", type=float, default=10.0, help="stops (SIGSTOP), for each worker and hour")
+    add("--stalls", type=float, default=2.0, help="stops (SIGSTOP), for each worker and hour")
     add("--stall-seconds", type=float, default=10.0, help="mean duration of a stop")
     add("--joins", type=float, default=0.0, help="workers that join besides, an hour")
     add("--seed", type=int, default=1, help="of the random generator")

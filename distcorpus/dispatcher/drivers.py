@@ -21,7 +21,15 @@ from numpy.typing import NDArray
 from distcorpus.algorithms.partial import Partial
 from distcorpus.dispatcher.engine import Block, JobRecord, Round, WorkerInfo
 from distcorpus.dispatcher.schedule import Cancel, Decision, Drop, Fail, Failure, Finish, Hand, Schedule
-from distcorpus.wire import CallTimeout, CommunicationError, NamingError, abort, close, connect, remote_traceback
+from distcorpus.wire import (
+    CallTimeout,
+    CommunicationError,
+    NamingError,
+    abort,
+    close,
+    connect,
+    remote_traceback,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -278,7 +286,8 @@ class PyroEngine:
             if waiting and now >= log_at:
                 log_at = now + WAITING_LOG_EVERY
                 logger.warning(
-                    "%d session(s) wait for a worker: start one with 'distcorpus worker' on any host", len(waiting)
+                    "%d session(s) wait for a worker: start one with 'distcorpus worker' on any host",
+                    len(waiting),
                 )
             if now >= discover_at:
                 discover_at = now + DISCOVER_EVERY
@@ -312,7 +321,9 @@ class PyroEngine:
             status = proxies[0].status()
             info = WorkerInfo(name, uri, status["host"], status["pid"], status["threads"], "ready")
             for proxy in proxies[1:]:
-                proxy._pyroTimeout = None  # a job takes as long as it takes; the pings tell whether it is alive
+                proxy._pyroTimeout = (
+                    None  # a job takes as long as it takes; the pings tell whether it is alive
+                )
         except Exception as error:  # whatever is wrong with it, it is one worker fewer and no more
             logger.info("worker %s at %s cannot be used yet: %s", name, uri, error)
             for proxy in proxies:
@@ -329,7 +340,9 @@ class PyroEngine:
                 link.close()
                 return
             self._links[name] = link
-            logger.info("worker %s joined (%s, pid %d, %d thread(s))", name, info.host, info.pid, info.threads)
+            logger.info(
+                "worker %s joined (%s, pid %d, %d thread(s))", name, info.host, info.pid, info.threads
+            )
             self._apply(self._schedule.worker_joined(name, time.monotonic(), threads=info.threads))
             self._changed.notify_all()
         threading.Thread(target=self._ping, args=(link, proxies[0]), name=f"ping {name}", daemon=True).start()

@@ -224,7 +224,9 @@ class LsiFront(_Front):
         number = self._session.num_chunks if self._session is not None else 0
         shape = getattr(job, "shape", None)
         if shape is not None and shape[0] != self._num_terms:
-            raise ValueError(f"chunk {number} has {shape[0]} terms, this model's vocabulary {self._num_terms}")
+            raise ValueError(
+                f"chunk {number} has {shape[0]} terms, this model's vocabulary {self._num_terms}"
+            )
         chunk = as_chunk(job, self._num_terms, what=f"chunk {number}")
         if self._session is None:
             self._open(np.dtype(getattr(job, "dtype", np.float64)))
@@ -263,11 +265,11 @@ class LdaFront(_Front):
         # gensim's own reading of what it accepts as a prior, without making a model.
         prior, _ = LdaModel.init_dir_prior(SimpleNamespace(**shape), alpha, "alpha")
         if prior.shape != (shape["num_topics"],):
-            raise ValueError(f"alpha has shape {prior.shape}: give one number for each of {num_topics} topics")
+            raise ValueError(
+                f"alpha has shape {prior.shape}: give one number for each of {num_topics} topics"
+            )
         name, options = self._begin_session()
-        self._opened(
-            LdaSession(name, self._dispatcher.engine, shape["num_terms"], alpha=prior, **options)
-        )
+        self._opened(LdaSession(name, self._dispatcher.engine, shape["num_terms"], alpha=prior, **options))
 
     @expose
     def reset(self, state: LdaState) -> None:
@@ -275,7 +277,9 @@ class LdaFront(_Front):
         session = self._current()
         shape = (session.num_topics, session.num_terms)
         if state.sstats.shape != shape:
-            raise ValueError(f"the state has statistics of shape {state.sstats.shape}, this model's have {shape}")
+            raise ValueError(
+                f"the state has statistics of shape {state.sstats.shape}, this model's have {shape}"
+            )
         self._state = state
         session.begin(Topics(np.asarray(state.eta), state.sstats))
 
@@ -303,7 +307,9 @@ def _num_terms(id2word: Any) -> int:
     """Return the size of the vocabulary, as gensim's models count it."""
     keys = getattr(id2word, "keys", None)
     if keys is None:
-        raise TypeError(f"id2word is a {type(id2word).__name__}: give a gensim Dictionary or a dict of id to word")
+        raise TypeError(
+            f"id2word is a {type(id2word).__name__}: give a gensim Dictionary or a dict of id to word"
+        )
     return 1 + max(keys(), default=-1)
 
 

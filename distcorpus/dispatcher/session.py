@@ -445,13 +445,13 @@ class LsiSession(Session):
 
     def _squared_norm(self, weights: Mapping[int, float]) -> float:
         """Return the squared Frobenius norm of the kept chunks, each with its squared weight."""
-        norms = [
-            weights[block.key[0]] * block.documents.squared_norm() for block in self._blocks.values()
-        ]
+        norms = [weights[block.key[0]] * block.documents.squared_norm() for block in self._blocks.values()]
         return exact_sum(np.array(norms))
 
     def _weights(self, decay: float) -> dict[int, float]:
-        return lsi.chunk_weights({block.key[0] for block in self._blocks.values()}, self.num_chunks - 1, decay)
+        return lsi.chunk_weights(
+            {block.key[0] for block in self._blocks.values()}, self.num_chunks - 1, decay
+        )
 
     def _stream(self) -> None:
         """Open the round that multiplies the chunks with the start block as they arrive."""

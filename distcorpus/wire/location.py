@@ -62,7 +62,9 @@ class NameServerLocation:
     def own_address(self) -> str:
         """Return the address of this host's interface that leads to the name server."""
         uri = self.locate()._pyroUri
-        with socket.socket(socket.AF_INET6 if ":" in uri.host else socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        with socket.socket(
+            socket.AF_INET6 if ":" in uri.host else socket.AF_INET, socket.SOCK_DGRAM
+        ) as probe:
             probe.connect((uri.host, uri.port))
             return str(probe.getsockname()[0])
 

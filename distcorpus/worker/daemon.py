@@ -113,7 +113,7 @@ class Worker:
         arrived = time.perf_counter()
         session, num_terms, params = job["session"], job["num_terms"], job["params"]
         arrived_blocks = {
-            number: Chunk(*arrays, num_terms=num_terms) for number, arrays in job["payload"].items()
+            number: Chunk(*arrays, num_terms) for number, arrays in job["payload"].items()
         }
         if job["keep"]:
             for number, block in arrived_blocks.items():
@@ -127,7 +127,9 @@ class Worker:
         if len(job["words"]):
             table.add(job["words"], job["rows"])
         blocks = [(block, key) for block, key in held if block is not None]
-        missing = [number for (block, _), (number, _) in zip(held, job["blocks"], strict=True) if block is None]
+        missing = [
+            number for (block, _), (number, _) in zip(held, job["blocks"], strict=True) if block is None
+        ]
         words = words_of((block for block, _ in blocks), num_terms)
         if missing or not table.holds(words):
             return {"missing": missing, "rows_missing": not missing}

@@ -43,7 +43,13 @@ def test_demo():
     """Topics, places and times; the whole in under a minute on two cores."""
     result = run("demo")
     assert result.returncode == 0, result.stderr
-    for part in ("LSI: the first topics", "LDA: the first topics", "Where it was computed", "gensim, serial", "chunk 0"):
+    for part in (
+        "LSI: the first topics",
+        "LDA: the first topics",
+        "Where it was computed",
+        "gensim, serial",
+        "chunk 0",
+    ):
         assert part in result.stdout
 
 

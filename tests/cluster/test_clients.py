@@ -8,8 +8,9 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
-from .conftest import wait_until
 from gensim.models import LdaModel, LsiModel
+
+from .conftest import wait_until
 
 
 def train(corpus, number):
@@ -54,17 +55,22 @@ LdaModel(Endless(), id2word={0: "a", 1: "b"}, num_topics=2, chunksize=10, distri
 
 
 def test_client_that_is_killed_frees_its_session(cluster, lee_corpus):
-    before = cluster.dispatcher.status()["sessions"]
+    before = sessions(cluster)
     client = subprocess.Popen(
         [sys.executable, "-c", SLOW_CLIENT], env={**os.environ, **cluster.environ()}, stdout=subprocess.PIPE
     )
     assert client.stdout.readline() == b"training\n"
-    wait_until(lambda: cluster.dispatcher.status()["sessions"] != before, "the session's beginning")
+    wait_until(lambda: sessions(cluster) - before, "the session's beginning")
+    mine = sessions(cluster) - before
     client.send_signal(signal.SIGKILL)
     client.wait()
-    wait_until(lambda: cluster.dispatcher.status()["sessions"] == before, "the session's end")
+    wait_until(lambda: not sessions(cluster) & mine, "the session's end")
     client.stdout.close()
     train(lee_corpus, 0)
+
+
+def sessions(cluster):
+    return set(cluster.dispatcher.status()["sessions"])
 
 
 WAITING_CLIENT = """
@@ -91,17 +97,17 @@ except KeyboardInterrupt:
 
 
 def test_ctrl_c_in_getstate(cluster):
+    before = sessions(cluster)
     client = subprocess.Popen(
-        [sys.executable, "-c", WAITING_CLIENT],
-        env={**os.environ, **cluster.environ()},
-        stdout=subprocess.PIPE,
+        [sys.executable, "-c", WAITING_CLIENT], env={**os.environ, **cluster.environ()}, stdout=subprocess.PIPE
     )
     assert client.stdout.readline() == b"waiting\n"
+    mine = sessions(cluster) - before
     client.send_signal(signal.SIGINT)
     assert client.stdout.readline() == b"interrupted\n"
     assert client.wait(10) == 0
     client.stdout.close()
-    wait_until(lambda: not cluster.dispatcher.status()["sessions"], "the session's end", 60)
+    wait_until(lambda: not sessions(cluster) & mine, "the session's end")
 
 
 def test_jobsdone_works_remotely(cluster, lee_corpus):

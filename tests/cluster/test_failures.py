@@ -9,10 +9,11 @@ from contextlib import contextmanager
 
 import numpy as np
 import pytest
-from .conftest import wait_until
 from gensim.models import LdaModel, LsiModel
 
 from distcorpus import LocalCluster
+
+from .conftest import wait_until
 
 
 class Hooked:

@@ -8,11 +8,12 @@ import subprocess
 import sys
 
 import pytest
-from .conftest import wait_until
 from gensim.models import LsiModel
-from .test_clients import alive
 
 from distcorpus import LocalCluster
+
+from .conftest import wait_until
+from .test_clients import alive
 
 
 def test_workers_are_shown(cluster):

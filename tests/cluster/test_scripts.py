@@ -11,9 +11,10 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
-from .conftest import wait_until
 
 from distcorpus.wire import connect, find, list_names, lookup, names
+
+from .conftest import wait_until
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 
@@ -111,7 +112,16 @@ def test_four_terminals_and_an_untouched_program():
 
 def test_missing_name_server_is_one_clear_line():
     result = subprocess.run(
-        [sys.executable, SCRIPTS / "run_worker.py", "--host", "127.0.0.1", "--port", str(free_port()), "--wait", "0.2"],
+        [
+            sys.executable,
+            SCRIPTS / "run_worker.py",
+            "--host",
+            "127.0.0.1",
+            "--port",
+            str(free_port()),
+            "--wait",
+            "0.2",
+        ],
         capture_output=True,
         text=True,
         timeout=60,
@@ -125,7 +135,9 @@ def test_ctrl_c_while_waiting_for_the_name_server():
     with script("dispatcher", "--host", "127.0.0.1", "--port", str(free_port()), "--wait", "600") as process:
         ready = Path(f"/proc/{process.pid}/status")
         # Signals reach it once Python has its handlers: SigCgt shows them.
-        wait_until(lambda: int(ready.read_text().split("SigCgt:")[1].split()[0], 16) & (1 << 14), "its handlers")
+        wait_until(
+            lambda: int(ready.read_text().split("SigCgt:")[1].split()[0], 16) & (1 << 14), "its handlers"
+        )
         process.send_signal(signal.SIGTERM)
         assert process.wait(20) is not None
 
