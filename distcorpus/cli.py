@@ -135,7 +135,8 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="end the dispatcher that this name server has, and take its place",
     )
-    # BLAS threads that share their cores with workers wait for each other most of the time: one is faster then.
+    # BLAS threads that share their cores with workers wait for each other most of the time: one is faster
+    # then.
     dispatcher.add_argument(
         "--blas-threads",
         type=int,

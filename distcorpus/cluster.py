@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
-from distcorpus.wire import CommunicationError, abort, connect, names
+from distcorpus.wire import abort, connect, names
 from distcorpus.wire.location import use_nameserver
 from distcorpus.wire.nameserver import find, lookup
 
@@ -44,8 +44,8 @@ class LocalWorker:
 class LocalCluster:
     """Name server, dispatcher and workers as processes of this machine, on loopback and free ports.
 
-    While it is open, the gensim models of this process find it (``distributed=True``). No process is left behind:
-    not after an exception, not after Ctrl-C, not when this process is killed.
+    While it is open, the gensim models of this process find it (``distributed=True``). No process is left
+    behind: not after an exception, not after Ctrl-C, not when this process is killed.
 
     Parameters
     ----------
@@ -54,7 +54,8 @@ class LocalCluster:
     threads : int, default 1
         Threads of each worker.
     blas_threads : int, optional
-        BLAS threads of each worker and of the dispatcher; by default the cores of this machine divided by the workers.
+        BLAS threads of each worker and of the dispatcher; by default the cores of this machine divided by the
+        workers.
     dispatcher_options : sequence of str, optional
         More of the command line of ``distcorpus dispatcher``.
     verbose : bool, default False
@@ -137,7 +138,7 @@ class LocalCluster:
 
     @property
     def dispatcher(self) -> Any:
-        """A proxy of the dispatcher's own object: ``status()``, ``records(session)``, ``recorded_sessions()``."""
+        """A proxy of the dispatcher: ``status()``, ``records(session)``, ``recorded_sessions()``."""
         return self._dispatcher
 
     @property
@@ -146,7 +147,7 @@ class LocalCluster:
         return self._daemons[0].pid
 
     def environ(self) -> dict[str, str]:
-        """Return the environment variables with which another process finds this cluster, gensim's own included."""
+        """Return the environment variables with which another process finds this cluster."""
         host, port = self._nameserver
         return {"PYRO_NS_HOST": host, "PYRO_NS_PORT": str(port), "PYRO_SERIALIZER": "pickle"}
 
@@ -156,7 +157,8 @@ class LocalCluster:
         Parameters
         ----------
         n_workers : int
-            How many workers there shall be. The youngest are the first to leave; they finish the job under way.
+            How many workers there shall be. The youngest are the first to leave; they finish the job under
+            way.
         wait : bool, default True
             Wait until the dispatcher knows of it.
         """
@@ -227,7 +229,7 @@ class LocalCluster:
 
 
 class _Process:
-    """A daemon process that ends when we end, whatever ends us: its standard input is a pipe that only we hold."""
+    """A daemon process that ends when we end: its standard input is a pipe that only we hold."""
 
     def __init__(self, arguments: list[str]) -> None:
         self.what = arguments[0]
@@ -266,7 +268,8 @@ class _Process:
             if not data:
                 if not received:
                     raise RuntimeError(
-                        f"the {self.what} process ended with exit code {self._popen.wait()}; its errors stand above"
+                        f"the {self.what} process ended with exit code {self._popen.wait()}; "
+                        "its errors stand above"
                     )
                 self.facts = json.loads(received)
                 os.close(self._report)
@@ -288,7 +291,7 @@ class _Process:
 
 
 def _end_all(daemons: list[_Process], workers: list[_Process]) -> None:
-    """End the workers first, then the dispatcher, then the name server: each can still say goodbye to the next."""
+    """End the workers, then the dispatcher, then the name server: each says goodbye to the next."""
     for processes in (workers, *([daemon] for daemon in daemons)):
         for process in processes:
             process.terminate()

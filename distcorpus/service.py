@@ -17,8 +17,8 @@ logger = logging.getLogger(__name__)
 class Lifetime:
     """Ends a daemon on SIGINT or SIGTERM, when it is asked to exit, or when its parent is gone.
 
-    A second signal ends the process at once. Signals are read from a pipe by a thread of their own: Python's handlers
-    run in the main thread, which may just be going to sleep, or hold the lock that they need.
+    A second signal ends the process at once. Signals are read from a pipe by a thread of their own: Python's
+    handlers run in the main thread, which may just be going to sleep, or hold the lock that they need.
 
     Parameters
     ----------

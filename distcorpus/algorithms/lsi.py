@@ -291,6 +291,7 @@ def factorise(
     random = np.random.default_rng(seed)
     omega = start_block(num_terms, num_topics, seed, dtype, block)
     vectors = multiply(omega) if start is None else start.astype(dtype) + _base_product(base, omega)
+    eps = float(np.finfo(dtype).eps)
     total_norm = squared_norm + (0.0 if base is None else float(np.square(base[1], dtype=np.float64).sum()))
     grid_noise = 4 * math.sqrt(num_terms) * math.ldexp(total_norm, -GRID_BITS[dtype.name])
     scale = float(np.linalg.norm(vectors))
@@ -307,14 +308,17 @@ def factorise(
         length = float(np.linalg.norm(image))
         scale = max(scale, length)
         floor = _noise(dtype, scale) + grid_noise
-        if exhausted and length <= floor:
+        if exhausted and length <= 4 * math.sqrt(vectors.shape[1]) * floor:
             break
         basis.append(vectors)
         coefficients = basis.project_out(image)
+        # In exact arithmetic the image meets the last two blocks only.
+        strayed = np.abs(coefficients[: -vectors.shape[1] - problem.width]).max(initial=0.0)
         problem.append(coefficients[-vectors.shape[1] :], coupling)
         vectors, coupling = orthonormalise(image, floor)
-        if len(coupling) and np.linalg.norm(coupling, axis=1).min() < 0.01 * length:
-            # what was left is so short that rounding spoils its angle with the basis: project once more
+        shortest = np.linalg.norm(coupling, axis=1).min(initial=math.inf)
+        if len(coupling) and (shortest < 0.01 * length or strayed > 0.5 * math.sqrt(eps) * shortest):
+            # Rounding has spoilt the angles, or is about to: once more.
             basis.project_out(vectors)
             vectors, correction = orthonormalise(vectors, 0.5)
             coupling = correction @ coupling
@@ -405,7 +409,7 @@ class _Stop:
     def __init__(self, wanted: int, tolerance: float) -> None:
         self._wanted = wanted
         self._tolerance = tolerance
-        self._next = 2.5 * wanted
+        self._next = 3.0 * wanted
         # The error falls by this factor's logarithm a column, at first sight: typical of text.
         self._rate = 2.6 / wanted
         self._last: tuple[int, float] | None = None
@@ -422,8 +426,8 @@ class _Stop:
         if self._last is not None and error < self._last[1]:
             self._rate = math.log(self._last[1] / error) / (size - self._last[0])
         self._last = size, error
-        # Half of the way that is left at this rate, since the rate rises towards the end.
-        self._next = size + 0.5 * math.log(error / self._tolerance) / self._rate
+        # Not all of the way that is left at this rate, since the rate rises towards the end.
+        self._next = size + 0.6 * math.log(error / self._tolerance) / self._rate
         return False
 
 

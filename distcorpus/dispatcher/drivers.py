@@ -1,8 +1,8 @@
 """Our Pyro4 engine: the threads that carry the schedule's decisions to workers and bring back what happened.
 
-Each worker has a link: one driver thread and connection a slot, so that its next job travels while it computes the
-current one, and one more that pings. What to do is decided in `schedule.py` alone, under one lock; nothing slow happens
-under that lock.
+Each worker has a link: one driver thread and connection a slot, so that its next job travels while it
+computes the current one, and one more that pings. What to do is decided in `schedule.py` alone, under one
+lock; nothing slow happens under that lock.
 """
 
 from __future__ import annotations

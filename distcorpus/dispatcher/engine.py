@@ -1,7 +1,7 @@
 """The seam between sessions and whatever computes their rounds.
 
-A session asks an engine to run a round and is told what came back; it knows no worker, thread or socket. `drivers.PyroEngine`
-is ours; another engine is another file beside it.
+A session asks an engine to run a round and is told what came back; it knows no worker, thread or socket.
+`drivers.PyroEngine` is ours; another engine is another file beside it.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Round(Protocol):
         """Add the accepted partial of some blocks to the sum; called by several threads at once."""
 
     def progressed(self, pending: int) -> None:
-        """So many blocks are queued now. This and what follows is called in the engine: it must not wait or call back."""
+        """So many blocks are queued now. Like what follows, it must neither wait nor call the engine."""
 
     def finished(self) -> None:
         """Every block is in the sum, once."""

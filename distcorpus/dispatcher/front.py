@@ -1,7 +1,7 @@
-"""The front doors: the Pyro objects that gensim's unmodified models, and whoever watches the cluster, talk to.
+"""The front doors: the Pyro objects that gensim's unmodified models and those who watch a cluster talk to.
 
-A model's connection is its session: it begins with ``initialize`` and ends when the connection does. Errors leave here as
-builtin exceptions, since the program at the other end may never have imported this package.
+A model's connection is its session: it begins with ``initialize`` and ends when the connection does. Errors
+leave here as builtin exceptions, since the program at the other end may never have imported this package.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ from distcorpus.wire import client_gone, current_connection, expose
 
 logger = logging.getLogger(__name__)
 
-#: Seconds that a model which finds no worker waits for one: workers that start together with it are found meanwhile.
+#: Seconds that a model which finds no worker waits for one: workers that start together with it are found
+#: meanwhile.
 WORKER_GRACE = 5.0
 
 
@@ -141,7 +142,7 @@ class _Front:
     def _current(self) -> Any:
         if self._session is None:
             raise RuntimeError(
-                "this connection has no session: it was interrupted, or initialize() was not called. Train a new "
+                "this connection has no session: it broke, or initialize() was not called. Train a new "
                 "model; what the cluster held for this one is gone"
             )
         return self._session

@@ -1,7 +1,7 @@
 """One model that is being trained: its chunks, its rounds, its result.
 
-A session knows the mathematics and an engine, and nothing of workers, sockets or threads. What it waits for always has
-an end: the result, an error, or a client that is no longer there.
+A session knows the mathematics and an engine, and nothing of workers, sockets or threads. What it waits for
+always has an end: the result, an error, or a client that is no longer there.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from distcorpus.algorithms.partial import Extra, Partial
 from distcorpus.algorithms.summation import GridSum, exact_sum, grid_for, merge_extras
 from distcorpus.dispatcher.engine import Block, Engine, Round
 
-#: Documents of an LDA block. Of a default chunk of 2,000 documents this makes four, which several threads or workers
-#: share; rounding a block's statistics costs a few per cent of computing them.
+#: Documents of an LDA block. Of a default chunk of 2,000 documents this makes four, which several threads or
+#: workers share; rounding a block's statistics costs a few per cent of computing them.
 LDA_BLOCK_DOCUMENTS = 512
-#: How much larger than its first chunk (by squared norm) an LSI corpus may grow before the first product, which is
-#: summed while the chunks arrive and thus on a grid chosen early, has to be computed again.
+#: How much larger than its first chunk (by squared norm) an LSI corpus may grow before the first product,
+#: which is summed while the chunks arrive and thus on a grid chosen early, has to be computed again.
 GROWTH_FORESEEN = 2.0**20
 #: Seconds between two looks whether the client that waits is still there.
 CLIENT_CHECK_EVERY = 0.5
@@ -360,8 +360,9 @@ class LdaSession(Session):
 class LsiSession(Session):
     """An LSI model: a block Krylov iteration over all chunks that ever arrived.
 
-    The first product is summed while the chunks arrive. Chunks are kept, so that later additions give what training on
-    everything at once would have given; beyond `memory` bytes they are folded into a factorisation of 2k directions.
+    The first product is summed while the chunks arrive. Chunks are kept, so that later additions give what
+    training on everything at once would have given; beyond `memory` bytes they are folded into a
+    factorisation of 2k directions.
 
     Parameters
     ----------

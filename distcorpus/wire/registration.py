@@ -12,7 +12,8 @@ from distcorpus.wire.proxy import CommunicationError, NamingError
 
 logger = logging.getLogger(__name__)
 
-#: Seconds between two looks whether the names still stand: a name server that was restarted has forgotten them.
+#: Seconds between two looks whether the names still stand: a name server that was restarted has forgotten
+#: them.
 CHECK_EVERY = 2.0
 
 

@@ -1,6 +1,7 @@
-"""What a worker keeps between jobs: blocks of documents, and the broadcast rows of the rounds that are being computed.
+"""What a worker keeps between jobs: blocks of documents, and the broadcast rows of the rounds under way.
 
-Nothing here matters for a result. A worker that has forgotten something says so, and the dispatcher sends it again.
+Nothing here matters for a result. A worker that has forgotten something says so, and the dispatcher sends it
+again.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from numpy.typing import NDArray
 
 from distcorpus.algorithms.chunk import Chunk
 
-#: Seconds that a job waits for broadcast rows that the dispatcher sent with the worker's other slot and that are
-#: still on their way; after that the job asks for them itself.
+#: Seconds that a job waits for broadcast rows that the dispatcher sent with the worker's other slot and that
+#: are still on their way; after that the job asks for them itself.
 ROWS_IN_FLIGHT = 10.0
 
 
@@ -65,7 +66,7 @@ class BlockCache:
 
 
 class Table:
-    """The broadcast rows of one round that this worker holds: one row of `width` numbers a term, in order of arrival.
+    """The broadcast rows of one round that this worker holds, one a term, in order of arrival.
 
     Parameters
     ----------
@@ -91,7 +92,8 @@ class Table:
                 words, prepared = words[new], prepared[new]
             end = self._used + len(words)
             if end > len(self.rows):
-                # Jobs that compute now keep the array they were given; only what comes later sees the new one.
+                # Jobs that compute now keep the array they were given; only what comes later sees the new
+                # one.
                 grown = np.empty((max(end, 2 * self._used), prepared.shape[1]), dtype=prepared.dtype)
                 if self._used:
                     grown[: self._used] = self.rows[: self._used]
@@ -102,13 +104,13 @@ class Table:
             self._arrived.notify_all()
 
     def holds(self, words: NDArray[np.int32], timeout: float = ROWS_IN_FLIGHT) -> bool:
-        """Wait until the rows of all `words` are here; False where they do not come within `timeout` seconds."""
+        """Wait until the rows of all `words` are here; False where they do not come in `timeout` seconds."""
         with self._arrived:
             return self._arrived.wait_for(lambda: bool((self.row_of[words] >= 0).all()), timeout)
 
 
 class Tables:
-    """The tables of the rounds that are being computed: the newest round of each session, and the one before it."""
+    """The tables of the rounds under way: the newest round of each session, and the one before it."""
 
     def __init__(self) -> None:
         self._tables: dict[str, dict[int, Table]] = {}

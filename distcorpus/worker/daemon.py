@@ -1,4 +1,4 @@
-"""The worker daemon: it computes the jobs that the dispatcher hands to it, one at a time, and keeps nothing that matters."""
+"""The worker daemon: it computes the jobs that it is handed, one at a time, and keeps nothing that matters."""
 
 from __future__ import annotations
 
@@ -90,15 +90,16 @@ class Worker:
         Parameters
         ----------
         job : dict
-            ``lease``, ``session``, ``round``, ``kernel``, ``params``, ``num_terms``; ``blocks``, a list of (number,
-            key); ``payload``, the documents of those blocks that this worker is thought not to hold; ``keep``,
-            whether they come again; ``words`` and ``rows``, the broadcast rows that it is thought not to hold.
+            ``lease``, ``session``, ``round``, ``kernel``, ``params``, ``num_terms``; ``blocks``, a list of
+            (number, key); ``payload``, the documents of those blocks that this worker is thought not to hold;
+            ``keep``, whether they come again; ``words`` and ``rows``, the broadcast rows that it is thought
+            not to hold.
 
         Returns
         -------
         dict
-            ``partial`` (words, steps, extras) and ``seconds``; or ``missing`` with what has to be sent again; or
-            ``handed_back`` where the worker is leaving or the job was cancelled.
+            ``partial`` (words, steps, extras) and ``seconds``; or ``missing`` with what has to be sent again;
+            or ``handed_back`` where the worker is leaving or the job was cancelled.
         """
         with self._calls_changed:
             self._calls += 1
@@ -112,9 +113,7 @@ class Worker:
     def _process(self, job: dict[str, Any]) -> dict[str, Any]:
         arrived = time.perf_counter()
         session, num_terms, params = job["session"], job["num_terms"], job["params"]
-        arrived_blocks = {
-            number: Chunk(*arrays, num_terms) for number, arrays in job["payload"].items()
-        }
+        arrived_blocks = {number: Chunk(*arrays, num_terms) for number, arrays in job["payload"].items()}
         if job["keep"]:
             for number, block in arrived_blocks.items():
                 self._blocks.put(session, number, block)

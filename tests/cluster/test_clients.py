@@ -99,7 +99,9 @@ except KeyboardInterrupt:
 def test_ctrl_c_in_getstate(cluster):
     before = sessions(cluster)
     client = subprocess.Popen(
-        [sys.executable, "-c", WAITING_CLIENT], env={**os.environ, **cluster.environ()}, stdout=subprocess.PIPE
+        [sys.executable, "-c", WAITING_CLIENT],
+        env={**os.environ, **cluster.environ()},
+        stdout=subprocess.PIPE,
     )
     assert client.stdout.readline() == b"waiting\n"
     mine = sessions(cluster) - before

@@ -114,7 +114,7 @@ def test_worker_timeout(lee_corpus):
     with LocalCluster(n_workers=1, dispatcher_options=options) as cluster:
         victim = cluster.workers[0]
         hooked = Hooked(lee_corpus.counts, 100, lambda: os.kill(victim.pid, signal.SIGKILL))
-        with pytest.raises(RuntimeError, match="no worker.*start one with 'distcorpus worker'"):
+        with pytest.raises(RuntimeError, match=r"no worker.*start one with 'distcorpus worker'"):
             train_lda(lee_corpus, hooked)
         cluster.scale(1)
         train_lda(lee_corpus, lee_corpus.counts)
@@ -147,7 +147,7 @@ def last_session_after(cluster, corpus):
 
 
 def test_job_that_raises(own_cluster, lee_corpus):
-    """An error on a worker reaches the client with the worker's name and traceback; the cluster serves the next."""
+    """An error on a worker reaches the client with its name and traceback; the cluster serves the next."""
     model = LdaModel(id2word=lee_corpus.dictionary, num_topics=5, random_state=1, distributed=True)
     model.state.sstats[...] = np.nan
     with pytest.raises(RuntimeError) as caught:

@@ -1,4 +1,4 @@
-"""gensim's own tests of its two models, from the installed gensim, with ``distributed=True`` on our cluster."""
+"""gensim's own tests of its two models, as installed, with ``distributed=True`` on our cluster."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gensim.test import test_ldamodel, test_lsimodel
 
 #: Tests that cannot apply to gensim's unmodified classes in distributed mode, and why.
 CANNOT_APPLY = {
-    "TestLdaModel.test_alpha_auto": "the unmodified class refuses alpha='auto' in distributed mode before it asks us",
+    "TestLdaModel.test_alpha_auto": "the unmodified class refuses alpha='auto' before it asks us",
 }
 
 

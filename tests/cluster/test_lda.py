@@ -47,7 +47,8 @@ def test_statistics_of_a_chunk_are_gensims(cluster, lee_corpus):
 def test_perplexity_is_serial_gensims(cluster, newsgroups):
     """The same schedule of updates, so that only the arithmetic and the documents' starting gamma differ.
 
-    With gensim's default offset the starting gamma alone moves the perplexity by 1.5 %; with this one by 0.3 %.
+    With gensim's default offset the starting gamma alone moves the perplexity by 1.5 %; with this one by 0.3
+    %.
     """
     options = {
         "id2word": newsgroups.dictionary,

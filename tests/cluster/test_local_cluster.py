@@ -49,9 +49,16 @@ def pids(cluster):
 
 
 def test_exception_leaves_no_process():
-    with pytest.raises(ZeroDivisionError), LocalCluster(n_workers=1) as cluster:
-        started = pids(cluster)
-        raise ZeroDivisionError
+    started = []
+
+    def fail():
+        with LocalCluster(n_workers=1) as cluster:
+            started.extend(pids(cluster))
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert started
     assert not any(alive(pid) for pid in started)
 
 

@@ -20,7 +20,7 @@ def exact(corpus, num_terms, k, weights=None):
 
 
 def assert_same_factors(projection, U, s, rtol=1e-3, gap=0.02):
-    """Values within `rtol`; the subspace of the leading directions that a gap in the spectrum sets apart agrees."""
+    """Values within `rtol`; the leading directions that a gap in the spectrum sets apart span the same."""
     assert projection.u.shape == U.shape
     np.testing.assert_allclose(projection.s, s, rtol=rtol)
     apart = np.flatnonzero(s[:-1] - s[1:] > gap * s[:-1])
