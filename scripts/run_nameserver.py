@@ -1,4 +1,4 @@
-"""Run the name server, which tells where the dispatcher and the workers are. The same as ``distcorpus nameserver``."""
+"""Run the name server, by which all others find each other. The same as ``distcorpus nameserver``."""
 
 import sys
 

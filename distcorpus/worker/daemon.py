@@ -1,4 +1,4 @@
-"""The worker daemon: it computes the jobs that it is handed, one at a time, and keeps nothing that matters."""
+"""The worker daemon: it computes the jobs that it is handed, and keeps nothing that matters."""
 
 from __future__ import annotations
 
@@ -113,7 +113,10 @@ class Worker:
     def _process(self, job: dict[str, Any]) -> dict[str, Any]:
         arrived = time.perf_counter()
         session, num_terms, params = job["session"], job["num_terms"], job["params"]
-        arrived_blocks = {number: Chunk(*arrays, num_terms) for number, arrays in job["payload"].items()}
+        arrived_blocks = {
+            number: Chunk(indptr, indices, data, num_terms)
+            for number, (indptr, indices, data) in job["payload"].items()
+        }
         if job["keep"]:
             for number, block in arrived_blocks.items():
                 self._blocks.put(session, number, block)
