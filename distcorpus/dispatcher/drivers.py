@@ -24,6 +24,7 @@ from distcorpus.dispatcher.schedule import Cancel, Decision, Drop, Fail, Failure
 from distcorpus.wire import (
     CallTimeout,
     CommunicationError,
+    MessageTooLargeError,
     NamingError,
     abort,
     close,
@@ -410,12 +411,15 @@ class PyroEngine:
                     continue
             try:
                 self._lease(link, proxy, hand, round_)
-            except CommunicationError as error:
-                with self._lock:
-                    self._lose(link, f"its connection broke: {error}")
-                break
-            except Exception as error:  # raised by the job, on the worker
-                reason = remote_traceback(error) or repr(error)
+            except Exception as error:
+                traceback = remote_traceback(error)
+                too_large = isinstance(error, MessageTooLargeError)
+                if isinstance(error, CommunicationError) and not (traceback or too_large):
+                    with self._lock:
+                        self._lose(link, f"its connection broke: {error}")
+                    break
+                # It was raised by the job, or the job cannot be sent.
+                reason = traceback or repr(error)
                 # Whether what was sent with it has arrived cannot be told.
                 link.forget_blocks(hand.session, hand.blocks)
                 link.forget_words(round_)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import Pyro4.core
-from Pyro4.errors import CommunicationError, ConnectionClosedError, NamingError
+from Pyro4.errors import CommunicationError, ConnectionClosedError, MessageTooLargeError, NamingError
 from Pyro4.errors import TimeoutError as CallTimeout
 
 from distcorpus.wire import sockets
@@ -15,6 +15,7 @@ __all__ = [
     "CallTimeout",
     "CommunicationError",
     "ConnectionClosedError",
+    "MessageTooLargeError",
     "NamingError",
     "abort",
     "close",
