@@ -222,7 +222,8 @@ def factorise(
     """Return the leading left singular vectors and singular values of a terms x documents matrix A.
 
     Block Lanczos iteration with full reorthogonalisation on ``A A'``. It ends when the singular values are
-    estimated to `tolerance`, or when the Krylov space is exhausted. The estimate is `estimated_error`'s.
+    estimated to `tolerance`, or when the Krylov space is exhausted. The estimate is that of
+    `estimated_change`, summed up over the steps to come at the rate at which it falls.
 
     Parameters
     ----------
@@ -294,7 +295,7 @@ def factorise(
     eps = float(np.finfo(dtype).eps)
     total_norm = squared_norm + (0.0 if base is None else float(np.square(base[1], dtype=np.float64).sum()))
     grid_noise = 4 * math.sqrt(num_terms) * math.ldexp(total_norm, -GRID_BITS[dtype.name])
-    scale = float(np.linalg.norm(vectors))
+    scale = _length(vectors)
     vectors, coupling = orthonormalise(vectors, _noise(dtype, scale) + grid_noise)
     basis = Basis(num_terms, dtype)
     problem = _RayleighRitz()
@@ -305,7 +306,7 @@ def factorise(
             vectors = _fresh_block(random, basis, omega.shape[1])
             coupling = np.zeros((vectors.shape[1], problem.width))
         image = multiply(vectors)
-        length = float(np.linalg.norm(image))
+        length = _length(image)
         scale = max(scale, length)
         floor = _noise(dtype, scale) + grid_noise
         if exhausted and length <= 4 * math.sqrt(vectors.shape[1]) * floor:
@@ -333,7 +334,8 @@ def factorise(
 
 
 def _noise(dtype: np.dtype, scale: float) -> float:
-    """Return the length below which a column of a product is rounding error, `scale` being that of the longest."""
+    """Return the length below which a column of a product is rounding error, `scale` being that of the
+    longest."""
     return 16 * float(np.finfo(dtype).eps) * scale
 
 
@@ -341,6 +343,14 @@ def _checked_product(y: np.ndarray, shape: tuple[int, ...], dtype: np.dtype) -> 
     if y.shape != shape:
         raise ValueError(f"product returned an array of shape {y.shape} for a block of shape {shape}")
     return np.ascontiguousarray(y, dtype=dtype)
+
+
+def _length(vectors: np.ndarray) -> float:
+    """Return the Frobenius norm of a product."""
+    length = float(np.linalg.norm(vectors))
+    if not math.isfinite(length):
+        raise ValueError("product returned values that are not finite")
+    return length
 
 
 def _base_product(base: Factors | None, q: np.ndarray) -> np.ndarray | float:
@@ -420,24 +430,27 @@ class _Stop:
 
     def reached(self, size: int, theta: np.ndarray, coordinates: np.ndarray, coupling: np.ndarray) -> bool:
         """Return whether the errors are within the tolerance; if not, guess when to look again."""
-        error = estimated_error(theta, coordinates, coupling, self._wanted)
-        if error <= self._tolerance:
+        change = estimated_change(theta, coordinates, coupling, self._wanted)
+        first_look = self._last is None
+        if self._last is not None and 0 < change < self._last[1]:
+            self._rate = math.log(self._last[1] / change) / (size - self._last[0])
+        self._last = size, change
+        # What the next step changes is estimated, and each later one changes less by this rate: a geometric series.
+        error = change / (1 - math.exp(-self._rate * coupling.shape[1]))
+        # At the first look the rate is but a guess.
+        if error <= (self._tolerance / 10 if first_look else self._tolerance):
             return True
-        if self._last is not None and error < self._last[1]:
-            self._rate = math.log(self._last[1] / error) / (size - self._last[0])
-        self._last = size, error
         # Not all of the way that is left at this rate, since the rate rises towards the end.
-        self._next = size + 0.6 * math.log(error / self._tolerance) / self._rate
+        self._next = size + 0.6 * math.log(max(1.0, error / self._tolerance)) / self._rate
         return False
 
 
-def estimated_error(theta: np.ndarray, coordinates: np.ndarray, coupling: np.ndarray, wanted: int) -> float:
-    """Return the largest relative error that the first `wanted` singular values are estimated to have.
+def estimated_change(theta: np.ndarray, coordinates: np.ndarray, coupling: np.ndarray, wanted: int) -> float:
+    """Return how much, relatively, the next step would at most change the first `wanted` singular values.
 
-    A Ritz pair with residual r has an eigenvalue within ``|r|``, and closer than ``|r|**2 / gap`` where the
-    rest of the spectrum is a gap away. Here the rest is represented by the mean of the unwanted Ritz values.
-    The residual sees the next step alone; what later ones add is allowed for by a factor of two (on text it
-    takes 1.7 to 2.3 near 1e-4).
+    A Ritz value whose pair has the residual r is within ``|r|`` of an eigenvalue, and within ``|r|**2 / gap``
+    where the rest of the spectrum is a gap away. The rest is represented by the mean of the unwanted Ritz
+    values.
 
     Parameters
     ----------
@@ -454,7 +467,7 @@ def estimated_error(theta: np.ndarray, coordinates: np.ndarray, coupling: np.nda
     rest = theta[wanted:].mean() if len(theta) > wanted else 0.0
     gaps = np.maximum(values - rest, np.finfo(np.float64).tiny)
     errors = np.minimum(residuals, np.square(residuals) / gaps) / (2 * values)
-    return 2 * float(errors.max())
+    return float(errors.max())
 
 
 def _polished(vectors: np.ndarray) -> np.ndarray:

@@ -1,0 +1,205 @@
+"""Chunks: every form that gensim's corpora take, validation, splitting."""
+
+from __future__ import annotations
+
+import gensim
+import numpy as np
+import pytest
+import scipy.sparse
+from hypothesis import given
+from hypothesis import strategies as st
+
+from distcorpus.algorithms.chunk import Chunk, as_chunk
+
+NUM_TERMS = 12
+
+documents_of_counts = st.lists(
+    st.lists(st.tuples(st.integers(0, NUM_TERMS - 1), st.integers(-3, 9)), max_size=8), max_size=7
+)
+
+
+def dense(documents: list[list[tuple[int, float]]]) -> np.ndarray:
+    """The documents x terms matrix, by definition."""
+    matrix = np.zeros((len(documents), NUM_TERMS))
+    for row, document in enumerate(documents):
+        for term, value in document:
+            matrix[row, term] += value
+    return matrix
+
+
+def to_dense(chunk: Chunk) -> np.ndarray:
+    return scipy.sparse.csr_array(
+        (chunk.data, chunk.indices, chunk.indptr), shape=(chunk.n_docs, chunk.num_terms)
+    ).toarray()
+
+
+def assert_well_formed(chunk: Chunk) -> None:
+    assert (chunk.indptr.dtype, chunk.indices.dtype) == (np.int64, np.int32)
+    assert chunk.indptr[0] == 0
+    assert chunk.indptr[-1] == chunk.nnz == len(chunk.data)
+    assert (chunk.data != 0).all()
+    for document in range(chunk.n_docs):
+        ids = chunk.indices[chunk.indptr[document] : chunk.indptr[document + 1]]
+        assert (np.diff(ids) > 0).all()
+
+
+@given(documents_of_counts)
+def test_every_form_gives_the_same_chunk(documents):
+    expected = dense(documents)
+    matrix = scipy.sparse.csc_matrix(expected.T)
+    forms = [
+        documents,
+        tuple(documents),
+        iter(documents),
+        [np.asarray(document, dtype=np.float32) for document in documents],
+        [np.array(document, dtype=np.int64).reshape(-1, 2) for document in documents],
+        [np.array(document) if i % 2 else document for i, document in enumerate(documents)],
+        matrix,
+        matrix.tocsr(),
+        matrix.tocoo(),
+        scipy.sparse.csc_array(matrix),
+        gensim.matutils.Sparse2Corpus(matrix),
+        as_chunk(documents, NUM_TERMS),
+    ]
+    for form in forms:
+        chunk = as_chunk(form, NUM_TERMS)
+        assert_well_formed(chunk)
+        np.testing.assert_array_equal(to_dense(chunk), expected)
+        assert chunk.data.dtype == np.float32
+
+
+@given(documents_of_counts, st.one_of(st.none(), st.integers(1, 4)), st.one_of(st.none(), st.integers(1, 9)))
+def test_split_covers_the_chunk_in_order(documents, max_docs, max_nnz):
+    chunk = as_chunk(documents, NUM_TERMS)
+    blocks = chunk.split(max_docs, max_nnz)
+    assert sum(block.n_docs for block in blocks) == chunk.n_docs
+    if blocks:
+        np.testing.assert_array_equal(np.concatenate([to_dense(block) for block in blocks]), to_dense(chunk))
+    longest = int(np.diff(chunk.indptr).max(initial=0))
+    for block in blocks:
+        assert_well_formed(block)
+        assert block.n_docs > 0
+        if max_nnz is not None:
+            assert block.nnz < max_nnz + longest + 1
+        elif max_docs is not None:
+            assert block.n_docs <= max_docs
+
+
+def test_split_is_even():
+    chunk = as_chunk([[(i % NUM_TERMS, 1)] for i in range(101)], NUM_TERMS)
+    assert [block.n_docs for block in chunk.split(max_docs=30)] == [25, 25, 25, 26]
+    assert [block.nnz for block in chunk.split(max_nnz=30)] == [25, 25, 25, 26]
+    assert len(chunk.split()) == 1
+    with pytest.raises(ValueError, match="max_nnz=0"):
+        chunk.split(max_nnz=0)
+
+
+def test_slices_share_memory():
+    chunk = as_chunk([[(0, 1), (3, 2)], [], [(1, 5)]], NUM_TERMS)
+    part = chunk.slice(1, 3)
+    assert (part.n_docs, part.nnz) == (2, 1)
+    assert np.shares_memory(part.data, chunk.data)
+    assert chunk.slice(2, 1).n_docs == 0
+
+
+def test_words_and_norm():
+    chunk = as_chunk([[(7, 3), (0, 1)], [], [(7, 0.1)]], NUM_TERMS)
+    np.testing.assert_array_equal(chunk.words(), [0, 7])
+    assert chunk.words().dtype == np.int32
+    assert chunk.squared_norm() == 10 + 0.1**2
+    assert as_chunk([], NUM_TERMS).squared_norm() == 0
+    assert as_chunk([], NUM_TERMS).words().size == 0
+
+
+def test_values_keep_every_bit():
+    assert as_chunk([[(0, 2**24)]], NUM_TERMS).data.dtype == np.float32
+    exact = as_chunk([[(0, 2**24 + 1), (1, 1e300)]], NUM_TERMS)
+    assert exact.data.tolist() == [2**24 + 1, 1e300]
+    summed = as_chunk([np.array([[0, 2**24], [0, 1]], dtype=np.float32)], NUM_TERMS)
+    assert summed.data.tolist() == [2**24 + 1]
+
+
+def test_large_term_ids_are_exact():
+    big = 2**24 + 1
+    assert as_chunk([[(big, 1)]], big + 1).indices.tolist() == [big]
+    assert as_chunk([np.array([[big, 1]], dtype=np.float64)], big + 1).indices.tolist() == [big]
+    with pytest.raises(ValueError, match=r"float32, which is exact only up to 16777216"):
+        as_chunk([np.array([[big, 1]], dtype=np.float32)], big + 1)
+
+
+@pytest.mark.parametrize(
+    ("documents", "message"),
+    [
+        ([[(0, 1)], [(12, 1)]], "document 1: term id 12 is outside the vocabulary of 12 terms"),
+        ([[(-1, 1)]], "document 0: term id -1 is outside"),
+        ([[], [(0.5, 1)]], "document 1: term id 0.5 is not a whole number"),
+        ([[(float("nan"), 1)]], "document 0: term id nan is outside"),
+        ([[(None, 1)]], "document 0: term id nan is outside"),
+        ([[(0, 1)], [(1, 1), (2, float("inf"))]], "document 1: term id 2 has a value that is not finite"),
+        ([[(3, float("nan"))]], "document 0: term id 3 has a value that is not finite"),
+        ([[(1, 1e308), (1, 1e308)]], "repeated term id add up to infinity"),
+    ],
+)
+def test_bad_entries_are_named(documents, message):
+    with pytest.raises(ValueError, match=message):
+        as_chunk(documents, NUM_TERMS)
+
+
+def test_negative_values_are_refused_as_counts_only():
+    documents = [[(0, 1)], [(4, -2)]]
+    assert as_chunk(documents, NUM_TERMS).data.tolist() == [1, -2]
+    with pytest.raises(ValueError, match="document 1: term id 4 has a negative value"):
+        as_chunk(documents, NUM_TERMS, counts=True)
+
+
+@pytest.mark.parametrize(
+    "documents",
+    [
+        [[1, 2]],
+        [[(0, 1)], [(0, 1, 2)]],
+        [[(0, 1)], ["ab"]],
+        [None],
+        [[(0, 10**400)]],
+        [np.zeros(3)],
+        [np.zeros((2, 3))],
+    ],
+)
+def test_what_is_no_bag_of_words_is_named(documents):
+    number = len(documents) - 1
+    with pytest.raises(TypeError, match=f"^the corpus: document {number} is not a bag of words"):
+        as_chunk(documents, NUM_TERMS, what="the corpus")
+
+
+@pytest.mark.parametrize("documents", [5, "text", b"bytes"])
+def test_what_is_no_corpus_is_refused(documents):
+    with pytest.raises(TypeError, match="cannot read documents from"):
+        as_chunk(documents, NUM_TERMS)
+
+
+def damaged(kind: type, attribute: str, position: int, value: int) -> object:
+    matrix = kind(np.eye(4))
+    getattr(matrix, attribute)[position] = value
+    return matrix
+
+
+@pytest.mark.parametrize(
+    "matrix",
+    [
+        damaged(scipy.sparse.csc_matrix, "indices", 0, -7),
+        damaged(scipy.sparse.csc_matrix, "indices", 0, 99),
+        damaged(scipy.sparse.csr_matrix, "indptr", 1, 99),
+        damaged(scipy.sparse.csc_array, "indptr", -1, 1_000_000),
+        damaged(scipy.sparse.coo_matrix, "row", 0, -99),
+        scipy.sparse.csc_matrix(np.eye(3) * 1j),
+        scipy.sparse.lil_matrix(np.eye(3)),
+    ],
+)
+def test_unsound_sparse_matrices_are_refused(matrix):
+    with pytest.raises(ValueError, match="not a sound terms x documents matrix"):
+        as_chunk(matrix, NUM_TERMS)
+
+
+def test_a_matrix_with_more_rows_than_terms():
+    assert as_chunk(scipy.sparse.csc_array((20, 3)), NUM_TERMS).n_docs == 3
+    with pytest.raises(ValueError, match="term id 15 is outside"):
+        as_chunk(scipy.sparse.coo_array(([1.0], ([15], [2])), shape=(20, 3)), NUM_TERMS)

@@ -1,0 +1,420 @@
+"""LSI against dense and ARPACK singular value decompositions, on real text and on the edge cases."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import threading
+
+import gensim
+import numpy as np
+import pytest
+import scipy.sparse
+import scipy.sparse.linalg
+from gensim.test.utils import datapath
+
+from distcorpus.algorithms import lsi as module
+from distcorpus.algorithms import summation
+from distcorpus.algorithms.chunk import Chunk, as_chunk
+from distcorpus.algorithms.lsi import (
+    Product,
+    block_width,
+    chunk_weights,
+    estimated_change,
+    factorise,
+    lsi,
+    must_fold,
+    product_grid,
+    start_block,
+)
+
+DTYPES = ["float32", "float64"]
+ORTHONORMAL = {"float32": 1e-5, "float64": 1e-12}
+
+
+@pytest.fixture(scope="module")
+def lee() -> scipy.sparse.csc_array:
+    """TF-IDF of gensim's Lee corpus, terms x documents."""
+    with open(datapath("lee_background.cor"), encoding="utf8") as lines:
+        texts = [re.findall(r"[a-z]{2,15}", line.lower()) for line in lines]
+    dictionary = gensim.corpora.Dictionary(texts)
+    dictionary.filter_extremes(no_below=2, no_above=0.5)
+    bags = [dictionary.doc2bow(text) for text in texts]
+    tfidf = gensim.models.TfidfModel(bags)
+    return scipy.sparse.csc_array(gensim.matutils.corpus2csc(tfidf[bags], num_terms=len(dictionary)))
+
+
+def chunks_of(matrix: scipy.sparse.csc_array, n_chunks: int = 1) -> list[Chunk]:
+    bounds = np.linspace(0, matrix.shape[1], n_chunks + 1).astype(int)
+    return [as_chunk(matrix[:, a:b], matrix.shape[0]) for a, b in itertools.pairwise(bounds)]
+
+
+def exact(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    u, s, _ = np.linalg.svd(matrix, full_matrices=False)
+    return u, s
+
+
+def assert_factors(factors, matrix, num_topics, tolerance, angle=None):
+    """The leading triplets, all that there are, with orthonormal vectors and canonical signs."""
+    u, s = factors
+    exact_u, exact_s = exact(matrix)
+    rank = int(np.count_nonzero(exact_s > 1e-9 * max(exact_s.max(initial=0), 1e-300)))
+    k = min(num_topics, rank)
+    assert u.shape == (matrix.shape[0], k)
+    assert s.shape == (k,)
+    assert s.dtype == np.float64
+    np.testing.assert_allclose(s, exact_s[:k], rtol=tolerance)
+    assert np.abs(u.T.astype(np.float64) @ u - np.eye(k)).max(initial=0) < ORTHONORMAL[u.dtype.name]
+    for column in u.T:
+        assert column[np.flatnonzero(column)[0]] > 0
+    if angle is not None:
+        cosines = np.linalg.svd(exact_u[:, :k].T @ u, compute_uv=False)
+        assert cosines.min() > 1 - angle
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-4), ("float64", 1e-4), ("float64", 1e-10)])
+def test_lee_against_arpack(lee, dtype, tolerance):
+    k = 30
+    u, s = lsi(chunks_of(lee, 3), lee.shape[0], k, dtype=dtype, tolerance=tolerance)
+    exact_u, exact_s, _ = scipy.sparse.linalg.svds(lee, k=k)
+    np.testing.assert_allclose(s, exact_s[::-1], rtol=tolerance)
+    assert u.dtype == dtype
+    assert np.linalg.svd(exact_u.T @ u, compute_uv=False).min() > (0.99 if tolerance > 1e-6 else 1 - 1e-8)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("block", [1, 7, 40])
+def test_any_block_width_will_do(lee, dtype, block):
+    factors = lsi(chunks_of(lee), lee.shape[0], 10, dtype=dtype, block=block, tolerance=1e-6)
+    assert_factors(factors, lee.toarray(), 10, 2e-6, angle=1e-4)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    "matrix",
+    [
+        pytest.param(np.outer(np.arange(1, 51), np.ones(60)), id="rank one"),
+        pytest.param(np.random.default_rng(0).poisson(0.3, (40, 5)), id="fewer documents than topics"),
+        pytest.param(np.random.default_rng(0).poisson(0.3, (5, 60)), id="fewer terms than topics"),
+        pytest.param(np.ones((1, 9)), id="one term"),
+        pytest.param(np.eye(1), id="one term in one document"),
+        pytest.param(np.zeros((30, 8)), id="all zero"),
+        pytest.param(np.zeros((30, 0)), id="no documents"),
+        pytest.param(
+            np.pad(np.random.default_rng(1).poisson(0.5, (40, 30)), ((3, 60), (2, 9))), id="empty rows"
+        ),
+        pytest.param(np.kron(np.eye(40), np.ones((2, 3))), id="equal singular values"),
+    ],
+)
+def test_short_answers_are_right(matrix, dtype):
+    sparse = scipy.sparse.csc_array(matrix.astype(float))
+    factors = lsi(chunks_of(sparse, 2), matrix.shape[0], 12, dtype=dtype)
+    if matrix.shape[1] == 0 or not matrix.any():
+        assert factors[0].shape == (matrix.shape[0], 0)
+        assert factors[1].shape == (0,)
+    else:
+        assert_factors(factors, matrix, 12, 1e-4)
+
+
+def test_no_chunks_at_all():
+    u, s = lsi([], 7, 3)
+    assert u.shape == (7, 0)
+    assert s.shape == (0,)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_decay_weighs_the_chunks(lee, dtype):
+    chunks = chunks_of(lee, 4)
+    factors = lsi(chunks, lee.shape[0], 10, decay=0.6, dtype=dtype, tolerance=1e-6)
+    bounds = np.linspace(0, lee.shape[1], 5).astype(int)
+    weighted = [lee[:, a:b].toarray() * 0.6 ** (3 - i) for i, (a, b) in enumerate(itertools.pairwise(bounds))]
+    assert_factors(factors, np.hstack(weighted), 10, 2e-6, angle=1e-4)
+
+
+def test_additions_with_decay_and_all_at_once_agree(lee):
+    """A base of full rank loses nothing, so two calls must do what one does, decay included."""
+    chunks, n = chunks_of(lee, 4), lee.shape[0]
+    options = {"dtype": "float64", "tolerance": 1e-9, "decay": 0.8}
+    first = lsi(chunks[:2], n, 150, **options)
+    assert len(first[1]) == np.linalg.matrix_rank(lee[:, :150].toarray())  # a few documents are there twice
+    u, s = lsi(chunks[2:], n, 10, base=first, **options)
+    whole_u, whole_s = lsi(chunks, n, 10, **options)
+    np.testing.assert_allclose(s, whole_s, rtol=1e-8)
+    np.testing.assert_allclose(np.abs(np.sum(u * whole_u, axis=0)), 1, rtol=1e-6)
+
+
+def test_a_base_alone_is_returned(lee):
+    u, s = lsi(chunks_of(lee), lee.shape[0], 8, dtype="float64", tolerance=1e-10)
+    again_u, again_s = lsi([], lee.shape[0], 8, base=(u, s), dtype="float64", tolerance=1e-10)
+    np.testing.assert_allclose(again_s, s, rtol=1e-9)
+    np.testing.assert_allclose(again_u, u, atol=1e-6)
+
+
+def test_merging_two_halves(lee):
+    """What travels between models is U and s; merging two takes one as the base and one as documents."""
+    left, right = chunks_of(lee, 2)
+    n, k = lee.shape[0], 10
+    u, s = lsi([right], n, 3 * k)
+    base = lsi([left], n, 3 * k)
+    pseudo_documents = as_chunk(scipy.sparse.csc_array(u.astype(float) * s), n)
+    merged = lsi([pseudo_documents], n, k, base=base)
+    assert_factors(merged, np.hstack([u * s, base[0] * base[1]]), k, 1e-4)
+
+
+def test_folding_keeps_to_the_budget_and_is_close(lee, monkeypatch):
+    chunks, n, k = chunks_of(lee, 6), lee.shape[0], 10
+    kept = []
+    original = module._local_product
+
+    def watched(blocks, num_terms, params):
+        kept.append(sum(block.nbytes for block, _ in blocks))
+        return original(blocks, num_terms, params)
+
+    monkeypatch.setattr(module, "_local_product", watched)
+    budget = max(a.nbytes + b.nbytes for a, b in itertools.pairwise(chunks))
+    _, s = lsi(chunks, n, k, memory_budget=budget)
+    assert len(kept) == 3
+    assert max(kept) <= budget
+    # By dense algebra: two chunks at a time (the sizes differ), 2k directions of each fold.
+    folded = np.zeros((n, 0))
+    bounds = np.linspace(0, lee.shape[1], 7).astype(int)
+    for first, last in ((0, 2), (2, 4), (4, 6)):
+        u, values = exact(np.hstack([folded, lee[:, bounds[first] : bounds[last]].toarray()]))
+        folded = (u * values)[:, : 2 * k]
+    np.testing.assert_allclose(s, values[:k], rtol=1e-3)
+
+
+def test_when_to_fold():
+    assert not must_fold(0, 100, 50)
+    assert not must_fold(50, 50, 100)
+    assert must_fold(51, 50, 100)
+    assert not must_fold(10**12, 10**12, None)
+    assert chunk_weights([1, 3], 3, 0.5) == {1: 0.0625, 3: 1.0}
+
+
+def test_keep_returns_more_directions(lee):
+    product, squared_norm = product_of(chunks_of(lee), "float32")
+    u, s = factorise(product, lee.shape[0], 10, squared_norm=squared_norm, keep=20)
+    assert u.shape == (lee.shape[0], 20)
+    np.testing.assert_allclose(s[:10], exact(lee.toarray())[1][:10], rtol=1e-4)
+
+
+def test_work_as_gensim_states_it(lee):
+    product, squared_norm = product_of(chunks_of(lee), "float64")
+    widths = []
+
+    def counted(q):
+        widths.append(q.shape[1])
+        return product(q)
+
+    errors = []
+    for power_iters in range(3):
+        widths.clear()
+        _, s = factorise(
+            counted,
+            lee.shape[0],
+            10,
+            squared_norm=squared_norm,
+            dtype="float64",
+            power_iters=power_iters,
+            extra_samples=5,
+        )
+        assert widths == [15] * (power_iters + 2)  # the start's, then one a step
+        errors.append(np.abs(s / exact(lee.toarray())[1][:10] - 1).max())
+    assert errors[0] > errors[1] > errors[2]
+
+
+def test_a_start_computed_elsewhere(lee):
+    """A rough start is as good: here one rounded to few bits, as where chunks arrive before the norm is known."""
+    product, squared_norm = product_of(chunks_of(lee), "float32")
+    n = lee.shape[0]
+    omega = start_block(n, 10, 0, "float32")
+    np.testing.assert_allclose(np.linalg.norm(omega, axis=0), 1, rtol=1e-5)
+    assert omega.shape == (n, block_width(n, 10))
+    start = np.round(product(omega), 2)
+    _, s = factorise(product, n, 10, squared_norm=squared_norm, start=start)
+    np.testing.assert_allclose(s, exact(lee.toarray())[1][:10], rtol=1e-4)
+    _, s = factorise(product, n, 10, squared_norm=squared_norm, start=np.zeros_like(start))
+    np.testing.assert_allclose(s, exact(lee.toarray())[1][:10], rtol=1e-4)
+
+
+def product_of(chunks, dtype):
+    """The product over chunks, each one block, without `Product`: an independent reference."""
+    matrix = scipy.sparse.hstack(
+        [
+            scipy.sparse.csr_array((c.data, c.indices, c.indptr), shape=(c.n_docs, c.num_terms)).T
+            for c in chunks
+        ]
+    ).astype(dtype)
+    return (lambda q: matrix @ (matrix.T @ q)), float((matrix.data.astype(np.float64) ** 2).sum())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"dtype": np.int32}, "float32 or float64"),
+        ({"num_topics": 0}, "num_topics=0"),
+        ({"squared_norm": np.inf}, "must be finite"),
+        ({"product": lambda q: q[:-1]}, "an array of shape"),
+        ({"product": lambda q: q * np.nan}, "not finite"),
+    ],
+)
+def test_bad_arguments_are_refused(options, message):
+    arguments = {"product": lambda q: q, "num_terms": 30, "num_topics": 3, "squared_norm": 30.0, **options}
+    with pytest.raises(ValueError, match=message):
+        factorise(**arguments)
+
+
+def test_the_error_estimate_is_honest(lee):
+    """Where the iteration stops by the estimate, the true error is within the tolerance, and not by far too much."""
+    true = exact(lee.toarray())[1]
+    for tolerance in (1e-2, 1e-3, 1e-5):
+        _, s = lsi(chunks_of(lee), lee.shape[0], 20, dtype="float64", tolerance=tolerance, block=4)
+        error = np.abs(s / true[:20] - 1).max()
+        assert tolerance / 1000 < error < tolerance
+
+
+def test_an_invariant_subspace_changes_no_more():
+    assert estimated_change(np.array([4.0, 1.0]), np.eye(2), np.zeros((0, 2)), 1) == 0
+
+
+# The kernel of a job
+
+
+def job(chunks, dtype, q, words=None, weights=None, grid_bits=None):
+    squared_norm = sum(chunk.squared_norm() for chunk in chunks)
+    grid = (
+        product_grid(squared_norm, dtype)
+        if grid_bits is None
+        else summation.grid_for(squared_norm, grid_bits)
+    )
+    params = {"grid": grid, "dtype": dtype, "weights": weights}
+    if words is None:
+        words = np.unique(np.concatenate([chunk.indices for chunk in chunks])).astype(np.int32)
+    # The table lists the rows backwards, as one that has other jobs' rows too might.
+    table = np.ascontiguousarray(q[words[::-1]])
+    table_row = np.full(len(q), -1, np.int32)
+    table_row[words[::-1]] = np.arange(len(words))
+    return Product(params, words, Product.prepare(table, params), table_row)
+
+
+@pytest.fixture(params=["compiled", "scipy"])
+def kernels(request, monkeypatch):
+    if request.param == "scipy":
+        monkeypatch.setattr(summation, "compiled_kernels", lambda: None)
+        monkeypatch.setattr(module, "compiled_kernels", lambda: None)
+    return request.param
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("width", [1, 8, 16, 33, 48, 64, 80, 130])
+def test_the_product_is_right(lee, kernels, dtype, width):
+    chunks, n = chunks_of(lee, 3), lee.shape[0]
+    q = np.linalg.qr(np.random.default_rng(width).standard_normal((n, width)))[0]
+    part = job(chunks, dtype, q, weights={1: 0.25})
+    for number, chunk in enumerate(chunks):
+        for block in chunk.split(max_nnz=1000):
+            part.add(block, (number, 0))
+    matrix = scipy.sparse.hstack([chunk_matrix(c) * w for c, w in zip(chunks, (1, 0.5, 1), strict=True)])
+    expected = matrix @ (matrix.T @ q)
+    partial = part.partial()
+    grid = product_grid(sum(chunk.squared_norm() for chunk in chunks), dtype)
+    n_blocks = sum(len(chunk.split(max_nnz=1000)) for chunk in chunks)
+    rounding = 10 * np.finfo(dtype).eps * np.abs(expected).max()
+    got = np.zeros_like(q)
+    got[partial.words] = partial.steps * grid
+    np.testing.assert_allclose(got, expected, rtol=0, atol=n_blocks * grid / 2 + rounding)
+    np.testing.assert_array_equal(part.values(), partial.steps * grid)
+    assert partial.steps.flags.c_contiguous
+    assert partial.extras == {}
+
+
+def chunk_matrix(chunk: Chunk) -> scipy.sparse.csc_array:
+    return scipy.sparse.csr_array(
+        (chunk.data.astype(float), chunk.indices, chunk.indptr), shape=(chunk.n_docs, chunk.num_terms)
+    ).T.tocsc()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_bits_depend_on_the_blocks_alone(lee, dtype):
+    """Jobs in any order, in any grouping, by any number of threads: equal bytes."""
+    chunk, n = chunks_of(lee)[0], lee.shape[0]
+    blocks = chunk.split(max_nnz=1500)
+    assert len(blocks) > 10
+    q = np.random.default_rng(0).standard_normal((n, 20)) / np.sqrt(n)
+    grid = product_grid(chunk.squared_norm(), dtype)
+    params = {"grid": grid, "dtype": dtype}
+
+    def total(jobs, n_threads):
+        whole = summation.GridSum(n, 20, grid)
+        for members in jobs:
+            words = np.unique(np.concatenate([blocks[i].indices for i in members])).astype(np.int32)
+            part = Product(params, words, Product.prepare(q, params), np.arange(n, dtype=np.int32))
+            barrier = threading.Barrier(n_threads)
+
+            def work(share, part=part, barrier=barrier):
+                barrier.wait()
+                for i in share:
+                    part.add(blocks[i], (0, i))
+
+            threads = [threading.Thread(target=work, args=(members[i::n_threads],)) for i in range(n_threads)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            partial = part.partial()
+            whole.add(partial.words, partial.steps)
+        return whole.values().tobytes()
+
+    numbers = list(range(len(blocks)))
+    expected = total([numbers], 1)
+    shuffled = list(np.random.default_rng(1).permutation(numbers))
+    assert total([shuffled], 1) == expected
+    assert total([shuffled[i::3] for i in range(3)], 2) == expected
+    assert total([[i] for i in shuffled], 1) == expected
+    assert total([shuffled], 4) == expected
+
+
+def test_adding_goes_on_after_a_partial(lee):
+    chunk = chunks_of(lee)[0]
+    q = np.ones((lee.shape[0], 3)) / np.sqrt(lee.shape[0])
+    whole, stepwise = job([chunk], "float32", q), job([chunk], "float32", q)
+    for i, block in enumerate(chunk.split(max_nnz=5000)):
+        whole.add(block, (0, i))
+        stepwise.add(block, (0, i))
+        stepwise.partial()
+    np.testing.assert_array_equal(stepwise.partial().steps, whole.partial().steps)
+
+
+def test_small_steps_travel_narrow(lee, kernels):
+    chunk = chunks_of(lee)[0]
+    q = np.ones((lee.shape[0], 3)) / np.sqrt(lee.shape[0])
+    for bits, dtype in ((20, np.int32), (50, np.float64)):
+        part = job([chunk], "float64", q, grid_bits=bits)
+        part.add(chunk, (0, 0))
+        assert part.partial().steps.dtype == dtype
+
+
+def test_a_product_beyond_the_bound_is_an_error(lee, kernels):
+    chunk = chunks_of(lee)[0]
+    q = np.full((lee.shape[0], 2), 1e8)
+    part = job([chunk], "float64", q, grid_bits=52)
+    with pytest.raises(OverflowError, match="larger bound"):
+        part.add(chunk, (0, 0))
+
+
+def test_a_job_without_blocks(lee):
+    chunk = chunks_of(lee)[0]
+    partial = job([chunk], "float32", np.zeros((lee.shape[0], 2))).partial()
+    assert partial.steps.shape == (len(chunk.words()), 2)
+    assert not partial.steps.any()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_fallback_gives_the_same_factors(lee, dtype, monkeypatch):
+    compiled = lsi(chunks_of(lee), lee.shape[0], 10, dtype=dtype, tolerance=1e-7)
+    monkeypatch.setattr(summation, "compiled_kernels", lambda: None)
+    monkeypatch.setattr(module, "compiled_kernels", lambda: None)
+    plain = lsi(chunks_of(lee), lee.shape[0], 10, dtype=dtype, tolerance=1e-7)
+    np.testing.assert_allclose(plain[1], compiled[1], rtol=1e-5)
+    np.testing.assert_allclose(plain[0], compiled[0], atol=2e-3 if dtype == "float32" else 1e-3)
