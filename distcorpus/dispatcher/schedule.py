@@ -662,7 +662,7 @@ class Schedule:
             self._settle(worker)
 
     def _serve(self, worker: _Worker) -> bool:
-        """Give a free worker something of the session whose turn it is, or of the next that can."""
+        """Serve the session whose turn it is, or the next that has something for this worker."""
         if worker.promised:
             suspect = self._pick(worker.promised.suspects, worker)
             self._break_promise(worker)
@@ -689,6 +689,7 @@ class Schedule:
         return served
 
     def _serve_round(self, round: _Round, worker: _Worker) -> bool:
+        """Give a free worker a job of this round, or empty it for a suspect."""
         suspect = self._pick(round.suspects, worker)
         if suspect and worker.leases and len(round.promised) < _number(round.suspects):
             worker.promised = round
@@ -781,6 +782,7 @@ class Schedule:
 
     def _overtake(self, round: _Round) -> None:
         """Give second copies of what is most overdue to idle workers."""
+        later: list[tuple[float, int]] = []
         while self._free[0] and round.overdue and round.overdue[0][0] <= self._now:
             _, id = heapq.heappop(round.overdue)
             lease = self._leases.get(id)
@@ -793,16 +795,20 @@ class Schedule:
             tried = job.blocks[0].tried
             candidates = itertools.islice(self._free[0], self._attempts)
             worker = next((idle for idle in candidates if idle.name not in tried), None)
-            if due <= self._now and worker:
-                self._hand(job, worker, copy=True)
+            if due is not None and due > self._now:
+                later.append((due, id))
+            elif due is None or worker is None:
+                later.append((self._now + self._overdue_after, id))
             else:
-                heapq.heappush(round.overdue, (max(due, self._now + self._overdue_after), id))
+                self._hand(job, worker, copy=True)
+        for entry in later:
+            heapq.heappush(round.overdue, entry)
 
-    def _due(self, lease: _Lease) -> float:
-        """When this lease has taken too long for what is known of the session's jobs."""
+    def _due(self, lease: _Lease) -> float | None:
+        """When this lease has taken too long, once anything is known of the session's jobs."""
         rate = lease.job.round.session.rate
         if rate is None:
-            return math.inf
+            return None
         expected = rate * lease.load / lease.worker.threads
         return lease.since + max(self._overdue_after, self._overdue_factor * expected)
 

@@ -934,6 +934,17 @@ def test_a_job_that_is_not_late_is_not_overtaken() -> None:
     assert blocks_of(play.tell("tick")) == sorted(slow.blocks)
 
 
+@pytest.mark.parametrize("overdue_after", [0.0, 2.0])
+def test_a_job_that_was_handed_out_before_anything_was_known_is_overtaken(overdue_after: float) -> None:
+    play = Play(workers=3, slots=1, overdue_after=overdue_after)
+    play.round("a", 0, [0, 1])
+    play.now = 10.0
+    assert not play.tell("tick")
+    play.complete(play.at("w1")[0])
+    play.now = 100.0
+    assert [hand.blocks for hand in hands(play.tell("tick"))] == [(0,)]
+
+
 def test_the_time_a_job_waits_for_the_one_before_is_not_its_own() -> None:
     play = Play(workers=2, max_job_cost=1.0, overdue_factor=20.0, overdue_after=0.0)
     play.round("a", 0, range(12))
