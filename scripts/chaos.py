@@ -1,0 +1,431 @@
+"""Train LDA and LSI while everything happens to the workers, and compare the result's bytes with a quiet run.
+
+``python scripts/chaos.py --minutes 10 --seed 1`` trains gensim's own models of 20 Newsgroups on a cluster of
+this machine, again and again, two clients at once. Meanwhile workers are killed, stopped, asked to leave,
+started, cut off and frozen at random. It prints what was done to them, how often, and how many of these
+faults the trainings survived that were under way: that is, ended with the bytes of the quiet run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
+from types import TracebackType
+
+import corpora
+from gensim.corpora import Dictionary
+from gensim.models import LdaModel, LsiModel, TfidfModel
+
+from distcorpus import LocalCluster
+
+#: Seconds for which a worker is stopped or frozen: around the ping's deadline, so that some are only late and
+#: the others are taken for silent.
+PAUSES = (1.0, 9.0)
+#: Seconds between two looks at the workers.
+POLL = 0.05
+
+Training = Callable[[], bytes]
+
+
+class Relay:
+    """Carries TCP connections to a worker, and cuts or freezes them when told to.
+
+    It listens on 127.0.0.1; the worker has the same port on 127.0.0.2.
+    """
+
+    def __init__(self) -> None:
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        self._sockets: set[socket.socket] = set()
+        self._lock = threading.Lock()
+        self._flows = threading.Event()
+        self._flows.set()
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    @property
+    def used(self) -> bool:
+        """Whether anybody is connected to the worker."""
+        return bool(self._sockets)
+
+    def cut(self) -> None:
+        """Break every connection; new ones may be made."""
+        with self._lock:
+            cut, self._sockets = self._sockets, set()
+        for sock in cut:
+            with suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+
+    def freeze(self) -> None:
+        """Carry nothing from now on; the connections stay."""
+        self._flows.clear()
+
+    def thaw(self) -> None:
+        """Carry on."""
+        self._flows.set()
+
+    def close(self) -> None:
+        """Break every connection and take no more."""
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self.cut()
+        self.thaw()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                outer, _ = self._listener.accept()
+            except OSError:
+                return
+            try:
+                inner = socket.create_connection(("127.0.0.2", self.port))
+            except OSError:
+                outer.close()
+                continue
+            with self._lock:
+                self._sockets |= {inner, outer}
+            for source, target in ((inner, outer), (outer, inner)):
+                threading.Thread(target=self._carry, args=(source, target), daemon=True).start()
+
+    def _carry(self, source: socket.socket, target: socket.socket) -> None:
+        buffer = memoryview(bytearray(1 << 18))
+        with suppress(OSError):
+            while count := source.recv_into(buffer):
+                self._flows.wait()
+                target.sendall(buffer[:count])
+        with self._lock:
+            self._sockets.discard(source)
+        with suppress(OSError):
+            target.shutdown(socket.SHUT_RDWR)
+
+
+class Worker:
+    """A worker process that the dispatcher reaches through a relay."""
+
+    def __init__(self, cluster: LocalCluster, name: str) -> None:
+        self.paused_until: float | None = None
+        self.leaving = False
+        self.relay = Relay()
+        port = str(self.relay.port)
+        command = [sys.executable, "-m", "distcorpus", "worker", "--no-broadcast", "--name", name]
+        command += ["--bind", "127.0.0.2", "--bind-port", port, "--advertise", f"127.0.0.1:{port}"]
+        self._process = subprocess.Popen(
+            [*command, "--blas-threads", "1"],
+            env={**os.environ, **cluster.environ()},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    @property
+    def alive(self) -> bool:
+        return self._process.poll() is None
+
+    @property
+    def works(self) -> bool:
+        """Whether the dispatcher has it and nothing is wrong with it."""
+        return self.alive and self.relay.used and not self.leaving and self.paused_until is None
+
+    def kill(self) -> None:
+        self._process.kill()
+
+    def leave(self) -> None:
+        self.leaving = True
+        self._process.terminate()
+
+    def stop(self, seconds: float) -> None:
+        self.paused_until = time.monotonic() + seconds
+        self._process.send_signal(signal.SIGSTOP)
+
+    def freeze(self, seconds: float) -> None:
+        self.paused_until = time.monotonic() + seconds
+        self.relay.freeze()
+
+    def go_on(self) -> None:
+        """End what `stop` or `freeze` began."""
+        self.paused_until = None
+        self._process.send_signal(signal.SIGCONT)
+        self.relay.thaw()
+
+    def close(self) -> None:
+        """Leave neither process nor connection behind."""
+        self._process.kill()
+        self._process.wait()
+        self.relay.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What was done to a worker, and when."""
+
+    kind: str
+    at: float
+
+
+#: What may be done to a worker that works; `start` is a new worker.
+FAULTS: dict[str, Callable[[Worker, float], None]] = {
+    "killed (SIGKILL)": lambda worker, seconds: worker.kill(),
+    "stopped (SIGSTOP, SIGCONT)": lambda worker, seconds: worker.stop(seconds),
+    "asked to leave (SIGTERM)": lambda worker, seconds: worker.leave(),
+    "cut off (connections broken)": lambda worker, seconds: worker.relay.cut(),
+    "frozen (network silent)": lambda worker, seconds: worker.freeze(seconds),
+}
+STARTED = "started in mid-training"
+
+
+class Mischief:
+    """Workers, and a thread that does something to one of them every `every` seconds.
+
+    Two workers at least are there or being started, and one of those that work is always left alone.
+
+    Parameters
+    ----------
+    cluster : LocalCluster
+        Where they work; its own workers are none.
+    seed : int
+        Decides what is done, to whom, and how long it lasts.
+    every : float
+        Mean seconds between two faults.
+    most : int
+        Most workers at once.
+    """
+
+    def __init__(self, cluster: LocalCluster, seed: int, every: float, most: int = 4) -> None:
+        self.faults: list[Fault] = []
+        self._cluster = cluster
+        self._random = random.Random(seed)
+        self._every = every
+        self._most = most
+        self._workers: list[Worker] = []
+        self._num_started = 0
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="mischief")
+
+    def __enter__(self) -> Mischief:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.end()
+        for worker in self._workers:
+            worker.close()
+
+    def start_workers(self, number: int) -> None:
+        """Start workers and wait until the dispatcher has them."""
+        for _ in range(number):
+            self._start_worker()
+        while not all(worker.works for worker in self._workers):
+            if not all(worker.alive for worker in self._workers):
+                raise RuntimeError("a worker did not start: run 'distcorpus worker' by hand to see why")
+            time.sleep(POLL)
+
+    def begin(self) -> None:
+        """Let the mischief begin."""
+        self._thread.start()
+
+    def end(self) -> None:
+        """End it, and let those that are stopped or frozen go on."""
+        self._over.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        for worker in self._workers:
+            if worker.paused_until is not None:
+                worker.go_on()
+
+    def _start_worker(self) -> None:
+        self._workers.append(Worker(self._cluster, f"chaos-{os.getpid()}-{self._num_started}"))
+        self._num_started += 1
+
+    def _run(self) -> None:
+        due = time.monotonic()
+        while not self._over.wait(POLL):
+            now = time.monotonic()
+            for worker in list(self._workers):
+                if not worker.alive:
+                    worker.close()
+                    self._workers.remove(worker)
+                elif worker.paused_until is not None and now >= worker.paused_until:
+                    worker.go_on()
+            if now >= due and self._do_something(now):
+                due = now + self._every * self._random.uniform(0.5, 1.5)
+
+    def _do_something(self, now: float) -> bool:
+        """Do something to a worker, if one can be spared."""
+        staying = [worker for worker in self._workers if not worker.leaving]
+        working = [worker for worker in staying if worker.works]
+        kinds = [*FAULTS] if len(working) > 1 else []
+        if len(staying) < self._most:
+            kinds.append(STARTED)
+        if len(staying) < 2:
+            kinds = [STARTED]
+        if not kinds:
+            return False
+        kind = self._random.choice(kinds)
+        if kind == STARTED:
+            self._start_worker()
+        else:
+            FAULTS[kind](self._random.choice(working), self._random.uniform(*PAUSES))
+        self.faults.append(Fault(kind, now))
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One training during the mischief."""
+
+    model: str
+    began: float
+    ended: float
+    outcome: str
+
+    @property
+    def good(self) -> bool:
+        return self.outcome == "same bytes"
+
+
+@dataclass
+class Report:
+    """What was done, and what came of it."""
+
+    faults: list[Fault]
+    runs: list[Run] = field(default_factory=list)
+
+    @property
+    def good(self) -> bool:
+        return bool(self.runs) and all(run.good for run in self.runs)
+
+    def survived(self) -> Counter[str]:
+        """Count, by kind, the faults during which no training went wrong."""
+        return Counter(
+            fault.kind
+            for fault in self.faults
+            if all(run.good for run in self.runs if run.began <= fault.at <= run.ended)
+        )
+
+    def __str__(self) -> str:
+        times, survived = Counter(fault.kind for fault in self.faults), self.survived()
+        rows = [(kind, str(times[kind]), str(survived[kind])) for kind in (*FAULTS, STARTED)]
+        rows.append(("all", str(times.total()), str(survived.total())))
+        lines = [f"| {'fault':<28} | times | survived |", f"|{'-' * 30}|------:|---------:|"]
+        lines += [f"| {kind:<28} | {number:>5} | {good:>8} |" for kind, number, good in rows]
+        for model in dict.fromkeys(run.model for run in self.runs):
+            runs = [run for run in self.runs if run.model == model]
+            seconds = sum(run.ended - run.began for run in runs) / len(runs)
+            outcomes = Counter(run.outcome for run in runs)
+            told = "; ".join(f"{number} x {outcome}" for outcome, number in outcomes.items())
+            lines.append(f"{model}: {len(runs)} trainings of {seconds:.1f} s on average: {told}")
+        return "\n".join(lines)
+
+
+def chaos(
+    trainings: Mapping[str, Training], *, seconds: float, seed: int, every: float, verbose: bool = False
+) -> Report:
+    """Train again and again for some time, all models at once, while workers suffer.
+
+    Parameters
+    ----------
+    trainings : mapping of str to callable
+        By name of the model: trains it, and returns the bytes of the result.
+    seconds : float
+        How long; trainings that are under way then are finished.
+    seed : int
+        Seeds the faults.
+    every : float
+        Mean seconds between two faults.
+    verbose : bool
+        Let the dispatcher log to standard error.
+    """
+    with ExitStack() as stack:
+        cluster = stack.enter_context(LocalCluster(0, verbose=verbose))
+        mischief = stack.enter_context(Mischief(cluster, seed, every))
+        mischief.start_workers(3)
+        quiet = {model: train() for model, train in trainings.items()}
+        report = Report(mischief.faults)
+        mischief.begin()
+        deadline = time.monotonic() + seconds
+
+        def client(model: str, train: Training) -> None:
+            while time.monotonic() < deadline:
+                began = time.monotonic()
+                try:
+                    outcome = "same bytes" if train() == quiet[model] else "OTHER BYTES"
+                except Exception as error:
+                    outcome = f"{type(error).__name__}: {error}"
+                report.runs.append(Run(model, began, time.monotonic(), outcome))
+
+        clients = [threading.Thread(target=client, args=item) for item in trainings.items()]
+        for thread in clients:
+            thread.start()
+        for thread in clients:
+            thread.join()
+    return report
+
+
+def models(
+    dictionary: Dictionary, documents: Iterable[corpora.BoW], *, topics: int, chunksize: int, passes: int
+) -> dict[str, Training]:
+    """Return the trainings of gensim's own LDA and LSI on a corpus.
+
+    LDA is trained in batches: in online training the number of workers decides how many chunks make an
+    update, and thus changes the model.
+    """
+    counts = list(documents)
+    weigh = TfidfModel(dictionary=dictionary)
+    tfidf = [weigh[document] for document in counts]
+
+    def lda() -> bytes:
+        options = {"num_topics": topics, "chunksize": chunksize, "random_state": 1, "distributed": True}
+        batch = {"update_every": 0, "passes": passes, "eval_every": None}
+        model = LdaModel(counts, id2word=dictionary, **options, **batch)
+        return bytes(model.state.sstats.tobytes())
+
+    def lsi() -> bytes:
+        options = {"num_topics": topics, "chunksize": chunksize, "distributed": True}
+        model = LsiModel(tfidf, id2word=dictionary, **options)
+        return bytes(model.projection.u.tobytes() + model.projection.s.tobytes())
+
+    return {"LDA": lda, "LSI": lsi}
+
+
+def main() -> int:
+    """Run from the command line; 1 where a training went wrong."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("--minutes", type=float, default=10.0, help="how long (default: %(default)g)")
+    parser.add_argument("--seed", type=int, default=1, help="seeds the faults (default: %(default)s)")
+    parser.add_argument(
+        "--every", type=float, default=4.0, metavar="SECONDS", help="between faults (default: %(default)g)"
+    )
+    parser.add_argument("--topics", type=int, default=100, help="of both models (default: %(default)s)")
+    parser.add_argument("--passes", type=int, default=10, help="of LDA (default: %(default)s)")
+    parser.add_argument("-v", "--verbose", action="store_true", help="show the dispatcher's log")
+    options = parser.parse_args()
+    try:
+        dictionary, documents = corpora.bow(corpora.newsgroups())
+    except corpora.CorpusUnavailable as error:
+        sys.exit(str(error))
+    trainings = models(dictionary, documents, topics=options.topics, chunksize=500, passes=options.passes)
+    report = chaos(
+        trainings,
+        seconds=60 * options.minutes,
+        seed=options.seed,
+        every=options.every,
+        verbose=options.verbose,
+    )
+    print(report)
+    return 0 if report.good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
