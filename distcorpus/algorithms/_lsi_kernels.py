@@ -1,8 +1,8 @@
 """The compiled product of `lsi`, which holds no GIL (imported on first use: numba loads slowly).
 
-One pass over a block does it: a document's rows of Q are gathered into one row, and that row is scattered to the
-document's rows of Y. Both halves are limited by how fast rows come out of the caches, so the gathered row stays in
-registers: LLVM's own vectoriser keeps it in memory, which halves the speed.
+One pass over a block does it: a document's rows of Q are gathered into one row, and that row is scattered to
+the document's rows of Y. Both halves are limited by how fast rows come out of the caches, so the gathered row
+stays in registers: LLVM's own vectoriser keeps it in memory, which halves the speed.
 """
 
 from __future__ import annotations
@@ -82,8 +82,8 @@ def _gather_and_scatter(
 ) -> Any:
     """Add ``weight * a (a' q)`` to `y`, in `vectors` vectors of columns from `column` on, for one document a.
 
-    `starts` says where the rows of the document's terms start. Both it and `values` go on after `length`: `values` with
-    a zero, `starts` with `AHEAD` + 1 numbers of any rows.
+    `starts` says where the rows of the document's terms start. Both it and `values` go on after `length`:
+    `values` with a zero, `starts` with `AHEAD` + 1 numbers of any rows.
     """
 
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
@@ -133,8 +133,8 @@ def _gather_and_scatter(
     return types.void(q, y, starts, values, types.int64, values.dtype, types.int64, vectors), generate
 
 
-# All fused multiply-adds are written out and each column's sum has one order, so the bits do not depend on the
-# width of a processor's vectors.
+# All fused multiply-adds are written out and each column's sum has one order, so the bits do not depend on
+# the width of a processor's vectors.
 @numba.njit(nogil=True, cache=True, error_model="numpy")
 def multiply(
     indptr: np.ndarray,
@@ -146,7 +146,7 @@ def multiply(
     y: np.ndarray,
     touched: np.ndarray,
 ) -> None:
-    """Add ``weight * A (A' q)`` to `y`, one document after the other, and mark the rows of `y` that it touches.
+    """Add ``weight * A (A' q)`` to `y`, document by document, and mark the rows of `y` that it touches.
 
     Parameters
     ----------

@@ -24,8 +24,8 @@ from .chunk import Chunk
 from .partial import Partial
 from .summation import GridSum, compiled_kernels, grid_for, narrow_steps
 
-#: Entries of a block of documents, about: rounding a block's product costs a tenth of computing it, and a corpus
-#: of two million entries still makes four blocks that two workers can share.
+#: Entries of a block of documents, about. Rounding a block's product costs a tenth of computing it, and a
+#: corpus of two million entries still makes four blocks that two workers can share.
 BLOCK_NNZ = 600_000
 
 #: Bytes of a cache line and of a vector: the compiled product wants rows that are whole ones.
@@ -34,7 +34,7 @@ LINE = 64
 #: An earlier factorisation: left singular vectors (terms x k) and singular values (k).
 Factors = tuple[np.ndarray, np.ndarray]
 
-#: How many bits of the bound on a product's entries the grid resolves. In float32 that is well below the rounding
+#: Bits of the bound on a product's entries that the grid resolves. In float32 that is well below the rounding
 #: error of the product itself, and most entries fit into int32.
 GRID_BITS = {"float32": 38, "float64": 52}
 
@@ -433,15 +433,17 @@ class _Stop:
         change = estimated_change(theta, coordinates, coupling, self._wanted)
         first_look = self._last is None
         if self._last is not None and 0 < change < self._last[1]:
-            self._rate = math.log(self._last[1] / change) / (size - self._last[0])
+            rate = math.log(self._last[1] / change) / (size - self._last[0])
+            self._rate = max(rate, 1 / self._wanted)
         self._last = size, change
-        # What the next step changes is estimated, and each later one changes less by this rate: a geometric series.
+        # Each later step changes less than the next one by this rate: a geometric series.
         error = change / (1 - math.exp(-self._rate * coupling.shape[1]))
         # At the first look the rate is but a guess.
         if error <= (self._tolerance / 10 if first_look else self._tolerance):
             return True
         # Not all of the way that is left at this rate, since the rate rises towards the end.
-        self._next = size + 0.6 * math.log(max(1.0, error / self._tolerance)) / self._rate
+        way = 0.6 * math.log(max(1.0, error / self._tolerance)) / self._rate
+        self._next = size + min(way, self._wanted)
         return False
 
 

@@ -225,7 +225,7 @@ def test_work_as_gensim_states_it(lee):
 
 
 def test_a_start_computed_elsewhere(lee):
-    """A rough start is as good: here one rounded to few bits, as where chunks arrive before the norm is known."""
+    """A rough start is as good: chunks may arrive before the norm, hence the grid, is known."""
     product, squared_norm = product_of(chunks_of(lee), "float32")
     n = lee.shape[0]
     omega = start_block(n, 10, 0, "float32")
@@ -266,7 +266,7 @@ def test_bad_arguments_are_refused(options, message):
 
 
 def test_the_error_estimate_is_honest(lee):
-    """Where the iteration stops by the estimate, the true error is within the tolerance, and not by far too much."""
+    """Where the estimate ends the iteration, the true error is within the tolerance, and not by far."""
     true = exact(lee.toarray())[1]
     for tolerance in (1e-2, 1e-3, 1e-5):
         _, s = lsi(chunks_of(lee), lee.shape[0], 20, dtype="float64", tolerance=tolerance, block=4)
