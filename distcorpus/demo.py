@@ -11,6 +11,7 @@ from typing import Any
 
 from gensim.corpora import Dictionary, MmCorpus
 from gensim.models import LdaModel, LsiModel, TfidfModel
+from gensim.parsing.preprocessing import STOPWORDS
 from gensim.test.utils import datapath
 from rich.console import Console
 from rich.progress import Progress
@@ -44,12 +45,12 @@ def lee() -> tuple[Dictionary, list[list[tuple[int, int]]]]:
     Returns
     -------
     dictionary : Dictionary
-        Its vocabulary, without the rarest and the most frequent words.
+        Its vocabulary, without stop words and the rarest and the most frequent words.
     corpus : list of list of (int, int)
         Its documents as bags of words.
     """
     lines = Path(datapath("lee_background.cor")).read_text(encoding="utf-8").splitlines()
-    texts = [WORD.findall(line.lower()) for line in lines]
+    texts = [[word for word in WORD.findall(line.lower()) if word not in STOPWORDS] for line in lines]
     dictionary = Dictionary(texts)
     dictionary.filter_extremes(no_below=3, no_above=0.2)
     return dictionary, [dictionary.doc2bow(text) for text in texts]
@@ -96,7 +97,9 @@ def demo(
         "id2word": dictionary,
         "num_topics": num_topics,
         "chunksize": chunksize,
-        "passes": 1 if len(corpus) > 5000 else 10,
+        "passes": 1 if len(corpus) > 5000 else 20,
+        # gensim's default, 1, lets the first chunks dominate the topics.
+        "offset": 16,
         "random_state": 1,
         "eval_every": None,
     }

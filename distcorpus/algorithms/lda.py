@@ -323,6 +323,7 @@ class EStep:
         totals : ndarray of float64, shape (K,)
             The sums of lambda over all terms (used by `prepare`).
         variant : {"vb", "cvb0"}
+            Variational Bayes, or its zero-order collapsed form.
         iterations : int
             The most a document may take.
         gamma_threshold : float
