@@ -318,7 +318,7 @@ def factorise(
         problem.append(coefficients[-vectors.shape[1] :], coupling)
         vectors, coupling = orthonormalise(image, floor)
         shortest = np.linalg.norm(coupling, axis=1).min(initial=math.inf)
-        if len(coupling) and (shortest < 0.01 * length or strayed > 0.5 * math.sqrt(eps) * shortest):
+        if len(coupling) and (shortest < 0.01 * length or strayed > math.sqrt(eps) * scale):
             # Rounding has spoilt the angles, or is about to: once more.
             basis.project_out(vectors)
             vectors, correction = orthonormalise(vectors, 0.5)
