@@ -122,7 +122,13 @@ def _parser() -> argparse.ArgumentParser:
         type=float,
         default=2.0,
         metavar="GB",
-        help="chunks of one LSI model to keep before they are folded (default: %(default)g)",
+        help="documents of one model to keep in memory (default: %(default)g); LSI folds what is more than "
+        "that, unless there is a --spool",
+    )
+    dispatcher.add_argument(
+        "--spool",
+        metavar="DIR",
+        help="keep what is more than --memory in files there, which vanish with the dispatcher",
     )
     dispatcher.add_argument(
         "--worker-timeout",
@@ -212,6 +218,7 @@ def run_dispatcher(options: argparse.Namespace) -> None:
     """Run the dispatcher until it is told to end."""
     from distcorpus.dispatcher.drivers import PyroEngine
     from distcorpus.dispatcher.front import Dispatcher, LdaFront, LsiFront
+    from distcorpus.dispatcher.spool import spool_directory
 
     raise_malloc_thresholds()
     lifetime = Lifetime(until_eof=options.until_eof)
@@ -222,7 +229,12 @@ def run_dispatcher(options: argparse.Namespace) -> None:
         return {name.removeprefix(names.WORKER_PREFIX): uri for name, uri in registered.items()}
 
     engine = PyroEngine(list_workers, worker_timeout=options.worker_timeout)
-    dispatcher = Dispatcher(engine, max_queued=options.maxsize, memory=int(options.memory * 2**30))
+    dispatcher = Dispatcher(
+        engine,
+        max_queued=options.maxsize,
+        memory=int(options.memory * 2**30),
+        spool=spool_directory(options.spool) if options.spool else None,
+    )
     advertise = _advertised(options, nameserver)
     daemon = Daemon(options.bind, options.bind_port, advertise)
     daemon.serve(names.DISPATCHER, dispatcher)

@@ -430,7 +430,11 @@ class PyroEngine:
 
     def _lease(self, link: _Link, proxy: Any, hand: Hand, round_: Round) -> None:
         """Hand one job to the worker and take back what comes of it."""
-        blocks = [round_.block(number) for number in hand.blocks]
+        blocks = [block for number in hand.blocks if (block := round_.block(number)) is not None]
+        if len(blocks) < len(hand.blocks):  # another worker was faster
+            with self._lock:
+                self._apply(self._schedule.discarded(hand.lease, time.monotonic()))
+            return
         words = _union([block.words for block in blocks], round_.num_terms)
         to_send: Sequence[int] = hand.blocks
         if round_.keep_blocks:

@@ -54,8 +54,8 @@ class Round(Protocol):
     width: int
     keep_blocks: bool  # whether the blocks come again in a later round, so that workers do well to keep them
 
-    def block(self, number: int) -> Block:
-        """Return a block of the round."""
+    def block(self, number: int) -> Block | None:
+        """Return a block of the round; None where it is in the sum and will not come again."""
 
     def rows(self, words: NDArray[np.int32]) -> NDArray:
         """Return the broadcast rows of `words`, shape (n_words, width)."""

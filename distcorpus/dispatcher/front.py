@@ -13,6 +13,7 @@ import socket
 import threading
 import time
 from dataclasses import asdict
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -44,13 +45,21 @@ class Dispatcher:
     max_queued : int
         Chunks that a session may have waiting; 0: no limit.
     memory : int
-        Bytes of chunks that a session keeps.
+        Bytes of chunks that a session keeps in memory.
+    spool : Path, optional
+        Directory where it keeps the others.
     """
 
-    def __init__(self, engine: PyroEngine, *, max_queued: int = 10, memory: int = 2 << 30) -> None:
+    def __init__(
+        self,
+        engine: PyroEngine,
+        *,
+        max_queued: int = 10,
+        memory: int = 2 << 30,
+        spool: Path | None = None,
+    ) -> None:
         self.engine = engine
-        self.max_queued = max_queued
-        self.memory = memory
+        self.session_options = {"max_queued": max_queued, "memory": memory, "spool": spool}
         self.exit_asked = threading.Event()
         self.sessions: dict[str, Session] = {}
         self._numbers = itertools.count(1)
@@ -74,7 +83,7 @@ class Dispatcher:
             "pid": os.getpid(),
             "uptime_seconds": time.time() - self._started,
             "workers": [asdict(worker) for worker in self.engine.workers()],
-            "sessions": sorted(self.sessions),
+            "sessions": sorted(self.sessions.copy()),
         }
 
     @expose
@@ -115,6 +124,7 @@ class _Front:
     def __init__(self, dispatcher: Dispatcher) -> None:
         self._dispatcher = dispatcher
         self._session: Any = None
+        self._initialized = False
 
     def _begin_session(self) -> tuple[str, dict[str, Any]]:
         """Close the session of an earlier ``initialize`` and return a name and the options for a new one."""
@@ -131,7 +141,8 @@ class _Front:
             if client_gone(connection.sock):
                 raise ConnectionResetError("the client is gone")
 
-        options = {"max_queued": self._dispatcher.max_queued, "check_client": check_client}
+        options = {**self._dispatcher.session_options, "check_client": check_client}
+        self._initialized = True
         return self._dispatcher.session_name(self.kind), options
 
     def _opened(self, session: Session) -> None:
@@ -139,13 +150,12 @@ class _Front:
         self._dispatcher.sessions[session.name] = session
         logger.info("session %s begins", session.name)
 
-    def _current(self) -> Any:
-        if self._session is None:
+    def _check_initialized(self) -> None:
+        if not self._initialized:
             raise RuntimeError(
                 "this connection has no session: it broke, or initialize() was not called. Train a new "
                 "model; what the cluster held for this one is gone"
             )
-        return self._session
 
     def close(self) -> None:
         """End the session of this connection, if it has one."""
@@ -208,7 +218,6 @@ class LsiFront(_Front):
                 num_topics=self._num_topics,
                 decay=self._decay,
                 dtype="float64" if dtype == np.float64 else "float32",
-                memory=self._dispatcher.memory,
                 **self._options,
             )
         )
@@ -216,12 +225,14 @@ class LsiFront(_Front):
     @expose
     def reset(self) -> None:
         """Begin an addition of documents; what was trained before stays in."""
+        self._check_initialized()
         if self._session is not None:
             self._session.begin()
 
     @expose
     def putjob(self, job: Any) -> None:
         """Add a chunk, terms x documents; waits while the queue is full."""
+        self._check_initialized()
         number = self._session.num_chunks if self._session is not None else 0
         shape = getattr(job, "shape", None)
         if shape is not None and shape[0] != self._num_terms:
@@ -236,6 +247,7 @@ class LsiFront(_Front):
     @expose
     def getstate(self) -> Projection:
         """Wait for all chunks and return the projection of all documents so far."""
+        self._check_initialized()
         projection = Projection(self._num_terms, self._num_topics, None, **self._projection)
         if self._session is not None:
             projection.u, projection.s = (array.astype(self._dtype) for array in self._session.finish())
@@ -275,7 +287,8 @@ class LdaFront(_Front):
     @expose
     def reset(self, state: LdaState) -> None:
         """Begin a round with the topics of `state`."""
-        session = self._current()
+        self._check_initialized()
+        session = self._session
         shape = (session.num_topics, session.num_terms)
         if state.sstats.shape != shape:
             raise ValueError(
@@ -287,13 +300,15 @@ class LdaFront(_Front):
     @expose
     def putjob(self, job: Any) -> None:
         """Add a chunk, a list of documents; waits while the queue is full."""
-        session = self._current()
+        self._check_initialized()
+        session = self._session
         session.put(as_chunk(job, session.num_terms, counts=True, what=f"chunk {session.num_chunks}"))
 
     @expose
     def getstate(self) -> LdaState:
         """Wait for the round and return its sufficient statistics."""
-        sstats, documents = self._current().finish()
+        self._check_initialized()
+        sstats, documents = self._session.finish()
         state = LdaState(np.asarray(self._state.eta), (0, 0), dtype=self._state.sstats.dtype)
         state.sstats = _as_c(sstats, self._state.sstats.dtype)
         state.numdocs = documents

@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from distcorpus.algorithms.lda import LDA_GRID
 from distcorpus.algorithms.partial import Extra, Partial
 from distcorpus.algorithms.summation import GridSum, exact_sum, grid_for, merge_extras
 from distcorpus.dispatcher.engine import Block, Engine, Round
+from distcorpus.dispatcher.spool import Spool
 
 #: Documents of an LDA block. Of a default chunk of 2,000 documents this makes four, which several threads or
 #: workers share; rounding a block's statistics costs a few per cent of computing them.
@@ -52,10 +54,8 @@ class SumRound:
         Value of a step of the sum.
     rows : callable
         Returns the broadcast rows of an array of term ids.
-    blocks : mapping of int to Block
-        The session's blocks.
-    keep_blocks : bool
-        Whether they come again in a later round.
+    spool : Spool or None
+        Keeps the chunks, each until it is in the sum; None where they come again in a later round.
     check_client : callable
         Raises where the client that waits is gone.
     """
@@ -69,8 +69,7 @@ class SumRound:
         shape: tuple[int, int],
         grid: float,
         rows: Callable[[NDArray[np.int32]], NDArray],
-        blocks: Mapping[int, Block],
-        keep_blocks: bool,
+        spool: Spool | None,
         check_client: Callable[[], None],
     ) -> None:
         self.session = session
@@ -81,25 +80,36 @@ class SumRound:
         self.rows = rows
         self.total = GridSum(*shape, grid)
         self.extras: dict[str, Extra] = {}
-        self.keep_blocks = keep_blocks
-        self._blocks = blocks
+        self.keep_blocks = spool is None
+        self._spool = spool
+        self._blocks: dict[int, Block] = {}
+        self._missing: Counter[int] = Counter()  # blocks by chunk
+        self._chunks_done = 0
         self._check_client = check_client
         self._changed = threading.Condition()
         self._pending = 0
-        self._summed: Counter[int] = Counter()
         self._finished = False
         self._error: str | None = None
 
     # What the engine asks and tells.
 
-    def block(self, number: int) -> Block:
-        return self._blocks[number]
+    def block(self, number: int) -> Block | None:
+        with self._changed:
+            return self._blocks.get(number)
 
     def add(self, blocks: Sequence[int], partial: Partial) -> None:
         self.total.add(partial.words, partial.steps)
         with self._changed:
             self.extras = merge_extras(self.extras, partial.extras)
-            self._summed.update(self._blocks[number].key[0] for number in blocks)
+            for number in blocks:
+                chunk, _ = self._blocks[number].key
+                self._missing[chunk] -= 1
+                self._chunks_done += not self._missing[chunk]
+                if self._spool is not None:
+                    del self._blocks[number]
+                    if not self._missing[chunk]:
+                        self._spool.release(chunk)
+            self._changed.notify_all()
 
     def progressed(self, pending: int) -> None:
         with self._changed:
@@ -121,8 +131,25 @@ class SumRound:
     def chunks_done(self) -> int:
         """Return how many chunks are in the sum with all their blocks."""
         with self._changed:
-            size = Counter(block.key[0] for block in self._blocks.values())
-            return sum(self._summed[chunk] == blocks for chunk, blocks in size.items())
+            return self._chunks_done
+
+    def expect(self, blocks: Sequence[Block]) -> None:
+        """Take in blocks that are about to be queued."""
+        with self._changed:
+            self._blocks.update((block.number, block) for block in blocks)
+            self._missing.update(block.key[0] for block in blocks)
+
+    def wait_for_room(self, nbytes: int) -> None:
+        """Wait until a chunk of that size fits into memory, or no other is there.
+
+        Raises
+        ------
+        RuntimeError
+            If the round fails meanwhile; the message names the chunk, the workers and the last traceback.
+        """
+        spool = self._spool
+        if spool is not None:
+            self._wait(lambda: spool.has_room(nbytes) or not spool.nbytes)
 
     def wait_for_queue(self, limit: int) -> None:
         """Wait until fewer than `limit` blocks are queued.
@@ -159,9 +186,7 @@ class SumRound:
 
 
 class Session:
-    """What LSI and LDA sessions share: blocks, rounds and back-pressure.
-
-    A subclass says in `_keep_blocks` whether its blocks come again in later rounds.
+    """What LSI and LDA sessions share: chunks, rounds and back-pressure.
 
     Parameters
     ----------
@@ -173,11 +198,13 @@ class Session:
         Size of the vocabulary.
     max_queued : int
         Chunks that wait for a worker at once; `put` blocks while there are as many. 0: no limit.
+    memory : int
+        Bytes of chunks to keep in memory.
+    spool : Path, optional
+        Directory for those that do not fit there.
     check_client : callable
         Raises where the client is gone.
     """
-
-    _keep_blocks: bool
 
     def __init__(
         self,
@@ -186,6 +213,8 @@ class Session:
         num_terms: int,
         *,
         max_queued: int = 10,
+        memory: int = 2 << 30,
+        spool: Path | None = None,
         check_client: Callable[[], None] = lambda: None,
     ) -> None:
         self.name = name
@@ -193,8 +222,10 @@ class Session:
         self.num_chunks = 0
         self._engine = engine
         self._max_queued = max_queued
+        self._memory = memory
+        self._directory = spool
+        self._spool = Spool(memory, spool)
         self._check_client = check_client
-        self._blocks: dict[int, Block] = {}
         self._num_blocks = 0
         self._num_rounds = 0
         engine.open_session(name)
@@ -202,7 +233,6 @@ class Session:
     def close(self) -> None:
         """Give up everything; jobs under way count for nothing."""
         self._engine.close_session(self.name)
-        self._blocks = {}
 
     def _open_round(
         self,
@@ -211,6 +241,7 @@ class Session:
         width: int,
         grid: float,
         rows: Callable[[NDArray[np.int32]], NDArray],
+        spool: Spool | None,
     ) -> SumRound:
         self._num_rounds += 1
         round_ = SumRound(
@@ -221,29 +252,31 @@ class Session:
             (self.num_terms, width),
             grid,
             rows,
-            self._blocks,
-            self._keep_blocks,
+            spool,
             self._check_client,
         )
         self._engine.open_round(round_)
         return round_
 
-    def _keep(self, parts: list[Chunk]) -> list[Block]:
-        """Number the parts of the next chunk as blocks of this session."""
+    def _keep(self, chunk: Chunk, **limits: int) -> list[Block]:
+        """Keep the next chunk, cut into blocks (see `Chunk.split`)."""
         blocks, first = [], 0
-        for documents in parts:
-            block = Block(self._num_blocks, (self.num_chunks, first), documents, documents.words())
-            self._blocks[block.number] = block
+        kept = self._spool.keep(self.num_chunks, chunk) if chunk.n_docs else chunk
+        for documents in kept.split(**limits):
+            blocks.append(Block(self._num_blocks, (self.num_chunks, first), documents, documents.words()))
             self._num_blocks += 1
             first += documents.n_docs
-            blocks.append(block)
         self.num_chunks += 1
         return blocks
 
     def _queue(self, round_: SumRound, blocks: list[Block]) -> None:
         """Put the blocks of one chunk into the queue, when there is room."""
-        if self._max_queued:
+        if self._max_queued and blocks:
             round_.wait_for_queue(self._max_queued * len(blocks))
+        self._add(round_, blocks)
+
+    def _add(self, round_: SumRound, blocks: list[Block]) -> None:
+        round_.expect(blocks)
         self._engine.add_blocks(round_, blocks)
 
     def _finish(self, round_: Round) -> None:
@@ -288,8 +321,6 @@ class LdaSession(Session):
         As `Session` takes them.
     """
 
-    _keep_blocks = False
-
     def __init__(
         self,
         *session: Any,
@@ -317,7 +348,7 @@ class LdaSession(Session):
 
         Chunks are numbered anew, so that a document starts from the same gamma in every pass.
         """
-        self._blocks.clear()
+        self._spool = Spool(self._memory, self._directory)
         self.num_chunks = 0
         dtype = "float64" if topics.sstats.dtype == np.float64 else "float32"
         self._round = self._open_round(
@@ -326,13 +357,15 @@ class LdaSession(Session):
             self.num_topics,
             LDA_GRID,
             lambda words: topics.rows(words, dtype),
+            self._spool,
         )
 
     def put(self, chunk: Chunk) -> None:
-        """Add a chunk to the round; waits while the queue is full."""
+        """Add a chunk to the round; waits while the queue or the memory is full."""
         if self._round is None:
             raise RuntimeError("no round has begun: call reset(state) before putjob")
-        self._queue(self._round, self._keep(chunk.split(max_docs=LDA_BLOCK_DOCUMENTS)))
+        self._round.wait_for_room(chunk.nbytes)
+        self._queue(self._round, self._keep(chunk, max_docs=LDA_BLOCK_DOCUMENTS))
 
     def finish(self) -> tuple[NDArray[np.float64], int]:
         """Wait for the round.
@@ -349,7 +382,6 @@ class LdaSession(Session):
         round_, self._round = self._round, None
         self._finish(round_)
         round_.wait()
-        self._blocks.clear()
         return round_.total.values().T, int(round_.extras.get("documents", 0))
 
     def chunks_done(self) -> int:
@@ -361,8 +393,8 @@ class LsiSession(Session):
     """An LSI model: a block Krylov iteration over all chunks that ever arrived.
 
     The first product is summed while the chunks arrive. Chunks are kept, so that later additions give what
-    training on everything at once would have given; beyond `memory` bytes they are folded into a
-    factorisation of 2k directions.
+    training on everything at once would have given; beyond `memory` bytes, and without a spool, they are
+    folded into a factorisation of 2k directions.
 
     Parameters
     ----------
@@ -374,15 +406,11 @@ class LsiSession(Session):
         ``"float32"`` or ``"float64"``.
     seed : int
         Seeds the start block.
-    memory : int
-        Bytes of chunks to keep.
     power_iters, extra_samples : int, optional
         Fixes the effort instead of the accuracy, see `algorithms.lsi.factorise`.
     **session
         As `Session` takes them.
     """
-
-    _keep_blocks = True
 
     def __init__(
         self,
@@ -391,7 +419,6 @@ class LsiSession(Session):
         decay: float = 1.0,
         dtype: str = "float64",
         seed: int = 0,
-        memory: int = 2 << 30,
         **options: Any,
     ) -> None:
         super().__init__(*session, **options)
@@ -399,7 +426,7 @@ class LsiSession(Session):
         self.decay = decay
         self.dtype = dtype
         self._seed = seed
-        self._memory = memory
+        self._blocks: dict[int, Block] = {}
         self._base: tuple[NDArray, NDArray, int] | None = None
         self._committed = 0
         self._streamed: SumRound | None = None
@@ -407,9 +434,10 @@ class LsiSession(Session):
 
     def put(self, chunk: Chunk) -> None:
         """Add a chunk; waits while the queue is full."""
-        if lsi.must_fold(self._kept_bytes(), chunk.nbytes, self._memory):
+        if self._directory is None and lsi.must_fold(self._spool.nbytes, chunk.nbytes, self._memory):
             self._fold()
-        blocks = self._keep(chunk.split(max_nnz=lsi.BLOCK_NNZ))
+        blocks = self._keep(chunk, max_nnz=lsi.BLOCK_NNZ)
+        self._blocks.update((block.number, block) for block in blocks)
         if self._streamed is None:
             self._stream()
         assert self._streamed is not None
@@ -432,8 +460,7 @@ class LsiSession(Session):
 
     def begin(self) -> None:
         """Begin an addition; chunks of one that was not finished are given up."""
-        for number in [n for n, block in self._blocks.items() if block.key[0] >= self._committed]:
-            del self._blocks[number]
+        self._give_up(self._committed)
         self.num_chunks = self._committed
         self._streamed = None
 
@@ -441,8 +468,11 @@ class LsiSession(Session):
         """Return how many of the chunks that are arriving have been multiplied once."""
         return self._streamed.chunks_done() if self._streamed is not None else 0
 
-    def _kept_bytes(self) -> int:
-        return sum(block.documents.nbytes for block in self._blocks.values())
+    def _give_up(self, first: int) -> None:
+        """Keep no chunk from number `first` on."""
+        self._blocks = {n: block for n, block in self._blocks.items() if block.key[0] < first}
+        for number in range(first, self.num_chunks):
+            self._spool.release(number)
 
     def _squared_norm(self, weights: Mapping[int, float]) -> float:
         """Return the squared Frobenius norm of the kept chunks, each with its squared weight."""
@@ -460,16 +490,18 @@ class LsiSession(Session):
         self._streamed_bound = GROWTH_FORESEEN * max(self._squared_norm(self._weights(1.0)), 1.0)
         self._streamed = self._open_product(omega, grid_for(self._streamed_bound), None)
         earlier = [block for block in self._blocks.values() if block.key[0] < self.num_chunks - 1]
-        self._engine.add_blocks(self._streamed, earlier)
+        self._add(self._streamed, earlier)
 
     def _open_product(self, Q: NDArray, grid: float, weights: dict[int, float] | None) -> SumRound:
         params = {"grid": grid, "dtype": self.dtype, "weights": weights}
-        return self._open_round("lsi", params, Q.shape[1], grid, lambda words: np.ascontiguousarray(Q[words]))
+        return self._open_round(
+            "lsi", params, Q.shape[1], grid, lambda words: np.ascontiguousarray(Q[words]), None
+        )
 
     def _product(self, Q: NDArray, grid: float, weights: dict[int, float]) -> NDArray[np.float64]:
         """Return the sum of ``w_i^2 A_i (A_i' Q)`` over all kept blocks."""
         round_ = self._open_product(Q, grid, weights)
-        self._engine.add_blocks(round_, list(self._blocks.values()))
+        self._add(round_, list(self._blocks.values()))
         self._finish(round_)
         round_.wait()
         return round_.total.values()
@@ -504,6 +536,6 @@ class LsiSession(Session):
         """Put a factorisation of twice the wanted rank in the place of the kept chunks."""
         U, s = self._factorise(keep=2 * self.num_topics)
         self._base = (U, s, self.num_chunks - 1)
-        self._blocks.clear()
+        self._give_up(0)
         self._streamed = None
         self._committed = self.num_chunks

@@ -92,7 +92,7 @@ def test_folding(lee_corpus):
     from distcorpus import LocalCluster
 
     k, corpus = 10, lee_corpus.tfidf
-    tight = ("--memory", str(40_000 / 2**30))
+    tight = ("--memory", str(60_000 / 2**30))
     with LocalCluster(1, dispatcher_options=tight):
         model = LsiModel(corpus, id2word=lee_corpus.dictionary, num_topics=k, chunksize=50, distributed=True)
     _, s = exact(corpus, len(lee_corpus.dictionary), k)

@@ -1,0 +1,117 @@
+"""The chunks that a model keeps until they are no longer needed: in memory, and what does not fit on disk.
+
+A spooled chunk lies in a file of its own that has no name: whatever ends this process, the system takes the
+file back with it. Its arrays are read-only maps of that file, which need memory only while they are used.
+"""
+
+from __future__ import annotations
+
+import mmap
+import tempfile
+import threading
+from pathlib import Path
+
+import numpy as np
+
+from distcorpus.algorithms.chunk import Chunk
+
+
+class Spool:
+    """The chunks of one model, by number.
+
+    Parameters
+    ----------
+    memory : int
+        Bytes of chunks to keep in memory.
+    directory : Path, optional
+        Where the others go; without one there is no place for them.
+    """
+
+    def __init__(self, memory: int, directory: Path | None = None) -> None:
+        self.directory = directory
+        self._memory = memory
+        self._in_memory: dict[int, int] = {}  # bytes by number
+        self._lock = threading.Lock()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the chunks in memory."""
+        with self._lock:
+            return sum(self._in_memory.values())
+
+    def has_room(self, nbytes: int) -> bool:
+        """Whether a chunk of that size fits into memory with those that are there."""
+        return self.nbytes + nbytes <= self._memory
+
+    def keep(self, number: int, chunk: Chunk) -> Chunk:
+        """Keep a chunk until it is released, and its memory or its place on disk as long as somebody uses it.
+
+        Returns
+        -------
+        Chunk
+            The chunk to use from now on: the one that was given, or the same on disk.
+
+        Raises
+        ------
+        ValueError
+            If it does not fit into memory, and there is no directory.
+        RuntimeError
+            If the disk is full, or fails.
+        """
+        if self.has_room(chunk.nbytes):
+            with self._lock:
+                self._in_memory[number] = chunk.nbytes
+            return chunk
+        what = f"chunk {number} ({chunk.n_docs} documents, {chunk.nbytes / 1e6:.3g} MB)"
+        if self.directory is None:
+            raise ValueError(
+                f"{what} does not fit into the {self._memory / 1e6:.3g} MB that the dispatcher keeps of a "
+                "model: send smaller chunks (chunksize), or start the dispatcher with a larger --memory, or "
+                "with --spool DIR to keep the rest on disk"
+            )
+        try:
+            return _on_disk(chunk, self.directory)
+        except OSError as error:
+            raise RuntimeError(
+                f"{what} cannot be written to {self.directory}: {error.strerror}. Make room there, or start "
+                "the dispatcher with another --spool DIR or a larger --memory"
+            ) from error
+
+    def release(self, number: int) -> None:
+        """A chunk is no longer needed."""
+        with self._lock:
+            self._in_memory.pop(number, None)
+
+
+def spool_directory(path: str) -> Path:
+    """Return a directory for spooled chunks, made (for this user alone) where it is missing.
+
+    Raises
+    ------
+    ValueError
+        If no file can be written there.
+    """
+    directory = Path(path)
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=directory).close()
+    except OSError as error:
+        raise ValueError(f"--spool {path}: {error.strerror}; give a directory to write to") from error
+    return directory
+
+
+def _on_disk(chunk: Chunk, directory: Path) -> Chunk:
+    """Write a chunk to a file without a name and map it."""
+    arrays = (chunk.indptr, chunk.data, chunk.indices)  # the wider items first: all are aligned
+    # Written, not mapped for writing: a full disk is then an error instead of the end of the process.
+    with tempfile.TemporaryFile(dir=directory) as file:
+        for array in arrays:
+            file.write(np.ascontiguousarray(array).data)
+        file.flush()
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    offset, maps = 0, []
+    for array in arrays:
+        maps.append(np.frombuffer(mapped, array.dtype, array.size, offset))
+        offset += array.nbytes
+    indptr, data, indices = maps
+    return Chunk(indptr, indices, data, chunk.num_terms)
