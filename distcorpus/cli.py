@@ -216,6 +216,7 @@ def run_nameserver(options: argparse.Namespace) -> None:
 
 def run_dispatcher(options: argparse.Namespace) -> None:
     """Run the dispatcher until it is told to end."""
+    from distcorpus.dispatcher.door import LdaDoor
     from distcorpus.dispatcher.drivers import PyroEngine
     from distcorpus.dispatcher.front import Dispatcher, LdaFront, LsiFront
     from distcorpus.dispatcher.spool import spool_directory
@@ -240,9 +241,10 @@ def run_dispatcher(options: argparse.Namespace) -> None:
     daemon.serve(names.DISPATCHER, dispatcher)
     daemon.serve_each(names.LSI_DISPATCHER, LsiFront, lambda: LsiFront(dispatcher))
     daemon.serve_each(names.LDA_DISPATCHER, LdaFront, lambda: LdaFront(dispatcher))
+    daemon.serve_each(names.LDA_MODELS, LdaDoor, lambda: LdaDoor(dispatcher))
     registration = Registration(
         nameserver.locate,
-        {name: daemon.uri(name) for name in (names.DISPATCHER, names.LSI_DISPATCHER, names.LDA_DISPATCHER)},
+        {name: daemon.uri(name) for name in names.OF_THE_DISPATCHER},
         taken=lambda name: lifetime.ended.set(),
     )
     daemon.start()

@@ -20,14 +20,13 @@ from numpy.typing import NDArray
 from distcorpus.algorithms import lsi
 from distcorpus.algorithms.chunk import Chunk
 from distcorpus.algorithms.lda import LDA_GRID
+from distcorpus.algorithms.online import BLOCK_DOCUMENTS
 from distcorpus.algorithms.partial import Extra, Partial
 from distcorpus.algorithms.summation import GridSum, exact_sum, grid_for, merge_extras
+from distcorpus.algorithms.topics import StatisticsSum
 from distcorpus.dispatcher.engine import Block, Engine, Round
 from distcorpus.dispatcher.spool import Spool
 
-#: Documents of an LDA block. Of a default chunk of 2,000 documents this makes four, which several threads or
-#: workers share; rounding a block's statistics costs a few per cent of computing them.
-LDA_BLOCK_DOCUMENTS = 512
 #: How much larger than its first chunk (by squared norm) an LSI corpus may grow before the first product,
 #: which is summed while the chunks arrive and thus on a grid chosen early, has to be computed again.
 GROWTH_FORESEEN = 2.0**20
@@ -48,10 +47,10 @@ class SumRound:
         Name of the kernel that workers run.
     params : dict
         Its parameters.
-    shape : tuple of int
-        (number of terms, width) of the broadcast and of the sum.
-    grid : float
-        Value of a step of the sum.
+    total : GridSum or StatisticsSum
+        What the partials are added to.
+    num_terms : int
+        Size of the vocabulary.
     rows : callable
         Returns the broadcast rows of an array of term ids.
     spool : Spool or None
@@ -66,8 +65,8 @@ class SumRound:
         number: int,
         kernel: str,
         params: dict[str, Any],
-        shape: tuple[int, int],
-        grid: float,
+        total: GridSum | StatisticsSum,
+        num_terms: int,
         rows: Callable[[NDArray[np.int32]], NDArray],
         spool: Spool | None,
         check_client: Callable[[], None],
@@ -76,9 +75,9 @@ class SumRound:
         self.number = number
         self.kernel = kernel
         self.params = params
-        self.num_terms, self.width = shape
+        self.num_terms, self.width = num_terms, total.steps.shape[1]
         self.rows = rows
-        self.total = GridSum(*shape, grid)
+        self.total = total
         self.extras: dict[str, Extra] = {}
         self.keep_blocks = spool is None
         self._spool = spool
@@ -127,6 +126,11 @@ class SumRound:
             self._changed.notify_all()
 
     # What the session waits for.
+
+    def values(self) -> NDArray[np.float64]:
+        """Return the sum over the whole vocabulary, shape (num_terms, width)."""
+        assert isinstance(self.total, GridSum)
+        return self.total.values()
 
     def chunks_done(self) -> int:
         """Return how many chunks are in the sum with all their blocks."""
@@ -238,8 +242,7 @@ class Session:
         self,
         kernel: str,
         params: dict[str, Any],
-        width: int,
-        grid: float,
+        total: GridSum | StatisticsSum,
         rows: Callable[[NDArray[np.int32]], NDArray],
         spool: Spool | None,
     ) -> SumRound:
@@ -249,8 +252,8 @@ class Session:
             self._num_rounds,
             kernel,
             params,
-            (self.num_terms, width),
-            grid,
+            total,
+            self.num_terms,
             rows,
             spool,
             self._check_client,
@@ -354,8 +357,7 @@ class LdaSession(Session):
         self._round = self._open_round(
             "lda",
             {**self._params, "totals": topics.totals(), "dtype": dtype},
-            self.num_topics,
-            LDA_GRID,
+            GridSum(self.num_terms, self.num_topics, LDA_GRID),
             lambda words: topics.rows(words, dtype),
             self._spool,
         )
@@ -365,7 +367,7 @@ class LdaSession(Session):
         if self._round is None:
             raise RuntimeError("no round has begun: call reset(state) before putjob")
         self._round.wait_for_room(chunk.nbytes)
-        self._queue(self._round, self._keep(chunk, max_docs=LDA_BLOCK_DOCUMENTS))
+        self._queue(self._round, self._keep(chunk, max_docs=BLOCK_DOCUMENTS))
 
     def finish(self) -> tuple[NDArray[np.float64], int]:
         """Wait for the round.
@@ -382,7 +384,7 @@ class LdaSession(Session):
         round_, self._round = self._round, None
         self._finish(round_)
         round_.wait()
-        return round_.total.values().T, int(round_.extras.get("documents", 0))
+        return round_.values().T, int(round_.extras.get("documents", 0))
 
     def chunks_done(self) -> int:
         """Return how many chunks of the round that is under way are in its sum."""
@@ -494,9 +496,8 @@ class LsiSession(Session):
 
     def _open_product(self, Q: NDArray, grid: float, weights: dict[int, float] | None) -> SumRound:
         params = {"grid": grid, "dtype": self.dtype, "weights": weights}
-        return self._open_round(
-            "lsi", params, Q.shape[1], grid, lambda words: np.ascontiguousarray(Q[words]), None
-        )
+        total = GridSum(self.num_terms, Q.shape[1], grid)
+        return self._open_round("lsi", params, total, lambda words: np.ascontiguousarray(Q[words]), None)
 
     def _product(self, Q: NDArray, grid: float, weights: dict[int, float]) -> NDArray[np.float64]:
         """Return the sum of ``w_i^2 A_i (A_i' Q)`` over all kept blocks."""
@@ -504,7 +505,7 @@ class LsiSession(Session):
         self._add(round_, list(self._blocks.values()))
         self._finish(round_)
         round_.wait()
-        return round_.total.values()
+        return round_.values()
 
     def _factorise(self, keep: int | None) -> tuple[NDArray, NDArray]:
         weights = self._weights(self.decay)
@@ -519,7 +520,7 @@ class LsiSession(Session):
             self._finish(self._streamed)
             self._streamed.wait()
             if self._squared_norm(self._weights(1.0)) <= self._streamed_bound:
-                start = self._streamed.total.values()
+                start = self._streamed.values()
         return lsi.factorise(
             lambda Q: self._product(Q, grid, weights),
             self.num_terms,

@@ -6,6 +6,9 @@ NAME_SERVER = "Pyro.NameServer"
 LSI_DISPATCHER = "gensim.lsi_dispatcher"
 LDA_DISPATCHER = "gensim.lda_dispatcher"
 DISPATCHER = "distcorpus.dispatcher"
+LSI_MODELS = "distcorpus.lsi"
+LDA_MODELS = "distcorpus.lda"
+OF_THE_DISPATCHER = (DISPATCHER, LSI_DISPATCHER, LDA_DISPATCHER, LDA_MODELS)
 WORKER_PREFIX = "distcorpus.worker."
 
 

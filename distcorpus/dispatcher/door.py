@@ -1,0 +1,114 @@
+"""The doors of our own models: what `distcorpus.models` talks to, one object a connection."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from distcorpus.algorithms.chunk import Chunk, as_chunk
+from distcorpus.algorithms.online import OnlineLda, Plan, Progress
+from distcorpus.algorithms.topics import LazyTopics
+from distcorpus.dispatcher.front import WORKER_GRACE, _Front
+from distcorpus.dispatcher.training import LdaTraining
+from distcorpus.wire import expose
+
+#: The longest that a call waits for something to happen, in seconds.
+LONGEST_WAIT = 10.0
+
+
+class _Door(_Front):
+    """What both doors share."""
+
+    counts: bool  # whether a chunk's values have to be counts
+
+    def _current(self) -> Any:
+        if self._session is None:
+            raise RuntimeError("this connection has no session: call begin() first")
+        return self._session
+
+    @expose
+    def ready(self) -> int:
+        """Wait a little for a worker and return how many there are."""
+        self._dispatcher.engine.wait_for_workers(WORKER_GRACE)
+        return len(self._dispatcher.engine.workers())
+
+    @expose
+    def put(self, indptr: np.ndarray, indices: np.ndarray, data: np.ndarray) -> None:
+        """Add a chunk, the arrays of a `Chunk`; waits while the training is too far behind."""
+        session = self._current()
+        what = f"chunk {session.num_chunks}"
+        if (
+            indptr.ndim != 1
+            or indptr[:1].tolist() != [0]
+            or indptr[-1] != len(indices)
+            or (np.diff(indptr) < 0).any()
+        ):
+            raise ValueError(f"{what}: indptr does not describe documents of {len(indices)} entries")
+        if len(data) != len(indices):
+            raise ValueError(f"{what}: {len(data)} values for {len(indices)} term ids")
+        arrays = (indptr.astype(np.int64, copy=False), indices, data)
+        session.put(
+            as_chunk(Chunk(*arrays, session.num_terms), session.num_terms, counts=self.counts, what=what)
+        )
+
+
+class LdaDoor(_Door):
+    """What `distcorpus.models.LdaModel` talks to."""
+
+    kind = "lda"
+    counts = True
+
+    @expose
+    def begin(self, task: dict[str, Any]) -> None:
+        """Begin a training.
+
+        Parameters
+        ----------
+        task : dict
+            ``topics`` (the arguments of `LazyTopics`), ``alpha``, ``eta``, ``num_updates``, ``plan`` (the
+            arguments of `Plan`), ``documents`` (how many will come, or None), ``progress`` (those of
+            `Progress`) and ``pauses`` (whether to wait for `resume` after each pass).
+        """
+        topics = LazyTopics(**task["topics"])
+        model = OnlineLda(topics, task["alpha"], task["eta"], task["num_updates"])
+        name, options = self._begin_session()
+        self._opened(
+            LdaTraining(
+                name,
+                self._dispatcher.engine,
+                topics.num_terms,
+                model,
+                Plan(**task["plan"]),
+                documents=task["documents"],
+                progress=Progress(**task["progress"]),
+                pauses=task["pauses"],
+                **options,
+            )
+        )
+
+    @expose
+    def end(self) -> None:
+        """No more chunks will come."""
+        self._current().end()
+
+    @expose
+    def events(self, timeout: float) -> list[dict[str, Any]]:
+        """Return what happened since the last call, see `LdaTraining.events`."""
+        return self._current().events(min(timeout, LONGEST_WAIT))
+
+    @expose
+    def resume(self) -> None:
+        """Go on with the next pass."""
+        self._current().resume()
+
+    @expose
+    def fetch(self) -> dict[str, Any]:
+        """Return the model as its latest M-step left it.
+
+        Returns
+        -------
+        dict
+            ``topics``, ``alpha``, ``eta``, ``num_updates`` and ``progress`` as `begin` takes them.
+        """
+        return self._current().fetch()

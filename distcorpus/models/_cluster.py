@@ -1,0 +1,130 @@
+"""Finding a cluster, and one training on it."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+from distcorpus.algorithms.chunk import Chunk
+from distcorpus.wire import CommunicationError, NamingError, abort, connect
+from distcorpus.wire.nameserver import find, lookup
+
+#: Chunks that are converted ahead of the connection.
+CHUNKS_AHEAD = 2
+
+HOW_TO_START = (
+    "Start one with\n"
+    "    distcorpus nameserver\n"
+    "    distcorpus dispatcher\n"
+    "    distcorpus worker\n"
+    "(on other hosts with --host of the name server), or on this machine alone with distcorpus.LocalCluster()"
+)
+
+
+class Cluster:
+    """Where a cluster is looked for.
+
+    Parameters
+    ----------
+    ns_conf : mapping, optional
+        ``host``, ``port`` and ``broadcast`` of the name server, as gensim's ``ns_conf``; by default that of
+        an active `LocalCluster`, else PYRO_NS_HOST, else whoever answers a broadcast.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `ns_conf` holds anything else.
+    """
+
+    def __init__(self, ns_conf: Mapping[str, Any] | None = None) -> None:
+        if ns_conf is not None and not isinstance(ns_conf, Mapping):
+            raise TypeError(
+                f"ns_conf is a {type(ns_conf).__name__}: give a dict with host, port or broadcast"
+            )
+        self.where = {key: value for key, value in (ns_conf or {}).items() if value is not None}
+        unknown = set(self.where) - {"host", "port", "broadcast"}
+        if unknown:
+            raise ValueError(f"ns_conf has {sorted(unknown)}: it takes host, port and broadcast")
+
+    def connect(self, name: str) -> Any:
+        """Connect to the object that is registered under a name.
+
+        Raises
+        ------
+        RuntimeError
+            If there is no cluster, or none that answers.
+        """
+        try:
+            nameserver = find(**self.where)
+            uri = lookup(nameserver, name)
+            if uri is None:
+                raise NamingError("the name server knows no dispatcher")
+            return connect(uri)
+        except (CommunicationError, NamingError) as error:
+            raise RuntimeError(f"no cluster to train on: {error}. {HOW_TO_START}") from error
+
+
+class Training:
+    """One training on a cluster. The connection has a thread of its own, so that Ctrl-C never breaks a call.
+
+    Parameters
+    ----------
+    proxy : Proxy
+        The model's door at the dispatcher.
+    """
+
+    def __init__(self, proxy: Any) -> None:
+        self._proxy = proxy
+        self._caller = ThreadPoolExecutor(1, thread_name_prefix="distcorpus")
+        self._sent: deque[Future[Any]] = deque()
+
+    def call(self, method: str, *arguments: Any) -> Any:
+        """Call a method of the door after everything that was put, and return what it returns."""
+        self._collect(0)
+        return self._caller.submit(getattr(self._proxy, method), *arguments).result()
+
+    def put(self, chunk: Chunk) -> None:
+        """Send a chunk; waits while the cluster is too far behind.
+
+        Raises
+        ------
+        Exception
+            What has ended the training.
+        """
+        self._collect(CHUNKS_AHEAD)
+        self._sent.append(self._caller.submit(self._proxy.put, chunk.indptr, chunk.indices, chunk.data))
+
+    def follow(self, told: Callable[[dict[str, Any]], None], timeout: float = 1.0) -> None:
+        """Say that all chunks were put, and wait for the end of the training, passing on what happens in it."""
+        self.call("end")
+        while True:
+            for event in self.call("events", timeout):
+                if event["kind"] == "done":
+                    return
+                told(event)
+
+    def give_up(self) -> None:
+        """Forget the chunks that are not sent yet."""
+        for future in self._sent:
+            future.cancel()
+        self._sent.clear()
+
+    def close(self) -> None:
+        """End the session, whatever it is doing."""
+        self.give_up()
+        abort(self._proxy)
+        self._caller.shutdown(wait=True, cancel_futures=True)
+        self._proxy._pyroRelease()
+
+    def _collect(self, limit: int) -> None:
+        """Wait until no more than `limit` chunks are on their way."""
+        while len(self._sent) > limit:
+            self._sent.popleft().result()
+
+    def __enter__(self) -> Training:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
