@@ -403,30 +403,36 @@ class PyroEngine:
     # One slot's driver thread.
 
     def _drive(self, link: _Link, proxy: Any) -> None:
-        while (hand := link.hands.get()) is not None:
-            with self._lock:
-                round_ = self._rounds.get(hand.session)
-                if round_ is None or round_.number != hand.round:
-                    self._apply(self._schedule.discarded(hand.lease, time.monotonic()))
-                    continue
-            try:
-                self._lease(link, proxy, hand, round_)
-            except Exception as error:
-                traceback = remote_traceback(error)
-                too_large = isinstance(error, MessageTooLargeError)
-                if isinstance(error, CommunicationError) and not (traceback or too_large):
-                    with self._lock:
-                        self._lose(link, f"its connection broke: {error}")
-                    break
-                # It was raised by the job, or the job cannot be sent.
-                reason = traceback or repr(error)
-                # Whether what was sent with it has arrived cannot be told.
-                link.forget_blocks(hand.session, hand.blocks)
-                link.forget_words(round_)
-                logger.warning("worker %s: a job failed: %s", link.info.name, error)
-                with self._lock:
-                    self._apply(self._schedule.failed(hand.lease, reason, time.monotonic()))
+        # Each job in a call of its own: a thread that waits for the next one holds nothing of a round.
+        while (hand := link.hands.get()) is not None and self._serve(link, proxy, hand):
+            pass
         close(proxy)
+
+    def _serve(self, link: _Link, proxy: Any, hand: Hand) -> bool:
+        """Carry out one decision; False where the worker is lost."""
+        with self._lock:
+            round_ = self._rounds.get(hand.session)
+            if round_ is None or round_.number != hand.round:
+                self._apply(self._schedule.discarded(hand.lease, time.monotonic()))
+                return True
+        try:
+            self._lease(link, proxy, hand, round_)
+        except Exception as error:
+            traceback = remote_traceback(error)
+            too_large = isinstance(error, MessageTooLargeError)
+            if isinstance(error, CommunicationError) and not (traceback or too_large):
+                with self._lock:
+                    self._lose(link, f"its connection broke: {error}")
+                return False
+            # It was raised by the job, or the job cannot be sent.
+            reason = traceback or repr(error)
+            # Whether what was sent with it has arrived cannot be told.
+            link.forget_blocks(hand.session, hand.blocks)
+            link.forget_words(round_)
+            logger.warning("worker %s: a job failed: %s", link.info.name, error)
+            with self._lock:
+                self._apply(self._schedule.failed(hand.lease, reason, time.monotonic()))
+        return True
 
     def _lease(self, link: _Link, proxy: Any, hand: Hand, round_: Round) -> None:
         """Hand one job to the worker and take back what comes of it."""
