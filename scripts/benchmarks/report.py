@@ -37,11 +37,12 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
     lines.insert(1, rule)
-    justify = [str.ljust, *[str.rjust] * (len(columns) - 1)]
-    return "\n".join(
-        "| " + " | ".join(put(*pair) for put, *pair in zip(justify, line, widths, strict=True)) + " |"
-        for line in lines
-    )
+
+    def padded(line: Sequence[str]) -> list[str]:
+        first, *others = zip(line, widths, strict=True)
+        return [first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in others)]
+
+    return "\n".join(f"| {' | '.join(padded(line))} |" for line in lines)
 
 
 def seconds(values: Sequence[float]) -> str:

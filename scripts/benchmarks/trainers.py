@@ -1,0 +1,337 @@
+"""Each competitor's training, as its users would run it, in a process of its own.
+
+Every function makes ready what a user would have already (the documents, a cluster, scikit-learn's matrix), trains
+once on a few documents where that loads something, and then trains in earnest, watched. Nothing of ours is
+imported at the top: it would change the Pyro4 that talks to gensim's own daemons.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from gensim.corpora import Dictionary
+
+from benchmarks import data
+from benchmarks.isolated import peak_memory, peak_of_process
+
+#: Documents of the training that comes before the one that is measured.
+WARM_UP = 200
+
+#: Seconds in which gensim's own daemons have to find one another.
+READY_WITHIN = 30.0
+
+
+@dataclass
+class Training:
+    """What a training cost and what came of it.
+
+    Attributes
+    ----------
+    seconds : float
+    peak : int
+        Bytes of all its processes together, at the most.
+    model : dict of str to ndarray
+        LDA: "topics", (K, num_terms). LSI: "u" and "s".
+    jobs : list of dict
+        The dispatcher's records, where it was ours.
+    peaks : dict of str to int
+        The most bytes that a daemon of ours has had so far, by its name.
+    """
+
+    seconds: float
+    peak: int
+    model: dict[str, np.ndarray]
+    jobs: list[dict[str, Any]] = field(default_factory=list)
+    peaks: dict[str, int] = field(default_factory=dict)
+
+
+def _watched(train: Callable[[], Any], arrays: Callable[[Any], dict[str, np.ndarray]]) -> Training:
+    with peak_memory() as peak:
+        began = time.perf_counter()
+        model = train()
+        seconds = time.perf_counter() - began
+    return Training(seconds, peak.nbytes, arrays(model))
+
+
+def lda_options(dictionary: Dictionary, num_topics: int) -> dict[str, Any]:
+    """What all of gensim's API is given; the rest is gensim's default."""
+    return {
+        "id2word": dictionary,
+        "num_topics": num_topics,
+        "random_state": 1,
+        # Evaluating is no part of training.
+        "eval_every": None,
+    }
+
+
+def _lda_arrays(model: Any) -> dict[str, np.ndarray]:
+    return {"topics": model.get_topics().astype(np.float32)}
+
+
+def _lsi_arrays(model: Any) -> dict[str, np.ndarray]:
+    return {"u": model.projection.u, "s": model.projection.s}
+
+
+# ------------------------------------------------------------------------------------------------- gensim
+
+
+def gensim_lda(quick: bool, num_topics: int, workers: int | None = None) -> Training:
+    """`LdaModel`, or `LdaMulticore` with so many workers."""
+    from gensim.models import LdaModel, LdaMulticore
+
+    split = data.split_newsgroups(quick)
+    options = lda_options(split.dictionary, num_topics)
+
+    def train(documents: Sequence[Any]) -> Any:
+        if workers is None:
+            return LdaModel(documents, **options)
+        return LdaMulticore(documents, workers=workers, **options)
+
+    train(split.training[:WARM_UP])
+    return _watched(lambda: train(split.training), _lda_arrays)
+
+
+def gensim_lsi(quick: bool, num_topics: int) -> Training:
+    """`LsiModel`."""
+    from gensim.models import LsiModel
+
+    dictionary, documents = data.tfidf_newsgroups(quick)
+    LsiModel(documents[:WARM_UP], 20, id2word=dictionary)
+    return _watched(lambda: LsiModel(documents, num_topics, id2word=dictionary), _lsi_arrays)
+
+
+def gensim_distributed_lda(quick: bool, num_topics: int, workers: int) -> Training:
+    """`LdaModel(distributed=True)` with gensim's own dispatcher and workers."""
+    split = data.split_newsgroups(quick)
+    options = lda_options(split.dictionary, num_topics)
+    with _gensim_daemons("lda", workers):
+        from gensim.models import LdaModel
+
+        return _watched(lambda: LdaModel(split.training, distributed=True, **options), _lda_arrays)
+
+
+def gensim_distributed_lsi(quick: bool, num_topics: int, workers: int) -> Training:
+    """`LsiModel(distributed=True)` with gensim's own dispatcher and workers."""
+    dictionary, documents = data.tfidf_newsgroups(quick)
+    with _gensim_daemons("lsi", workers):
+        from gensim.models import LsiModel
+
+        return _watched(
+            lambda: LsiModel(documents, num_topics, id2word=dictionary, distributed=True), _lsi_arrays
+        )
+
+
+@contextmanager
+def _gensim_daemons(kind: str, workers: int) -> Iterator[None]:
+    """Pyro4's stock name server and gensim's own daemons, on loopback; they end with the block."""
+    with closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    settings = {
+        "PYRO_SERIALIZERS_ACCEPTED": "pickle",
+        "PYRO_SERIALIZER": "pickle",
+        "PYRO_NS_HOST": "127.0.0.1",
+        "PYRO_NS_PORT": str(port),
+    }
+    # This process too: Pyro4 reads them when it is first imported.
+    assert "Pyro4" not in sys.modules, "Pyro4 has its settings already"
+    os.environ.update(settings)
+    import Pyro4
+
+    with ExitStack() as daemons:
+
+        def start(*command: str) -> None:
+            process = subprocess.Popen(
+                [sys.executable, "-m", *command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            )
+            daemons.callback(process.wait)
+            daemons.callback(process.kill)
+
+        def registered() -> list[str]:
+            with Pyro4.locateNS() as nameserver:
+                return [name for name in nameserver.list() if name.startswith("gensim.")]
+
+        start("Pyro4.naming", "-n", "127.0.0.1", "-p", str(port), "-x")
+        _wait_for(lambda: registered() is not None)
+        for _ in range(workers):
+            start(f"gensim.models.{kind}_worker")
+        start(f"gensim.models.{kind}_dispatcher")
+        _wait_for(lambda: len(registered()) == workers + 1)
+        yield
+
+
+def _wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + READY_WITHIN
+    while True:
+        try:
+            if condition():
+                return
+            error: Exception | None = None
+        except Exception as raised:  # it does not answer yet
+            error = raised
+        if time.monotonic() > deadline:
+            raise TimeoutError("gensim's daemons are not ready") from error
+        time.sleep(0.1)
+
+
+# ------------------------------------------------------------------------------------------------- others
+
+
+def scikit_learn_lda(quick: bool, num_topics: int, jobs: int) -> Training:
+    """`LatentDirichletAllocation`, online, with gensim's chunks, schedule, iterations and priors."""
+    from sklearn.decomposition import LatentDirichletAllocation
+
+    split = data.split_newsgroups(quick)
+    matrix = data.as_csr(split.training, len(split.dictionary))
+
+    def train(documents: Any) -> Any:
+        return LatentDirichletAllocation(
+            num_topics,
+            learning_method="online",
+            max_iter=1,
+            batch_size=2000,
+            learning_offset=1.0,
+            learning_decay=0.5,
+            max_doc_update_iter=50,
+            random_state=1,
+            n_jobs=jobs,
+        ).fit(documents)
+
+    train(matrix[:WARM_UP])
+    return _watched(lambda: train(matrix), lambda model: {"topics": model.components_.astype(np.float32)})
+
+
+def scikit_learn_lsi(quick: bool, num_topics: int) -> Training:
+    """`TruncatedSVD` in float32."""
+    from sklearn.decomposition import TruncatedSVD
+
+    matrix = data.tfidf_matrix(quick).T.tocsr().astype(np.float32)
+    TruncatedSVD(20, random_state=0).fit(matrix[:WARM_UP])
+    return _watched(
+        lambda: TruncatedSVD(num_topics, random_state=0).fit(matrix),
+        lambda model: {"u": model.components_.T, "s": model.singular_values_},
+    )
+
+
+def tomotopy_model(documents: Sequence[Any], num_topics: int) -> Any:
+    """A tomotopy model at its defaults (alpha is learnt) that holds the documents."""
+    import tomotopy
+
+    model = tomotopy.LDAModel(k=num_topics, seed=1)
+    for document in documents:
+        model.add_doc([str(term) for term, count in document for _ in range(count)])
+    return model
+
+
+def tomotopy_topics(model: Any, num_terms: int) -> np.ndarray:
+    """Its topics, (K, num_terms); what it has never seen gets the smallest probability."""
+    topics = np.zeros((model.k, num_terms), np.float32)
+    topics[:, [int(term) for term in model.used_vocabs]] = [
+        model.get_topic_word_dist(k) for k in range(model.k)
+    ]
+    return np.where(topics > 0, topics, topics[topics > 0].min())
+
+
+def tomotopy_lda(quick: bool, num_topics: int, iterations: int, workers: int) -> Training:
+    """`tomotopy.LDAModel`: collapsed Gibbs sampling."""
+    split = data.split_newsgroups(quick)
+    model = tomotopy_model([document for document in split.training if document], num_topics)
+
+    def train() -> Any:
+        model.train(iterations, workers=workers)
+        return model
+
+    num_terms = len(split.dictionary)
+    return _watched(train, lambda model: {"topics": tomotopy_topics(model, num_terms)})
+
+
+# --------------------------------------------------------------------------------------------------- ours
+
+
+@contextmanager
+def cluster(workers: int, threads: int) -> Iterator[Any]:
+    """Our cluster; each of its processes has as many BLAS threads as one of its workers has threads."""
+    from distcorpus import LocalCluster
+
+    with LocalCluster(workers, threads=threads, blas_threads=threads) as running:
+        yield running
+
+
+def _on_cluster(
+    train: Callable[[Sequence[Any]], Any],
+    documents: Sequence[Any],
+    arrays: Callable[[Any], dict[str, np.ndarray]],
+    workers: int,
+    threads: int,
+) -> Training:
+    with cluster(workers, threads) as running:
+        train(documents[:WARM_UP])
+        before = set(running.dispatcher.recorded_sessions())
+        done = _watched(lambda: train(documents), arrays)
+        for session in running.dispatcher.recorded_sessions():
+            if session not in before:
+                done.jobs += running.dispatcher.records(session)
+        pids = {worker.name: worker.pid for worker in running.workers} | {
+            "dispatcher": running.dispatcher_pid
+        }
+        done.peaks = {name: peak_of_process(pid) for name, pid in pids.items()}
+        return done
+
+
+def cluster_lda(quick: bool, num_topics: int, models: str, workers: int, threads: int) -> Training:
+    """`LdaModel(distributed=True)` of a module, "gensim.models" or "distcorpus.models", on our cluster."""
+    import importlib
+
+    split = data.split_newsgroups(quick)
+    options = lda_options(split.dictionary, num_topics)
+    cls = importlib.import_module(models).LdaModel
+    return _on_cluster(
+        lambda documents: cls(documents, distributed=True, **options),
+        split.training,
+        _lda_arrays,
+        workers,
+        threads,
+    )
+
+
+def cluster_lsi(quick: bool, num_topics: int, models: str, workers: int, threads: int) -> Training:
+    """`LsiModel(distributed=True)` of a module, "gensim.models" or "distcorpus.models", on our cluster."""
+    import importlib
+
+    dictionary, documents = data.tfidf_newsgroups(quick)
+    cls = importlib.import_module(models).LsiModel
+    return _on_cluster(
+        lambda some: cls(some, num_topics, id2word=dictionary, distributed=True),
+        documents,
+        _lsi_arrays,
+        workers,
+        threads,
+    )
+
+
+def serial_lda(quick: bool, num_topics: int) -> Training:
+    """`distcorpus.models.LdaModel` with no cluster."""
+    from distcorpus.models import LdaModel
+
+    split = data.split_newsgroups(quick)
+    options = lda_options(split.dictionary, num_topics)
+    LdaModel(split.training[:WARM_UP], **options)
+    return _watched(lambda: LdaModel(split.training, **options), _lda_arrays)
+
+
+def serial_lsi(quick: bool, num_topics: int) -> Training:
+    """`distcorpus.models.LsiModel` with no cluster."""
+    from distcorpus.models import LsiModel
+
+    dictionary, documents = data.tfidf_newsgroups(quick)
+    LsiModel(documents[:WARM_UP], 20, id2word=dictionary)
+    return _watched(lambda: LsiModel(documents, num_topics, id2word=dictionary), _lsi_arrays)
