@@ -263,7 +263,10 @@ class PyroEngine:
         names = ", ".join(attempt.worker for attempt in failure.attempts)
         last = failure.attempts[-1]
         if failure.kind == "poison":
-            return f"{what}: every worker process that computed it ended ({names}); the last: {last.reason}"
+            return (
+                f"{what}: every worker process that computed it ended ({names}); the last: {last.reason}. See "
+                "the workers' logs; where memory ran out, send smaller chunks (chunksize) or add memory"
+            )
         return f"{what}: failed on worker {names}; the last error, on worker {last.worker}:\n{last.reason}"
 
     def _unlink(self, worker: str, reason: str) -> None:

@@ -1,0 +1,69 @@
+"""A chunk that kills the workers that compute it: tried on three, then its model fails, and no other."""
+
+from __future__ import annotations
+
+import os
+import resource
+from concurrent.futures import ThreadPoolExecutor, wait
+
+import numpy as np
+import pytest
+from gensim.models import LdaModel
+
+from distcorpus import LocalCluster
+
+from .conftest import wait_until
+
+
+def limit_cpu(pid, seconds):
+    """Let the system kill a process that computes for about that long from now on."""
+    with open(f"/proc/{pid}/stat") as stat:
+        user, system = stat.read().rsplit(")", 1)[1].split()[11:13]
+    used = (int(user) + int(system)) // os.sysconf("SC_CLK_TCK")
+    resource.prlimit(pid, resource.RLIMIT_CPU, (used + seconds, used + seconds))
+
+
+def train(corpus):
+    model = LdaModel(
+        corpus.counts[:100],
+        id2word=corpus.dictionary,
+        num_topics=10,
+        chunksize=50,
+        update_every=0,
+        random_state=1,
+        eval_every=None,
+        distributed=True,
+    )
+    return model.state.sstats.tobytes()
+
+
+def train_on_a_heavy_chunk():
+    """The third chunk takes a worker many seconds, the others next to nothing."""
+    words, topics = 4000, 500
+    random = np.random.default_rng(1)
+    counts = random.integers(1, 9, (400, words))
+    heavy = [np.column_stack([np.arange(words), row]).astype(np.float32) for row in counts]
+    light = [np.array([(0, 1.0), (1, 2.0)], dtype=np.float32)] * 10
+    model = LdaModel(id2word={n: str(n) for n in range(words)}, num_topics=topics, distributed=True)
+    model.dispatcher.reset(model.state)
+    for chunk in (light, light, heavy, light):
+        model.dispatcher.putjob(chunk)
+    return model.dispatcher.getstate()
+
+
+def test_chunk_that_kills_its_workers(lee_corpus):
+    with LocalCluster(n_workers=5) as cluster, ThreadPoolExecutor(1) as other:
+        quiet = train(lee_corpus)
+        before = {worker.name for worker in cluster.workers}
+        for worker in cluster.workers:
+            limit_cpu(worker.pid, 2)
+        poisoned = other.submit(train_on_a_heavy_chunk)
+        while not wait([poisoned], timeout=0.5).done:  # the others' CPU time is limited too
+            assert train(lee_corpus) == quiet
+        with pytest.raises(RuntimeError, match=r"chunk 2, documents 0-399: every worker process") as caught:
+            poisoned.result()
+        wait_until(lambda: len(cluster.dispatcher.status()["workers"]) == 2, "the loss of three workers")
+        lost = before - {worker.name for worker in cluster.workers}
+        assert len(lost) == 3
+        assert all(name in str(caught.value) for name in lost)
+        assert train(lee_corpus) == quiet
