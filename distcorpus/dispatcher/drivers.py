@@ -186,7 +186,10 @@ class PyroEngine:
     def open_round(self, round_: Round) -> None:
         with self._lock:
             self._rounds[round_.session] = round_
-            self._apply(self._schedule.round_opened(round_.session, round_.number, time.monotonic()))
+            opened = self._schedule.round_opened(
+                round_.session, round_.number, time.monotonic(), round_.least_job_cost
+            )
+            self._apply(opened)
 
     def add_blocks(self, round_: Round, blocks: Sequence[Block]) -> None:
         costs = [(block.number, float(max(block.documents.nnz, 1))) for block in blocks]

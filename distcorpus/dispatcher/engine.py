@@ -52,6 +52,7 @@ class Round(Protocol):
     params: dict[str, Any]
     num_terms: int
     width: int
+    least_job_cost: float  # non-zeros that a job has to have to be worth its partial
     keep_blocks: bool  # whether the blocks come again in a later round, so that workers do well to keep them
 
     def block(self, number: int) -> Block | None:

@@ -202,10 +202,12 @@ class _Queue:
 class _Round:
     session: _Session
     number: int
+    least_job_cost: float = 0.0
     open: bool = True
     sealed: bool = False
     blocks: set[int] = field(default_factory=set)
     unsummed: int = 0  # blocks that are not in the sum
+    unsummed_cost: float = 0.0
     pending: int = 0  # blocks that are queued
     pending_cost: float = 0.0
     pending_since: float = -math.inf
@@ -299,7 +301,8 @@ class Schedule:
     max_job_cost : float
         No job of several blocks costs more.
     job_factor : float
-        A job gets its worker's share of the cost left in the round, divided by `job_factor` and by `slots`.
+        A job gets its worker's share of the cost left in the round, divided by `job_factor` and by `slots`,
+        or more where the round says what a job has to cost at least.
     overdue_factor : float
         A lease is overdue when it takes this many times as long as expected, ...
     overdue_after : float
@@ -445,14 +448,28 @@ class Schedule:
                 heapq.heapify(self._ready)
         return self._decide()
 
-    def round_opened(self, session: str, round: int, now: float) -> list[Decision]:
-        """A round begins; one that is not finished is given up."""
+    def round_opened(
+        self, session: str, round: int, now: float, least_job_cost: float = 0.0
+    ) -> list[Decision]:
+        """A round begins; one that is not finished is given up.
+
+        Parameters
+        ----------
+        session : str
+        round : int
+            Its number in the session.
+        now : float
+            Seconds.
+        least_job_cost : float
+            What a job has to cost to be worth its overhead, in the unit of the blocks' costs. Jobs are smaller
+            only where a worker's share of the round is.
+        """
         self._now = now
         opener = self._sessions.get(session)
         if opener:
             if opener.round:
                 self._close(opener.round)
-            opener.round = _Round(opener, round)
+            opener.round = _Round(opener, round, least_job_cost)
             opener.held_before, opener.held = opener.held, {}
         return self._decide()
 
@@ -544,6 +561,7 @@ class Schedule:
                     for other in rival.leases.values():
                         self._cancel(other)
                 job.round.unsummed -= len(job.blocks)
+                job.round.unsummed_cost -= job.cost
                 self._finish_if_complete(job.round)
         return self._decide()
 
@@ -724,8 +742,10 @@ class Schedule:
             if owner.free is not None and len(owner.leases) <= len(worker.leases):
                 worker = owner
             sources = [round.owned[owner]]
-        share = worker.threads / (self._slots * self._threads)
-        target = min(round.pending_cost * share / self._job_factor, self._max_job_cost)
+        share = worker.threads / self._threads
+        guided = round.pending_cost * share / (self._slots * self._job_factor)
+        worthwhile = min(round.least_job_cost, round.unsummed_cost * share)
+        target = min(max(guided, worthwhile), self._max_job_cost)
         blocks: list[_Block] = []
         cost = 0.0
         for queue in sources:
@@ -936,6 +956,7 @@ class Schedule:
         holder = round.session.held_before.get(number)
         round.blocks.add(number)
         round.unsummed += 1
+        round.unsummed_cost += cost
         owner = holder if holder and holder.available else None
         round.add(owner, _Block(number, cost))
         self._count(round, 1, cost)

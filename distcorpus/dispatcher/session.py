@@ -30,6 +30,9 @@ from distcorpus.dispatcher.spool import Spool
 #: How much larger than its first chunk (by squared norm) an LSI corpus may grow before the first product,
 #: which is summed while the chunks arrive and thus on a grid chosen early, has to be computed again.
 GROWTH_FORESEEN = 2.0**20
+#: Non-zeros for each term of the vocabulary that a job has to have, by kernel: with fewer, sending its broadcast
+#: rows and adding its partial, which have a row a term, take longer than computing it.
+LEAST_JOB_COST = {"lsi": 30.0, "lda": 10.0}
 #: Seconds between two looks whether the client that waits is still there.
 CLIENT_CHECK_EVERY = 0.5
 
@@ -79,6 +82,7 @@ class SumRound:
         self.rows = rows
         self.total = total
         self.extras: dict[str, Extra] = {}
+        self.least_job_cost = LEAST_JOB_COST[kernel] * num_terms
         self.keep_blocks = spool is None
         self._spool = spool
         self._blocks: dict[int, Block] = {}

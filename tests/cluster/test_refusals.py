@@ -71,6 +71,15 @@ def test_matrix_with_bad_indices(cluster, lee_corpus):
         model.dispatcher.putjob(matrix)
 
 
+@pytest.mark.parametrize("kind", [LdaModel, LsiModel])
+def test_session_that_was_interrupted(cluster, lee_corpus, kind):
+    """The connection is the session: over a new one the model is told so, and not half served."""
+    model = kind(id2word=lee_corpus.dictionary, num_topics=3, distributed=True)
+    model.dispatcher._pyroRelease()
+    with pytest.raises(RuntimeError, match="no session.*Train a new model"):
+        (model.update if kind is LdaModel else model.add_documents)(lee_corpus.counts)
+
+
 def test_no_workers(lee_corpus):
     with LocalCluster(n_workers=0), pytest.raises(RuntimeError, match=r"no workers.*distcorpus worker"):
         lsi(lee_corpus, lee_corpus.tfidf)
