@@ -55,6 +55,8 @@ class Plan:
         Whether the priors are learnt.
     eval_chunks : int
         Chunks between two estimates of the perplexity (one more comes with a pass's last chunk); 0: never.
+    details : bool
+        Whether to report of each M-step how far the topics moved and what some of them are.
     """
 
     passes: int
@@ -69,10 +71,7 @@ class Plan:
     optimize_alpha: bool = False
     optimize_eta: bool = False
     eval_chunks: int = 0
-
-    def evaluates(self, number: int, last: bool) -> bool:
-        """Return whether the perplexity is estimated of a chunk with this number in its pass."""
-        return self.eval_chunks > 0 and (last or (number + 1) % self.eval_chunks == 0)
+    details: bool = False
 
 
 @dataclass(slots=True)
@@ -163,12 +162,14 @@ class OnlineLda:
 
     def _mean_log_topics(self) -> np.ndarray:
         """Return E[log beta] averaged over the topics, float64 of shape (num_terms,)."""
+        return np.concatenate([rows.mean(axis=1) for rows in self.log_topics()])
+
+    def log_topics(self) -> Iterator[np.ndarray]:
+        """Return E[log beta], some thousand terms at a time: float64 of shape (n_terms, num_topics)."""
         totals = self.topics.totals()
-        means = np.empty(self.topics.num_terms)
         for first in range(0, self.topics.num_terms, 4096):
             words = np.arange(first, min(first + 4096, self.topics.num_terms), dtype=np.int32)
-            means[words] = log_topics(self.topics.rows(words), totals).mean(axis=1)
-        return means
+            yield log_topics(self.topics.rows(words), totals)
 
     def per_word_bound(self, plan: Plan, chunk: Chunk, number: int, documents: int) -> float:
         """Return the variational bound of a chunk a word, in nats, as gensim's ``log_perplexity`` has it.
@@ -277,6 +278,99 @@ def estep(
         total.add(partial.words, partial.steps)
         extras = merge_extras(extras, partial.extras)
     return extras
+
+
+class Reporter:
+    """Says what happens in a training, in small dicts that travel.
+
+    Parameters
+    ----------
+    model : OnlineLda
+    plan : Plan
+    progress : Progress
+        Kept up to date by `train`.
+    """
+
+    def __init__(self, model: OnlineLda, plan: Plan, progress: Progress) -> None:
+        self._model = model
+        self._plan = plan
+        self._progress = progress
+        self._log_topics = list(model.log_topics()) if plan.details else []
+
+    def update(self, rho: float, merged: int, documents: int) -> dict[str, Any]:
+        """Report an M-step.
+
+        Parameters
+        ----------
+        rho : float
+            Its learning rate.
+        merged : int
+            The documents that it took in.
+        documents : int
+            Those of a whole pass.
+
+        Returns
+        -------
+        dict
+            ``kind`` ("update"), ``pass_``, ``documents`` (of this pass so far), ``of``, ``updates``, ``rho``,
+            ``merged``; with ``plan.details`` also ``diff``, the mean absolute change of E[log beta], and
+            ``topics``: number, alpha, the ids of the ten most probable terms and their probabilities, of the
+            topics with the two smallest and the two largest alpha.
+        """
+        progress = self._progress
+        event: dict[str, Any] = {
+            "kind": "update",
+            "pass_": progress.pass_,
+            "documents": progress.documents,
+            "of": documents,
+            "updates": progress.updates,
+            "rho": rho,
+            "merged": merged,
+        }
+        if self._plan.details:
+            before, self._log_topics = self._log_topics, list(self._model.log_topics())
+            changes = (np.abs(b - a).sum() for a, b in zip(before, self._log_topics, strict=True))
+            topics = self._model.topics
+            event["diff"] = float(sum(changes)) / (topics.num_terms * topics.num_topics)
+            by_alpha = np.argsort(self._model.alpha, kind="stable").tolist()
+            event["topics"] = [self._topic(k) for k in dict.fromkeys(by_alpha[:2] + by_alpha[-2:])]
+        return event
+
+    def _topic(self, k: int) -> tuple[int, float, list[int], list[float]]:
+        logs = np.concatenate([rows[:, k] for rows in self._log_topics])
+        best = np.argsort(-logs, kind="stable")[:10].astype(np.int32)
+        topics = self._model.topics
+        probabilities = topics.rows(best)[:, k] / topics.totals()[k]
+        return k, float(self._model.alpha[k]), best.tolist(), probabilities.tolist()
+
+    def perplexity(self, number: int, chunk: Chunk, last: bool, documents: int) -> dict[str, Any] | None:
+        """Estimate the perplexity of a chunk, where the plan says so.
+
+        Parameters
+        ----------
+        number : int
+            The chunk's number in its pass.
+        chunk : Chunk
+        last : bool
+            Whether it is the last one.
+        documents : int
+            Those of a whole pass.
+
+        Returns
+        -------
+        dict or None
+            ``kind`` ("perplexity"), ``per_word`` (the bound, in nats), ``documents`` and ``words`` of the
+            chunk.
+        """
+        every = self._plan.eval_chunks
+        if not every or not chunk.nnz or not (last or (number + 1) % every == 0):
+            return None
+        return {
+            "kind": "perplexity",
+            "per_word": self._model.per_word_bound(self._plan, chunk, number, documents),
+            "documents": chunk.n_docs,
+            "words": float(chunk.data.sum(dtype=np.float64)),
+        }
 
 
 class _Counter:

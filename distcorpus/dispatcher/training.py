@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any
 
 from distcorpus.algorithms.chunk import Chunk
-from distcorpus.algorithms.online import BLOCK_DOCUMENTS, Numbered, OnlineLda, Plan, Progress, train
+from distcorpus.algorithms.online import BLOCK_DOCUMENTS, Numbered, OnlineLda, Plan, Progress, Reporter, train
 from distcorpus.algorithms.topics import StatisticsSum
 from distcorpus.dispatcher.engine import Block, Engine
 from distcorpus.dispatcher.session import CLIENT_CHECK_EVERY, Session
@@ -176,6 +176,7 @@ class LdaTraining(Session):
         try:
             with self._changed:
                 self._wait(lambda: self._documents is not None)
+            self._reporter = Reporter(self.model, self.plan, self.progress)
             train(
                 self.model,
                 self.plan,
@@ -227,7 +228,11 @@ class LdaTraining(Session):
         for number, chunk in chunks:
             used.append(number)
             self._queue(round_, self._kept(number)[1])
-            self._evaluate(number, chunk)
+            # While the workers compute.
+            last = self._ends[number] == self._documents
+            event = self._reporter.perplexity(number, chunk, last, self._documents or 0)
+            if event is not None:
+                self._tell(event)
         self._finish(round_)
         round_.wait()
         if not self._used_again:
@@ -235,33 +240,17 @@ class LdaTraining(Session):
                 self._chunks[number] = None
         return round_.extras
 
-    def _evaluate(self, number: int, chunk: Chunk) -> None:
-        """Estimate the perplexity of a chunk under this round's topics, while the workers compute."""
-        assert self._documents is not None
-        if self.plan.evaluates(number, last=self._ends[number] == self._documents) and chunk.n_docs:
-            per_word = self.model.per_word_bound(self.plan, chunk, number, self._documents)
-            words = float(chunk.data.sum(dtype="float64"))
-            self._tell(kind="bound", per_word=per_word, documents=chunk.n_docs, words=words)
-
-    def _after_update(self, rho: float, documents: int) -> None:
-        self._tell(
-            kind="update",
-            pass_=self.progress.pass_,
-            documents=self.progress.documents,
-            of=self._documents,
-            updates=self.progress.updates,
-            rho=rho,
-            merged=documents,
-            workers=len(self._engine.workers()),
-        )
+    def _after_update(self, rho: float, merged: int) -> None:
+        event = self._reporter.update(rho, merged, self._documents or 0)
+        self._tell({**event, "workers": len(self._engine.workers())})
 
     def _after_pass(self, pass_: int) -> None:
         self._paused = self._pauses
-        self._tell(kind="pass", pass_=pass_)
+        self._tell({"kind": "pass", "pass_": pass_})
         with self._changed:
             self._wait(lambda: not self._paused)
 
-    def _tell(self, **event: Any) -> None:
+    def _tell(self, event: dict[str, Any]) -> None:
         with self._changed:
             self._events.append(event)
             self._changed.notify_all()

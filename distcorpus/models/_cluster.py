@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 from distcorpus.algorithms.chunk import Chunk
@@ -64,6 +65,15 @@ class Cluster:
             return connect(uri)
         except (CommunicationError, NamingError) as error:
             raise RuntimeError(f"no cluster to train on: {error}. {HOW_TO_START}") from error
+
+
+@contextmanager
+def local_cluster(workers: int) -> Iterator[Cluster]:
+    """A cluster of this machine, for a while."""
+    from distcorpus.cluster import LocalCluster
+
+    with LocalCluster(n_workers=workers):
+        yield Cluster()
 
 
 class Training:

@@ -6,7 +6,9 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
 
+import numpy as np
 import scipy.sparse
+from gensim import utils
 
 from distcorpus.algorithms.chunk import Chunk, as_chunk
 
@@ -66,3 +68,48 @@ def chunks(corpus: Any, chunksize: int, num_terms: int, *, counts: bool) -> Iter
         parts = iter(lambda: list(islice(documents, chunksize)), [])
     for number, part in enumerate(parts):
         yield as_chunk(part, num_terms, counts=counts, what=f"chunk {number}")
+
+
+def vocabulary(id2word: Any, corpus: Any) -> tuple[Any, int]:
+    """Return the mapping of term ids to words and the size of the vocabulary, as gensim's models count it.
+
+    Parameters
+    ----------
+    id2word : mapping, or None
+        Without one the corpus is read for its largest term id.
+    corpus : any corpus, or None
+
+    Raises
+    ------
+    ValueError, TypeError
+        If neither is given, or the corpus could be read only once, or `id2word` is no mapping.
+    """
+    if id2word is None:
+        if corpus is None:
+            raise ValueError(
+                "at least one of corpus/id2word must be specified, to establish input space dimensionality"
+            )
+        if scipy.sparse.issparse(corpus):
+            return utils.FakeDict(corpus.shape[0]), int(corpus.shape[0])
+        if iter(corpus) is corpus:
+            raise ValueError(
+                "a generator can be read only once: give id2word with it, from which the vocabulary is taken"
+            )
+        id2word = utils.dict_from_corpus(corpus)
+        return id2word, len(id2word)
+    keys = getattr(id2word, "keys", None)
+    if keys is None:
+        raise TypeError(
+            f"id2word is a {type(id2word).__name__}: give a gensim Dictionary or a dict of id to word"
+        )
+    return id2word, 1 + max(keys(), default=-1)
+
+
+def compact(chunk: Chunk) -> tuple[np.ndarray, Chunk]:
+    """Return the words of a chunk, and the chunk with their positions for term ids."""
+    if chunk.nnz < chunk.num_terms // 8:
+        words, positions = np.unique(chunk.indices, return_inverse=True)
+    else:
+        words = chunk.words()
+        positions = np.searchsorted(words, chunk.indices)
+    return words, Chunk(chunk.indptr, positions.astype(np.int32), chunk.data, len(words))

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 import logging
-import math
-import numbers
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import nullcontext
+from dataclasses import asdict
 from typing import Any
 
 import gensim.models
@@ -16,27 +15,89 @@ import numpy as np
 from gensim import utils
 from gensim.models.callbacks import Callback
 from gensim.models.ldamodel import LdaState
+from scipy.special import psi
 
 from distcorpus.algorithms.chunk import Chunk, as_chunk
 from distcorpus.algorithms.lda import VARIANTS, bound, infer, log_topics, topic_bound, topic_weights
-from distcorpus.algorithms.online import Numbered, OnlineLda, Plan, Progress, estep, train
+from distcorpus.algorithms.online import OnlineLda, Plan, Progress, Reporter, estep, train
 from distcorpus.algorithms.topics import LazyTopics
-from distcorpus.models._cluster import Cluster, Training
-from distcorpus.models._corpus import as_corpus, chunks, length
+from distcorpus.models import _check as check
+from distcorpus.models._cluster import Cluster, Training, local_cluster
+from distcorpus.models._corpus import as_corpus, chunks, compact, length, vocabulary
+from distcorpus.models._progress import ProgressBar
 from distcorpus.wire import names
 
-# gensim's users know its log lines, and under which name they come.
+# Under the name that gensim's users know its lines by.
 logger = logging.getLogger("gensim.models.ldamodel")
 
-#: What a model of ours has beyond gensim's, as it is saved, and what one that gensim saved gets.
+#: What our models have beyond gensim's, and what those have that gensim saved.
 OPTIONS: dict[str, Any] = {
     "variant": "vb",
     "update_chunks": None,
+    "progress": False,
+    "checkpoint": None,
+    "checkpoint_every": 10,
+    "workers": None,
     "ns_conf": None,
+    "interrupted": None,
 }
 
 
 class LdaModel(gensim.models.LdaModel):
+    """Latent Dirichlet allocation, with everything that ``gensim.models.LdaModel`` has.
+
+    The arguments and methods are gensim's, of which docs/models.md says what is different. All arguments have
+    their effect in distributed mode too, ``alpha='auto'`` and ``eta='auto'`` included, and the corpus is read
+    once: it may be a generator, or a scipy sparse matrix (terms x documents).
+
+    The same `random_state`, corpus, `chunksize` and chunks an update give the same bytes here and on a
+    cluster of any size.
+
+    Parameters
+    ----------
+    corpus, num_topics, id2word, chunksize, passes, update_every, alpha, eta, decay, offset, eval_every,
+    iterations, \
+gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_topics, callbacks
+        As in gensim.
+    distributed : bool
+        Train on a cluster.
+    ns_conf : dict, optional
+        Where its name server is: ``host``, ``port``, ``broadcast``. By default that of an active
+        `LocalCluster`, else PYRO_NS_HOST, else whoever answers a broadcast.
+    dtype : {numpy.float32, numpy.float64}
+        Of the computation. gensim's float16 is refused: its sums of statistics overflow at 65,504 words.
+    inference : {"vb", "cvb0"}
+        Variational Bayes, which is gensim's, or zero-order collapsed variational Bayes (Asuncion et al., On
+        smoothing and inference for topic models, UAI 2009), which finds better topics in the same time.
+    update_chunks : int, optional
+        Chunks between two M-steps. By default ``update_every`` times the workers that the cluster had when
+        the model was made, as in gensim; give a number for a result that does not depend on the cluster.
+    progress : bool or callable
+        Show a progress bar; or call this with each event, a dict, see `algorithms.online.Reporter`.
+    checkpoint : path, optional
+        Save the model there every `checkpoint_every` M-steps. ``LdaModel.load(path).update(corpus,
+        resume=True)`` goes on from there, to the same bytes as a training that was not interrupted.
+    checkpoint_every : int
+    workers : int, optional
+        Train with so many worker processes of this machine, which live as long as the training does.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an argument is not what it has to be; before anything is sent.
+    RuntimeError
+        If there is no cluster, or a chunk cannot be computed.
+
+    References
+    ----------
+    Hoffman, Blei & Bach, Online learning for latent Dirichlet allocation, NIPS 2010.
+    """
+
+    # The topics are held in one of two forms: as training leaves them, until somebody looks at `state`.
+    _topics: LazyTopics | None = None
+    _state: LdaState | None = None
+    _exp_elog_beta: np.ndarray | None = None
+
     def __init__(
         self,
         corpus: Any = None,
@@ -63,48 +124,93 @@ class LdaModel(gensim.models.LdaModel):
         *,
         inference: str = "vb",
         update_chunks: int | None = None,
+        progress: bool | Callable[[dict[str, Any]], None] = False,
+        checkpoint: str | None = None,
+        checkpoint_every: int = 10,
+        workers: int | None = None,
     ) -> None:
-        self.dtype = np.finfo(dtype).dtype
-        self.variant = inference
-        self.update_chunks = update_chunks
-        self.ns_conf = ns_conf
-        self.id2word = id2word
-        if id2word is None:
-            self.id2word = utils.dict_from_corpus(corpus)
-        self.num_terms = 1 + max(self.id2word.keys())
-        self.distributed = bool(distributed)
-        self.num_topics = int(num_topics)
+        self.dtype = check.floats(dtype)
+        self.num_topics = check.whole("num_topics", num_topics, 1)
+        self._check_schedule(
+            chunksize, passes, update_every, decay, offset, eval_every, iterations, gamma_threshold
+        )
         self.chunksize = chunksize
-        self.decay = decay
-        self.offset = offset
-        self.minimum_probability = minimum_probability
-        self.num_updates = 0
         self.passes = passes
         self.update_every = update_every
+        self.decay = decay
+        self.offset = offset
         self.eval_every = eval_every
-        self.minimum_phi_value = minimum_phi_value
-        self.per_word_topics = per_word_topics
-        self.callbacks = callbacks
-        self.alpha, self.optimize_alpha = self.init_dir_prior(alpha, "alpha")
-        self.eta, self.optimize_eta = self.init_dir_prior(eta, "eta")
-        self.random_state = utils.get_random_state(random_state)
         self.iterations = iterations
         self.gamma_threshold = gamma_threshold
+        self.minimum_probability = check.number("minimum_probability", minimum_probability, 0.0, 1.0)
+        self.minimum_phi_value = check.number("minimum_phi_value", minimum_phi_value, 0.0)
+        self.per_word_topics = per_word_topics
+        self.callbacks = callbacks
+        self.random_state = utils.get_random_state(random_state)
+        self.variant = check.one_of("inference", inference, VARIANTS)
+        self.update_chunks = None if update_chunks is None else check.whole("update_chunks", update_chunks, 1)
+        self.progress = progress
+        self.checkpoint = checkpoint
+        self.checkpoint_every = check.whole("checkpoint_every", checkpoint_every, 1)
+        self.workers = None if workers is None else check.whole("workers", workers, 1)
+        self.ns_conf = ns_conf
+        self.interrupted = None
+        self.num_updates = 0
+
+        if corpus is not None:
+            corpus = as_corpus(corpus)
+        self.id2word, self.num_terms = vocabulary(id2word, corpus)
+        if self.num_terms == 0:
+            raise ValueError(
+                "cannot compute LDA over an empty collection (no terms): id2word is empty; give the dictionary that the "
+                "corpus was made with"
+            )
+        self.alpha, self.optimize_alpha = self.init_dir_prior(alpha, "alpha")
+        check.prior("alpha", self.alpha, [(self.num_topics,)])
+        self.eta, self.optimize_eta = self.init_dir_prior(eta, "eta")
+        check.prior("eta", self.eta, [(self.num_terms,), (self.num_topics, self.num_terms)])
+
+        self.distributed = bool(distributed)
         self.dispatcher = Cluster(ns_conf) if distributed else None
-        self.numworkers = 1
-        if self.dispatcher is not None:
+        self.numworkers = self.workers or 1
+        if self.dispatcher is not None and self.workers is None:
             with Training(self.dispatcher.connect(names.LDA_MODELS)) as training:
-                self.numworkers = training.call("ready")
+                self.numworkers = max(training.call("ready"), 1)
+            logger.info("using distributed version with %i workers", self.numworkers)
+
         state = LdaState(self.eta, (self.num_topics, self.num_terms), dtype=self.dtype)
-        state.sstats[...] = self.random_state.gamma(100.0, 0.01, state.sstats.shape)
+        state.sstats[...] = self.random_state.gamma(100.0, 1.0 / 100.0, state.sstats.shape)
         self.state = state
         if corpus is not None:
             start = time.time()
             self.update(corpus)
             self.add_lifecycle_event("created", msg=f"trained {self} in {time.time() - start:.2f}s")
 
+    @staticmethod
+    def _check_schedule(
+        chunksize: Any,
+        passes: Any,
+        update_every: Any,
+        decay: Any,
+        offset: Any,
+        eval_every: Any,
+        iterations: Any,
+        gamma_threshold: Any,
+    ) -> None:
+        check.whole("chunksize", chunksize, 1)
+        check.whole("passes", passes, 0)
+        check.whole("update_every", update_every, 0)
+        check.number("decay", decay, 0.0, 1.0)
+        check.number("offset", offset, 0.0)
+        check.whole("eval_every", eval_every or 0, 0)
+        check.whole("iterations", iterations, 0)
+        check.number("gamma_threshold", gamma_threshold, 0.0)
+
+    # The topics, in both forms.
+
     @property
     def state(self) -> Any:
+        """The topics as gensim's ``LdaState``; made of what the training left when somebody looks."""
         if self._topics is not None:
             topics, self._topics = self._topics, None
             self._state = LdaState(topics.eta, (0, 0), dtype=self.dtype)
@@ -116,81 +222,541 @@ class LdaModel(gensim.models.LdaModel):
     def state(self, state: Any) -> None:
         self._topics, self._state = None, state
 
-    def _adopt(self, topics: LazyTopics) -> None:
-        self._topics, self._state = topics, None
+    @property
+    def expElogbeta(self) -> np.ndarray:
+        """exp(E[log beta]), shape (num_topics, num_terms); computed when somebody looks."""
+        if self._exp_elog_beta is None:
+            topics = self._lazy_topics()
+            rows = topics.rows(np.arange(topics.num_terms, dtype=np.int32))
+            self._exp_elog_beta = np.ascontiguousarray(topic_weights(rows, topics.totals()).T)
+        return self._exp_elog_beta
+
+    @expElogbeta.setter
+    def expElogbeta(self, values: np.ndarray) -> None:
+        self._exp_elog_beta = values
 
     def _lazy_topics(self) -> LazyTopics:
         if self._topics is not None:
             return self._topics
-        state = self._state
-        return LazyTopics.from_state(state.eta, state.sstats, state.numdocs)
+        assert self._state is not None
+        return LazyTopics.from_state(self._state.eta, self._state.sstats, self._state.numdocs)
+
+    def _adopt(self, topics: LazyTopics, alpha: np.ndarray, eta: np.ndarray, num_updates: int) -> None:
+        """Take over what a training has come to."""
+        self._topics, self._state, self._exp_elog_beta = topics, None, None
+        self.alpha, self.eta, self.num_updates = alpha, eta, num_updates
+
+    # Training.
 
     def update(
         self,
-        corpus,
-        chunksize=None,
-        decay=None,
-        offset=None,
-        passes=None,
-        update_every=None,
-        eval_every=None,
-        iterations=None,
-        gamma_threshold=None,
-        chunks_as_numpy=False,
-    ):
+        corpus: Any,
+        chunksize: int | None = None,
+        decay: float | None = None,
+        offset: float | None = None,
+        passes: int | None = None,
+        update_every: int | None = None,
+        eval_every: int | None = None,
+        iterations: int | None = None,
+        gamma_threshold: float | None = None,
+        chunks_as_numpy: bool = False,
+        *,
+        resume: bool = False,
+    ) -> None:
+        """Train on more documents.
+
+        Parameters
+        ----------
+        corpus : iterable of documents, or scipy sparse matrix (terms x documents)
+            Where it has no ``len()`` it is read to its end before the first update.
+        chunksize, decay, offset, passes, update_every, eval_every, iterations, gamma_threshold
+            As in gensim; by default those that the model was made with.
+        chunks_as_numpy : bool
+            Ignored.
+        resume : bool
+            Go on with the training that this model's checkpoint (or Ctrl-C) interrupted, on the same corpus.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If an argument or a document is not what it has to be.
+        RuntimeError
+            If the cluster cannot be found or cannot compute a chunk.
+        KeyboardInterrupt
+            The model then has what had been learnt until then.
+        """
+
+        def given(value: Any, default: Any) -> Any:
+            return default if value is None else value
+
+        chunksize = given(chunksize, self.chunksize)
+        passes = given(passes, self.passes)
+        update_every = given(update_every, self.update_every)
+        decay, offset = given(decay, self.decay), given(offset, self.offset)
+        eval_every = given(eval_every, self.eval_every) or 0
+        iterations = given(iterations, self.iterations)
+        gamma_threshold = given(gamma_threshold, self.gamma_threshold)
+        self._check_schedule(
+            chunksize, passes, update_every, decay, offset, eval_every, iterations, gamma_threshold
+        )
         corpus = as_corpus(corpus)
         documents = length(corpus)
-        chunksize = min(self.chunksize, documents)
+        if documents == 0:
+            logger.warning("LdaModel.update() called with an empty corpus")
+            return
+        update_chunks = self.update_chunks or update_every * self.numworkers
+        watched = logger.isEnabledFor(logging.INFO)
         plan = Plan(
-            passes=self.passes,
-            update_chunks=self.update_chunks or self.update_every * self.numworkers,
-            chunksize=chunksize,
-            decay=self.decay,
-            offset=self.offset,
-            iterations=self.iterations,
-            gamma_threshold=self.gamma_threshold,
+            passes=int(passes),
+            update_chunks=int(update_chunks if update_every else 0),
+            chunksize=int(min(chunksize, documents or chunksize)),
+            decay=float(decay),
+            offset=float(offset),
+            iterations=int(iterations),
+            gamma_threshold=float(gamma_threshold),
             seed=int(self.random_state.randint(2**31 - 1)),
             variant=self.variant,
             optimize_alpha=self.optimize_alpha,
             optimize_eta=self.optimize_eta,
-            eval_chunks=0,
+            eval_chunks=int(eval_every * self.numworkers) if watched else 0,  # it is for the log alone
+            details=watched,
         )
+        progress = Progress()
         topics = self._lazy_topics()
-        topics.numdocs += documents
-        if self.dispatcher:
-            with Training(self.dispatcher.connect(names.LDA_MODELS)) as training:
-                training.call(
-                    "begin",
-                    {
-                        "topics": dict(
-                            eta=topics.eta,
-                            table=topics.table,
-                            scale=topics.scale,
-                            numdocs=topics.numdocs,
-                            sums=topics.sums,
-                        ),
-                        "alpha": self.alpha,
-                        "eta": self.eta,
-                        "num_updates": self.num_updates,
-                        "plan": __import__("dataclasses").asdict(plan),
-                        "documents": documents,
-                        "progress": {},
-                        "pauses": False,
-                    },
-                )
-                for chunk in chunks(corpus, chunksize, self.num_terms, counts=True):
-                    training.put(chunk)
-                training.follow(lambda e: None)
-                got = training.call("fetch")
-            self._adopt(LazyTopics(**got["topics"]))
-            self.alpha, self.eta, self.num_updates = got["alpha"], got["eta"], got["num_updates"]
+        numdocs = topics.numdocs
+        if resume:
+            plan, progress, topics, numdocs = self._interrupted_training(documents)
+        self._log_plan(plan, documents, eval_every)
+        run = _Run(self, corpus, documents, plan, progress)
+        if self.dispatcher is not None or self.workers is not None:
+            run.distributed(topics, numdocs)
         else:
-            model = OnlineLda(topics, self.alpha, self.eta, self.num_updates)
-            train(
-                model,
-                plan,
-                lambda p: enumerate(chunks(corpus, chunksize, self.num_terms, counts=True)),
-                lambda p, c, t: estep(topics, p, c, t),
+            run.here(topics, numdocs)
+
+    def _interrupted_training(self, documents: int | None) -> tuple[Plan, Progress, LazyTopics, int]:
+        if self.interrupted is None:
+            raise ValueError(
+                "resume=True, but no training of this model was interrupted: load its checkpoint first, or leave resume out"
             )
-            self._adopt(topics)
-            self.alpha, self.eta, self.num_updates = model.alpha, model.eta, model.num_updates
+        kept = self.interrupted
+        if documents is not None and documents != kept["documents"]:
+            raise ValueError(
+                f"resume=True with a corpus of {documents} documents: the training was interrupted on "
+                f"{kept['documents']}; give the same corpus"
+            )
+        topics = LazyTopics(**{**kept["topics"], "table": kept["topics"]["table"].copy()})
+        return Plan(**kept["plan"]), Progress(**kept["progress"]), topics, topics.numdocs - kept["documents"]
+
+    def _log_plan(self, plan: Plan, documents: int | None, eval_every: int) -> None:
+        kind = (
+            "batch"
+            if not plan.update_chunks
+            else f"online ({'single' if plan.passes == 1 else 'multi'}-pass)"
+        )
+        known = documents or 0
+        after = min(known, plan.update_chunks * plan.chunksize) if plan.update_chunks else known
+        logger.info(
+            "running %s LDA training, %s topics, %i passes over the supplied corpus of %s documents, updating model "
+            "once every %i documents, evaluating perplexity every %i documents, iterating %ix with a convergence "
+            "threshold of %f",
+            kind,
+            self.num_topics,
+            plan.passes,
+            documents if documents is not None else "an unknown number of",
+            after,
+            min(known, eval_every * self.numworkers * plan.chunksize),
+            plan.iterations,
+            plan.gamma_threshold,
+        )
+        if documents and documents / after * plan.passes < 10:
+            logger.warning(
+                "too few updates, training might not converge; consider increasing the number of passes or iterations "
+                "to improve accuracy"
+            )
+
+    # Inference.
+
+    def inference(self, chunk: Any, collect_sstats: bool = False) -> tuple[np.ndarray, np.ndarray | None]:
+        """Infer the topics of some documents.
+
+        Parameters
+        ----------
+        chunk : sequence of documents
+        collect_sstats : bool
+            Return the expected statistics too.
+
+        Returns
+        -------
+        gamma : ndarray, shape (n_docs, num_topics)
+            The documents' Dirichlet parameters: gensim's, up to rounding, for the same `random_state`.
+        sstats : ndarray, shape (num_topics, num_terms), or None
+        """
+        documents = as_chunk(chunk, self.num_terms)
+        gamma = self._infer(documents)
+        return gamma, self._statistics(documents, gamma) if collect_sstats else None
+
+    def _infer(self, documents: Chunk) -> np.ndarray:
+        words, local = compact(documents)
+        start = self.random_state.gamma(100.0, 1.0 / 100.0, (documents.n_docs, self.num_topics))
+        return infer(
+            local,
+            self._weights(words),
+            np.arange(len(words), dtype=np.int32),
+            self.alpha,
+            variant=self.variant,
+            iterations=self.iterations,
+            gamma_threshold=self.gamma_threshold,
+            gamma=start.astype(self.dtype),
+        )
+
+    def _weights(self, words: np.ndarray) -> np.ndarray:
+        """Return the topic weights of some terms, shape (n_words, num_topics)."""
+        if self.variant == "vb" and (self._topics is None or self._exp_elog_beta is not None):
+            return np.ascontiguousarray(self.expElogbeta[:, words].T)
+        topics = self._lazy_topics()
+        return topic_weights(topics.rows(words), topics.totals(), self.variant)
+
+    def _statistics(self, documents: Chunk, gamma: np.ndarray) -> np.ndarray:
+        """Return the expected counts of topics and terms, shape (num_topics, num_terms)."""
+        words, local = compact(documents)
+        weights = self._weights(words)
+        totals = gamma.sum(axis=1, keepdims=True)
+        theta = (
+            gamma / totals if self.variant == "cvb0" else np.exp(psi(gamma) - psi(totals)).astype(self.dtype)
+        )
+        rows = np.zeros_like(weights)
+        epsilon = np.finfo(self.dtype).eps
+        for d in range(local.n_docs):
+            entries = slice(local.indptr[d], local.indptr[d + 1])
+            of_document = local.indices[entries]
+            ratio = local.data[entries] / (weights[of_document] @ theta[d] + epsilon)
+            rows[of_document] += np.outer(ratio, theta[d]).astype(self.dtype)
+        statistics = np.zeros((self.num_topics, self.num_terms), self.dtype)
+        statistics[:, words] = (rows * weights).T
+        return statistics
+
+    def transform(self, corpus: Any, chunksize: int | None = None) -> Iterator[np.ndarray]:
+        """Infer the topics of a whole corpus, in a stream that needs memory for one chunk.
+
+        Parameters
+        ----------
+        corpus : iterable of documents, or scipy sparse matrix (terms x documents)
+        chunksize : int, optional
+            Documents of a chunk; the model's by default.
+
+        Yields
+        ------
+        ndarray, shape (n_docs, num_topics)
+            The topics' probabilities of the documents of the next chunk, in order.
+        """
+        size = check.whole("chunksize", self.chunksize if chunksize is None else chunksize, 1)
+        for chunk in chunks(as_corpus(corpus), size, self.num_terms, counts=True):
+            gamma = self._infer(chunk)
+            yield gamma / gamma.sum(axis=1, keepdims=True)
+
+    def bound(self, corpus: Any, gamma: np.ndarray | None = None, subsample_ratio: float = 1.0) -> float:
+        """Return the variational bound of some documents, in nats.
+
+        Parameters
+        ----------
+        corpus : iterable of documents, or scipy sparse matrix (terms x documents)
+        gamma : ndarray, shape (n_docs, num_topics), optional
+            Their Dirichlet parameters; inferred by default.
+        subsample_ratio : float
+            How many documents each of them stands for.
+        """
+        read = chunks(as_corpus(corpus), self.chunksize, self.num_terms, counts=True)
+        return self._bound(read, gamma, subsample_ratio)
+
+    def _bound(self, documents: Iterable[Chunk], gamma: np.ndarray | None, subsample_ratio: float) -> float:
+        topics = self._lazy_topics()
+        totals = topics.totals()
+        score, first = 0.0, 0
+        for chunk in documents:
+            words, local = compact(chunk)
+            of_chunk = self._infer(chunk) if gamma is None else gamma[first : first + chunk.n_docs]
+            log_table = log_topics(topics.rows(words), totals)
+            score += bound(local, log_table, np.arange(len(words), dtype=np.int32), self.alpha, of_chunk)
+            first += chunk.n_docs
+        everything = topics.rows(np.arange(self.num_terms, dtype=np.int32))
+        return float(score * subsample_ratio + topic_bound(everything.T, self.eta))
+
+    def log_perplexity(self, chunk: Any, total_docs: int | None = None) -> float:
+        """Return the variational bound of some documents, a word, and log the perplexity ``2**-bound``.
+
+        Parameters
+        ----------
+        chunk : sequence of documents
+        total_docs : int, optional
+            How many documents they stand for; themselves by default.
+        """
+        documents = as_chunk(chunk, self.num_terms, counts=True)
+        words = float(documents.data.sum(dtype=np.float64))
+        if not words:
+            raise ValueError("chunk has no words: a perplexity needs documents that are not empty")
+        ratio = (total_docs or documents.n_docs) / documents.n_docs
+        per_word = self._bound([documents], None, ratio) / (ratio * words)
+        log_perplexity(per_word, documents.n_docs, words)
+        return per_word
+
+    # Files and copies: in the form of gensim's own, so that either class reads what the other wrote.
+
+    def __getstate__(self) -> dict[str, Any]:
+        plain = {key: value for key, value in vars(self).items() if key not in OPTIONS and key not in _INNER}
+        options = {key: getattr(self, key) for key in OPTIONS}
+        if callable(options["progress"]):
+            options["progress"] = True
+        return {
+            **plain,
+            "dispatcher": None,
+            "state": self.state,
+            "expElogbeta": self.expElogbeta if self._state is not None else None,
+            "distcorpus_options": options,
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        plain = dict(state)
+        vars(self).update({**OPTIONS, **plain.pop("distcorpus_options", {})})
+        self._state = plain.pop("state", None)
+        self._exp_elog_beta = plain.pop("expElogbeta", None)
+        vars(self).update(plain)
+        self.dispatcher = Cluster(self.ns_conf) if plain.get("distributed") else None
+
+    def as_gensim(self) -> gensim.models.LdaModel:
+        """Return the same model as one of gensim's own class; the two share their arrays."""
+        plain = gensim.models.LdaModel.__new__(gensim.models.LdaModel)
+        vars(plain).update(self.__getstate__())
+        return plain
+
+    def save(self, fname: Any, *args: Any, **kwargs: Any) -> None:
+        """Save the model in gensim's format: gensim reads it, with or without this package. Arguments as in
+        gensim.
+        """
+        self.as_gensim().save(fname, *args, **kwargs)
+
+    @classmethod
+    def load(cls, fname: Any, *args: Any, **kwargs: Any) -> Any:
+        """Load a model that was saved by this class or by gensim's. Arguments as in gensim."""
+        loaded = super().load(fname, *args, **kwargs)
+        if isinstance(loaded, cls):
+            return loaded
+        model = cls.__new__(cls)
+        model.__setstate__(vars(loaded))
+        return model
+
+
+#: Attributes that hold what is saved under gensim's names.
+_INNER = {"_topics", "_state", "_exp_elog_beta"}
+
+
+def log_perplexity(per_word: float, documents: int, words: float) -> None:
+    """Log an estimate in gensim's words."""
+    logger.info(
+        "%.3f per-word bound, %.1f perplexity estimate based on a held-out corpus of %i documents with %i words",
+        per_word,
+        np.exp2(-per_word),
+        documents,
+        words,
+    )
+
+
+class _Run:
+    """One call of `LdaModel.update`.
+
+    Parameters
+    ----------
+    model : LdaModel
+    corpus : any corpus
+    documents : int, optional
+        Their number; None where only reading can tell.
+    plan : Plan
+    progress : Progress
+        Where to begin.
+    """
+
+    def __init__(
+        self, model: LdaModel, corpus: Any, documents: int | None, plan: Plan, progress: Progress
+    ) -> None:
+        self.model = model
+        self.documents = documents
+        self.plan = plan
+        self.progress = progress
+        self.bar = ProgressBar(model.progress, "LDA")
+        self.callback = Callback(model.callbacks) if model.callbacks else None
+        self._corpus = corpus
+
+    def here(self, topics: LazyTopics, numdocs: int) -> None:
+        """Train in this process."""
+        if self.documents is None:
+            kept = list(self._chunks())
+            self.documents = sum(chunk.n_docs for chunk in kept)
+            read: Callable[[], Iterator[Chunk]] = lambda: iter(kept)  # noqa: E731
+        else:
+            read = self._chunks
+        topics.numdocs = numdocs + self.documents
+        model = OnlineLda(topics, self.model.alpha, self.model.eta, self.model.num_updates)
+        reporter = Reporter(model, self.plan, self.progress)
+        documents = self.documents
+
+        def arriving(pass_: int) -> Iterator[tuple[int, Chunk]]:
+            end = 0
+            for number, chunk in enumerate(read()):
+                end += chunk.n_docs
+                logger.info("PROGRESS: pass %i, at document #%i/%i", pass_, end, documents)
+                event = reporter.perplexity(number, chunk, end == documents, documents)
+                if event is not None:
+                    self.told(event)
+                yield number, chunk
+            self._check_length(end)
+
+        def adopt() -> None:
+            self.model._adopt(topics, model.alpha, model.eta, model.num_updates)
+
+        def after_update(rho: float, merged: int) -> None:
+            if self._checkpoint_is_due(self.progress.updates):
+                adopt()
+                self._keep_interrupted(topics)
+                self._save_checkpoint()
+            self.told(reporter.update(rho, merged, documents))
+
+        def after_pass(pass_: int) -> None:
+            if self.callback is not None:
+                adopt()
+                self._call_back(pass_)
+
+        self._set_callback_model()
+        try:
+            with self.bar:
+                train(
+                    model,
+                    self.plan,
+                    arriving,
+                    lambda params, round_, total: estep(topics, params, round_, total),
+                    after_update=after_update,
+                    after_pass=after_pass,
+                    progress=self.progress,
+                )
+        except BaseException:
+            topics.sums = topics.table.sum(axis=0, dtype=np.float64)  # Ctrl-C comes at any point
+            adopt()
+            self._keep_interrupted(topics)
+            raise
+        adopt()
+        self.model.interrupted = None
+
+    def distributed(self, topics: LazyTopics, numdocs: int) -> None:
+        """Train on a cluster."""
+        model = self.model
+        self._set_callback_model()
+        task = {
+            "topics": topics_as_dict(topics, numdocs + (self.documents or 0)),
+            "alpha": model.alpha,
+            "eta": model.eta,
+            "num_updates": model.num_updates,
+            "plan": asdict(self.plan),
+            "documents": self.documents,
+            "progress": asdict(self.progress),
+            "pauses": self.callback is not None,
+        }
+        where = nullcontext(model.dispatcher) if model.workers is None else local_cluster(model.workers)
+        with where as cluster, Training(cluster.connect(names.LDA_MODELS)) as training:
+
+            def fetch() -> LazyTopics:
+                fetched = training.call("fetch")
+                self.progress = Progress(**fetched["progress"])
+                learnt = LazyTopics(**fetched["topics"])
+                model._adopt(learnt, fetched["alpha"], fetched["eta"], fetched["num_updates"])
+                self._keep_interrupted(learnt)
+                return learnt
+
+            def told(event: dict[str, Any]) -> None:
+                if event["kind"] == "pass" and self.callback is not None:
+                    fetch()
+                    self._call_back(event["pass_"])
+                    training.call("resume")
+                elif event["kind"] == "update" and self._checkpoint_is_due(event["updates"]):
+                    fetch()
+                    self._save_checkpoint()
+                self.told(event)
+
+            training.call("begin", task)
+            try:
+                with self.bar:
+                    end = 0
+                    for chunk in self._chunks():
+                        end += chunk.n_docs
+                        training.put(chunk)
+                        logger.info(
+                            "PROGRESS: pass 0, dispatching documents up to #%i/%i", end, self.documents or end
+                        )
+                    self._check_length(end)
+                    logger.info("reached the end of input; now waiting for all remaining jobs to finish")
+                    training.follow(told)
+            except KeyboardInterrupt:
+                training.give_up()
+                fetch()
+                raise
+            fetch()
+            model.interrupted = None
+
+    def told(self, event: dict[str, Any]) -> None:
+        """Log and show what happens in the training."""
+        if event["kind"] == "perplexity":
+            log_perplexity(event["per_word"], event["documents"], event["words"])
+        elif event["kind"] == "update":
+            for number, alpha, words, probabilities in event.get("topics", ()):
+                terms = zip(probabilities, words, strict=True)
+                text = " + ".join(f'{p:.3f}*"{self.model.id2word[word]}"' for p, word in terms)
+                logger.info("topic #%i (%.3f): %s", number, alpha, text)
+            if "diff" in event:
+                logger.info("topic diff=%f, rho=%f", event["diff"], event["rho"])
+        self.bar.told(event, self.plan.passes)
+
+    def _chunks(self) -> Iterator[Chunk]:
+        return chunks(self._corpus, self.plan.chunksize, self.model.num_terms, counts=True)
+
+    def _check_length(self, documents: int) -> None:
+        if self.documents is not None and documents != self.documents:
+            raise RuntimeError(
+                f"input corpus size changed during training: its len() was {self.documents}, and it had {documents} "
+                "documents"
+            )
+
+    def _checkpoint_is_due(self, updates: int) -> bool:
+        return self.model.checkpoint is not None and updates % self.model.checkpoint_every == 0
+
+    def _keep_interrupted(self, topics: LazyTopics) -> None:
+        """Keep all that it takes to go on from here to the same bytes."""
+        kept = topics_as_dict(topics, topics.numdocs)
+        self.model.interrupted = {
+            "plan": asdict(self.plan),
+            "progress": asdict(self.progress),
+            "topics": {**kept, "table": kept["table"].copy(), "sums": kept["sums"].copy()},
+            "documents": self.documents,
+        }
+
+    def _save_checkpoint(self) -> None:
+        assert self.model.checkpoint is not None
+        self.model.save(self.model.checkpoint)
+        logger.info("saved a checkpoint after %i updates to %s", self.progress.updates, self.model.checkpoint)
+
+    def _set_callback_model(self) -> None:
+        if self.callback is not None:
+            self.callback.set_model(self.model)
+            self.model.metrics = defaultdict(list)
+
+    def _call_back(self, pass_: int) -> None:
+        assert self.callback is not None
+        for metric, value in self.callback.on_epoch_end(pass_).items():
+            self.model.metrics[metric].append(value)
+
+
+def topics_as_dict(topics: LazyTopics, numdocs: int) -> dict[str, Any]:
+    """Return the arguments that make the same `LazyTopics`, standing for so many documents."""
+    return {
+        "eta": topics.eta,
+        "table": topics.table,
+        "scale": topics.scale,
+        "sums": topics.sums,
+        "numdocs": numdocs,
+    }

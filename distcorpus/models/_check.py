@@ -1,0 +1,63 @@
+"""Arguments are checked before anything is computed or sent: each error says what was given and what is
+allowed.
+"""
+
+from __future__ import annotations
+
+import numbers
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+
+class ShapeError(ValueError, AssertionError):
+    """A prior of the wrong shape. gensim raises AssertionError there, and its users may expect it."""
+
+
+def whole(name: str, value: Any, least: int) -> int:
+    """Return a whole number of at least `least`."""
+    if isinstance(value, bool | np.bool_) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name}={value!r}: give a whole number, {least} or more")
+    if value != int(value) or value < least:
+        raise ValueError(f"{name}={value!r}: give a whole number, {least} or more")
+    return int(value)
+
+
+def number(name: str, value: Any, least: float, most: float = np.inf) -> float:
+    """Return a finite number in [least, most]."""
+    allowed = f"{least:g} or more" if most == np.inf else f"from {least:g} to {most:g}"
+    if isinstance(value, bool | np.bool_) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name}={value!r}: give a number, {allowed}")
+    if not (np.isfinite(value) and least <= value <= most):
+        raise ValueError(f"{name}={value!r}: give a number, {allowed}")
+    return float(value)
+
+
+def one_of(name: str, value: Any, allowed: Sequence[str]) -> str:
+    """Return one of some words."""
+    if value not in allowed:
+        raise ValueError(f"{name}={value!r}: give one of {', '.join(map(repr, allowed))}")
+    return str(value)
+
+
+def floats(dtype: Any) -> np.dtype:
+    """Return float32 or float64."""
+    try:
+        found = np.dtype(dtype)
+    except TypeError:
+        raise TypeError(f"dtype={dtype!r}: give numpy.float32 or numpy.float64") from None
+    if found not in (np.float32, np.float64):
+        raise ValueError(
+            f"dtype={found}: give numpy.float32 or numpy.float64 (float16 overflows in sums beyond 65,504)"
+        )
+    return found
+
+
+def prior(name: str, values: np.ndarray, shapes: Sequence[tuple[int, ...]]) -> None:
+    """Check a Dirichlet prior."""
+    if values.shape not in shapes:
+        allowed = " or ".join(str(shape) for shape in shapes)
+        raise ShapeError(f"{name} has shape {values.shape}: give a number, or an array of shape {allowed}")
+    if not (np.isfinite(values).all() and (values > 0).all()):
+        raise ValueError(f"{name} has values that are not positive numbers: a Dirichlet prior is above 0")

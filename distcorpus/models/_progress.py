@@ -1,0 +1,45 @@
+"""A progress bar over the events of a training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+
+class ProgressBar:
+    """Shows one bar with documents, rate, time left, updates and workers; or calls a function of the user's.
+
+    Parameters
+    ----------
+    progress : bool or callable
+    what : str
+        What is trained.
+    """
+
+    def __init__(self, progress: bool | Callable[[dict[str, Any]], None], what: str) -> None:
+        self._shown = progress is True
+        self._call = progress if callable(progress) else None
+        self._what = what
+        self._bar: Any = None
+
+    def told(self, event: dict[str, Any], passes: int) -> None:
+        """Take in an event of the training."""
+        if self._call is not None:
+            self._call(event)
+        elif self._shown and event["kind"] == "update":
+            if self._bar is None:
+                from tqdm.auto import tqdm
+
+                self._bar = tqdm(total=event["of"] * passes, unit="doc", desc=self._what)
+            done = event["pass_"] * event["of"] + event["documents"]
+            self._bar.update(done - self._bar.n)
+            workers = {"workers": event["workers"]} if "workers" in event else {}
+            self._bar.set_postfix(updates=event["updates"], **workers)
+
+    def __enter__(self) -> ProgressBar:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
