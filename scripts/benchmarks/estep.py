@@ -22,13 +22,13 @@ from distcorpus.algorithms.chunk import Chunk, as_chunk
 from distcorpus.algorithms.partial import Partial
 
 NOTE = """\
-The E-step of LDA: gamma and the sufficient statistics of one chunk, one thread, from the same topics (after
-three updates) and the same starting gamma, at gensim's defaults (50 iterations, threshold 0.001, symmetric
-alpha of 1/K, float32). Compared are gensim's `LdaModel.inference(chunk, collect_sstats=True)`;
+The E-step of LDA: gamma and the sufficient statistics of one chunk, one thread, from the same topics
+(after three updates) and the same starting gamma, at gensim's defaults (50 iterations, threshold 0.001,
+symmetric alpha of 1/K, float32). Compared are gensim's `LdaModel.inference(chunk, collect_sstats=True)`;
 scikit-learn's `LatentDirichletAllocation._e_step` on a CSR matrix, which is where its `partial_fit` spends
 its time; and our `EStep`, from its construction to its rounded partial, with the compiled kernels and with
-those in numpy. The weights of the topics, exp(E[log beta]), are computed beforehand for all. Ours draws its
-starting gamma within the measured time; the others get it for nothing. All run in one process. GFLOP/s
+those in numpy. The weights of the topics, exp(E[log beta]), are computed beforehand for all. Ours draws
+its starting gamma within the measured time; the others get it for nothing. All run in one process. GFLOP/s
 count 4 K for each word and iteration; the share is of this machine's measured `sgemm` on one thread. The
 error is the relative L1 distance of the statistics from a float64 computation in numpy."""
 

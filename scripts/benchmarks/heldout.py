@@ -45,8 +45,8 @@ def halve(documents: list[BoW], num_terms: int) -> Completion:
 def perplexity(topics: np.ndarray, completion: Completion) -> float:
     """Return exp of the mean negative log probability of the scored words, given the observed ones.
 
-    The documents' topics are inferred by zero-order collapsed variational Bayes, from the same start and with the
-    same prior, whoever has trained the topics.
+    The documents' topics are inferred by zero-order collapsed variational Bayes, from the same start and with
+    the same prior, whoever has trained the topics.
 
     Parameters
     ----------

@@ -17,15 +17,15 @@ from benchmarks.report import Result
 
 NOTE = """\
 The 200 leading left singular vectors of 20 Newsgroups (TF-IDF by gensim's `TfidfModel`), one thread, each
-run in a fresh process that has done a small factorisation before. All begin with the matrix in memory: ours
-and gensim's "one chunk" as one chunk, gensim's others by `Sparse2Corpus`. The exact singular values are
-those of ARPACK (`scipy.sparse.linalg.svds`, float64, tolerance 0). "Worst" and "mean" are relative errors
-of the 200 singular values; "cosine" is the smallest among the leading half of the exact singular vectors,
-between each and the space that was found.
+run in a fresh process that has done a small factorisation before. All begin with the matrix in memory:
+ours and gensim's "one chunk" as one chunk, gensim's others by `Sparse2Corpus`. The exact singular values
+are those of ARPACK (`scipy.sparse.linalg.svds`, float64, tolerance 0). "Worst" and "mean" are relative
+errors of the 200 singular values; "cosine" is the smallest among the leading half of the exact singular
+vectors, between each and the space that was found.
 
 Below it, one `Y += A (A' Q)` over synthetic documents of 200 distinct words each, whose frequencies are
-Zipf's, with a vocabulary of 100,000 terms; rounding to the grid included. GFLOP/s count 4 for each non-zero
-and column."""
+Zipf's, with a vocabulary of 100,000 terms; rounding to the grid included. GFLOP/s count 4 for each
+non-zero and column."""
 
 #: Interleaved runs of a full measurement.
 REPEATS = 3

@@ -14,18 +14,18 @@ from benchmarks.trainers import Training
 NOTE = """\
 20 Newsgroups in a fixed random order, as lists of (id, count) pairs, from the constructor's call to the
 trained model; gensim's defaults, with `eval_every=None`. LDA: one pass over the nine tenths that are not
-held out, chunks of 2,000. LSI: 200 topics, all documents with TF-IDF, chunks of 20,000. scikit-learn (which
-gets a CSR matrix) has gensim's chunks, schedule, iterations and priors; tomotopy (whose documents are
-loaded beforehand) has its own defaults.
+held out, chunks of 2,000. LSI: 200 topics, all documents with TF-IDF, chunks of 20,000. scikit-learn
+(which gets a CSR matrix) has gensim's chunks, schedule, iterations and priors; tomotopy (whose documents
+are loaded beforehand) has its own defaults.
 
-Each run is a fresh process that has trained on a few documents before; clusters, ours and gensim's own, are
-up already. "Cores" are the processes that compute times their threads; each has one BLAS thread a core of
-its own. Clients, dispatchers and name servers are not counted; they share the machine's cores.
+Each run is a fresh process that has trained on a few documents before; clusters, ours and gensim's own,
+are up already. "Cores" are the processes that compute times their threads; each has one BLAS thread a core
+of its own. Clients, dispatchers and name servers are not counted; they share the machine's cores.
 
 The perplexity is that of one evaluator for all: of each held-out document it observes half the words,
-infers the topics by the same routine with the same prior, and scores the other half. "Worst" is the largest
-relative error of a singular value. Memory is the peak of all processes of a run together, what they share
-counted once, the corpus in the client included."""
+infers the topics by the same routine with the same prior, and scores the other half. "Worst" is the
+largest relative error of a singular value. Memory is the peak of all processes of a run together, what
+they share counted once, the corpus in the client included."""
 
 #: Interleaved runs of a full measurement.
 REPEATS = 3

@@ -1,8 +1,8 @@
 """Each competitor's training, as its users would run it, in a process of its own.
 
-Every function makes ready what a user would have already (the documents, a cluster, scikit-learn's matrix), trains
-once on a few documents where that loads something, and then trains in earnest, watched. Nothing of ours is
-imported at the top: it would change the Pyro4 that talks to gensim's own daemons.
+Every function makes ready what a user would have already (the documents, a cluster, scikit-learn's matrix),
+trains once on a few documents where that loads something, and then trains in earnest, watched. Nothing of
+ours is imported at the top: it would change the Pyro4 that talks to gensim's own daemons.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -335,3 +336,87 @@ def serial_lsi(quick: bool, num_topics: int) -> Training:
     dictionary, documents = data.tfidf_newsgroups(quick)
     LsiModel(documents[:WARM_UP], 20, id2word=dictionary)
     return _watched(lambda: LsiModel(documents, num_topics, id2word=dictionary), _lsi_arrays)
+
+
+# ------------------------------------------------------------------------------- trainings of several lengths
+# Each returns one training for each number of passes (tomotopy: iterations), with the model's own settings.
+
+
+def _lengths(
+    train: Callable[[Sequence[Any], int], Any],
+    documents: Any,
+    lengths: Sequence[int],
+    arrays: Callable[[Any], dict[str, np.ndarray]],
+) -> list[Training]:
+    train(documents[:WARM_UP], 1)
+    # A loop variable in a closure is that of the loop's end, hence the default.
+    return [_watched(lambda length=length: train(documents, length), arrays) for length in lengths]
+
+
+def gensim_lengths(
+    quick: bool, num_topics: int, lengths: Sequence[int], settings: dict[str, Any]
+) -> list[Training]:
+    """`LdaMulticore` with two workers."""
+    from gensim.models import LdaMulticore
+
+    split = data.split_newsgroups(quick)
+    options = lda_options(split.dictionary, num_topics) | settings
+    return _lengths(
+        lambda documents, passes: LdaMulticore(documents, workers=2, passes=passes, **options),
+        split.training,
+        lengths,
+        _lda_arrays,
+    )
+
+
+def scikit_learn_lengths(
+    quick: bool, num_topics: int, lengths: Sequence[int], settings: dict[str, Any]
+) -> list[Training]:
+    """`LatentDirichletAllocation`, online, with two jobs and its own defaults."""
+    from sklearn.decomposition import LatentDirichletAllocation
+
+    split = data.split_newsgroups(quick)
+    options = {"learning_method": "online", "random_state": 1, "n_jobs": 2} | settings
+    return _lengths(
+        lambda matrix, passes: LatentDirichletAllocation(num_topics, max_iter=passes, **options).fit(matrix),
+        data.as_csr(split.training, len(split.dictionary)),
+        lengths,
+        lambda model: {"topics": model.components_.astype(np.float32)},
+    )
+
+
+def tomotopy_lengths(
+    quick: bool, num_topics: int, lengths: Sequence[int], settings: dict[str, Any]
+) -> list[Training]:
+    """`tomotopy.LDAModel` with two threads, going on from one length to the next."""
+    split = data.split_newsgroups(quick)
+    model = tomotopy_model([document for document in split.training if document], num_topics)
+    num_terms = len(split.dictionary)
+    done: list[Training] = []
+    for previous, length in pairwise([0, *lengths]):
+
+        def train(iterations: int = length - previous) -> Any:
+            model.train(iterations, workers=2, **settings)
+            return model
+
+        more = _watched(train, lambda model: {"topics": tomotopy_topics(model, num_terms)})
+        more.seconds += done[-1].seconds if done else 0.0
+        done.append(more)
+    return done
+
+
+def cluster_lengths(
+    quick: bool, num_topics: int, lengths: Sequence[int], settings: dict[str, Any]
+) -> list[Training]:
+    """`distcorpus.models.LdaModel` on our cluster of one worker with two threads."""
+    from distcorpus.models import LdaModel
+
+    split = data.split_newsgroups(quick)
+    options = lda_options(split.dictionary, num_topics) | settings
+    with cluster(workers=1, threads=2):
+        return _lengths(
+            lambda documents, passes: LdaModel(documents, distributed=True, passes=passes, **options),
+            split.training,
+            lengths,
+            _lda_arrays,
+        )
