@@ -216,9 +216,9 @@ def run_nameserver(options: argparse.Namespace) -> None:
 
 def run_dispatcher(options: argparse.Namespace) -> None:
     """Run the dispatcher until it is told to end."""
-    from distcorpus.dispatcher.door import LdaDoor
+    from distcorpus.dispatcher.door import LdaDoor, LsiDoor
     from distcorpus.dispatcher.drivers import PyroEngine
-    from distcorpus.dispatcher.front import Dispatcher, LdaFront, LsiFront
+    from distcorpus.dispatcher.front import DRAIN_TIMEOUT, Dispatcher, LdaFront, LsiFront
     from distcorpus.dispatcher.spool import spool_directory
 
     raise_malloc_thresholds()
@@ -241,6 +241,7 @@ def run_dispatcher(options: argparse.Namespace) -> None:
     daemon.serve(names.DISPATCHER, dispatcher)
     daemon.serve_each(names.LSI_DISPATCHER, LsiFront, lambda: LsiFront(dispatcher))
     daemon.serve_each(names.LDA_DISPATCHER, LdaFront, lambda: LdaFront(dispatcher))
+    daemon.serve_each(names.LSI_MODELS, LsiDoor, lambda: LsiDoor(dispatcher))
     daemon.serve_each(names.LDA_MODELS, LdaDoor, lambda: LdaDoor(dispatcher))
     registration = Registration(
         nameserver.locate,
@@ -268,8 +269,9 @@ def run_dispatcher(options: argparse.Namespace) -> None:
         lifetime.wait()
     finally:
         registration.stop()
+        dispatcher.drain()
+        daemon.stop(grace=DRAIN_TIMEOUT)
         engine.stop()
-        daemon.stop()
 
 
 def run_workers(options: argparse.Namespace) -> None:

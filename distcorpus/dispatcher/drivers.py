@@ -244,15 +244,15 @@ class PyroEngine:
                     if worker in self._links:
                         self._links[worker].control.put(("cancel", lease))
                 case Finish(session=session, round=number):
-                    self._round(session, number).finished()
+                    self._ended(session, number).finished()
                 case Fail(session=session, round=number, error=error):
-                    round_ = self._round(session, number)
+                    round_ = self._ended(session, number)
                     round_.failed(self._describe(round_, error))
                 case Drop(worker=worker, reason=reason):
                     self._unlink(worker, reason)
 
-    def _round(self, session: str, number: int) -> Round:
-        round_ = self._rounds[session]
+    def _ended(self, session: str, number: int) -> Round:
+        round_ = self._rounds.pop(session)
         assert round_.number == number
         return round_
 
@@ -267,8 +267,8 @@ class PyroEngine:
         last = failure.attempts[-1]
         if failure.kind == "poison":
             return (
-                f"{what}: every worker process that computed it ended ({names}); the last: {last.reason}. See "
-                "the workers' logs; where memory ran out, send smaller chunks (chunksize) or add memory"
+                f"{what}: every worker process that computed it ended ({names}); the last: {last.reason}. "
+                "See the workers' logs; where memory ran out, send smaller chunks (chunksize) or add memory"
             )
         return f"{what}: failed on worker {names}; the last error, on worker {last.worker}:\n{last.reason}"
 

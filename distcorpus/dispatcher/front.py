@@ -30,6 +30,10 @@ from distcorpus.wire import client_gone, current_connection, expose
 
 logger = logging.getLogger(__name__)
 
+#: Seconds that a dispatcher which is ending gives its models to ask for what they will not get.
+DRAIN_TIMEOUT = 5.0
+#: Seconds between two looks whether they have.
+DRAIN_POLL = 0.05
 #: Seconds that a model which finds no worker waits for one: workers that start together with it are found
 #: meanwhile.
 WORKER_GRACE = 5.0
@@ -61,6 +65,7 @@ class Dispatcher:
         self.engine = engine
         self.session_options = {"max_queued": max_queued, "memory": memory, "spool": spool}
         self.exit_asked = threading.Event()
+        self.ending = threading.Event()
         self.sessions: dict[str, Session] = {}
         self._numbers = itertools.count(1)
         self._started = time.time()
@@ -68,6 +73,15 @@ class Dispatcher:
     def session_name(self, kind: str) -> str:
         """Return a name for a new session; no other session of this process ever has it."""
         return f"{kind}-{os.getpid()}-{next(self._numbers)}"
+
+    def drain(self) -> None:
+        """Answer the models in training with an error, until all of them have been told, or time is up."""
+        self.ending.set()
+        deadline = time.monotonic() + DRAIN_TIMEOUT
+        while any(session.under_way for session in list(self.sessions.values())):
+            if time.monotonic() > deadline:
+                return
+            time.sleep(DRAIN_POLL)
 
     @expose
     def ping(self) -> str:
@@ -129,6 +143,7 @@ class _Front:
     def _begin_session(self) -> tuple[str, dict[str, Any]]:
         """Close the session of an earlier ``initialize`` and return a name and the options for a new one."""
         self.close()
+        self._check_ending()
         if not self._dispatcher.engine.wait_for_workers(WORKER_GRACE):
             raise RuntimeError(
                 "no workers: the dispatcher is running but no worker is connected to it; start one with "
@@ -140,6 +155,7 @@ class _Front:
         def check_client() -> None:
             if client_gone(connection.sock):
                 raise ConnectionResetError("the client is gone")
+            self._check_ending()
 
         options = {**self._dispatcher.session_options, "check_client": check_client}
         self._initialized = True
@@ -150,7 +166,17 @@ class _Front:
         self._dispatcher.sessions[session.name] = session
         logger.info("session %s begins", session.name)
 
+    def _check_ending(self) -> None:
+        if self._dispatcher.ending.is_set():
+            if self._session is not None:
+                self._dispatcher.sessions.pop(self._session.name, None)  # it is told now
+            raise RuntimeError(
+                "the dispatcher was told to end, and this training with it: train again when it, or another "
+                "one, has been started"
+            )
+
     def _check_initialized(self) -> None:
+        self._check_ending()
         if not self._initialized:
             raise RuntimeError(
                 "this connection has no session: it broke, or initialize() was not called. Train a new "

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+import weakref
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -131,6 +132,12 @@ class SumRound:
 
     # What the session waits for.
 
+    @property
+    def under_way(self) -> bool:
+        """Whether it is neither finished nor failed."""
+        with self._changed:
+            return not self._finished and self._error is None
+
     def values(self) -> NDArray[np.float64]:
         """Return the sum over the whole vocabulary, shape (num_terms, width)."""
         assert isinstance(self.total, GridSum)
@@ -236,7 +243,14 @@ class Session:
         self._check_client = check_client
         self._num_blocks = 0
         self._num_rounds = 0
+        self._latest: Callable[[], SumRound | None] = lambda: None  # a weak reference: sums are large
         engine.open_session(name)
+
+    @property
+    def under_way(self) -> bool:
+        """Whether a round is."""
+        round_ = self._latest()
+        return round_ is not None and round_.under_way
 
     def close(self) -> None:
         """Give up everything; jobs under way count for nothing."""
@@ -250,6 +264,7 @@ class Session:
         rows: Callable[[NDArray[np.int32]], NDArray],
         spool: Spool | None,
     ) -> SumRound:
+        self._check_client()
         self._num_rounds += 1
         round_ = SumRound(
             self.name,
@@ -262,6 +277,7 @@ class Session:
             spool,
             self._check_client,
         )
+        self._latest = weakref.ref(round_)
         self._engine.open_round(round_)
         return round_
 
@@ -414,6 +430,8 @@ class LsiSession(Session):
         Seeds the start block.
     power_iters, extra_samples : int, optional
         Fixes the effort instead of the accuracy, see `algorithms.lsi.factorise`.
+    base : (ndarray, ndarray), optional
+        U and s of documents that came before all chunks.
     **session
         As `Session` takes them.
     """
@@ -425,6 +443,9 @@ class LsiSession(Session):
         decay: float = 1.0,
         dtype: str = "float64",
         seed: int = 0,
+        power_iters: int | None = None,
+        extra_samples: int | None = None,
+        base: lsi.Factors | None = None,
         **options: Any,
     ) -> None:
         super().__init__(*session, **options)
@@ -432,8 +453,9 @@ class LsiSession(Session):
         self.decay = decay
         self.dtype = dtype
         self._seed = seed
+        self._effort: dict[str, Any] = {"power_iters": power_iters, "extra_samples": extra_samples}
         self._blocks: dict[int, Block] = {}
-        self._base: tuple[NDArray, NDArray, int] | None = None
+        self._base: tuple[NDArray, NDArray, int] | None = None if base is None else (*base, -1)
         self._committed = 0
         self._streamed: SumRound | None = None
         self._streamed_bound = 0.0
@@ -492,7 +514,8 @@ class LsiSession(Session):
 
     def _stream(self) -> None:
         """Open the round that multiplies the chunks with the start block as they arrive."""
-        omega = lsi.start_block(self.num_terms, self.num_topics, self._seed, self.dtype)
+        width = lsi.block_width(self.num_terms, self.num_topics, **self._effort)
+        omega = lsi.start_block(self.num_terms, self.num_topics, self._seed, self.dtype, width)
         self._streamed_bound = GROWTH_FORESEEN * max(self._squared_norm(self._weights(1.0)), 1.0)
         self._streamed = self._open_product(omega, grid_for(self._streamed_bound), None)
         earlier = [block for block in self._blocks.values() if block.key[0] < self.num_chunks - 1]
@@ -535,6 +558,7 @@ class LsiSession(Session):
             base=base,
             start=start,
             keep=keep,
+            **self._effort,
         )
 
     def _fold(self) -> None:

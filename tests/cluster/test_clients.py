@@ -6,9 +6,13 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
 from gensim.models import LdaModel, LsiModel
+
+from distcorpus import LocalCluster
 
 from .conftest import wait_until
 
@@ -136,3 +140,31 @@ def alive(pid):
             return stat.read().rsplit(")", 1)[1].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+@pytest.mark.parametrize("waits_in", ["putjob", "getstate"])
+def test_dispatcher_that_is_told_to_end_says_so(lee_corpus, waits_in):
+    with LocalCluster(n_workers=1) as cluster, ThreadPoolExecutor(1) as client:
+        (worker,) = cluster.workers
+        waiting = threading.Event()
+
+        def train():
+            model = LdaModel(id2word=lee_corpus.dictionary, num_topics=5, distributed=True)
+            model.dispatcher.reset(model.state)
+            os.kill(worker.pid, signal.SIGSTOP)
+            for _ in range(2):
+                model.dispatcher.putjob(lee_corpus.counts[:50])
+            waiting.set()
+            while waits_in == "putjob":
+                model.dispatcher.putjob(lee_corpus.counts[:50])
+            model.dispatcher.getstate()
+
+        training = client.submit(train)
+        try:
+            assert waiting.wait(30)
+            os.kill(cluster.dispatcher_pid, signal.SIGTERM)
+            with pytest.raises(RuntimeError, match=r"the dispatcher was told to end.*train again"):
+                training.result(timeout=20)
+            wait_until(lambda: not alive(cluster.dispatcher_pid), "the dispatcher's end", 5)
+        finally:
+            os.kill(worker.pid, signal.SIGCONT)
