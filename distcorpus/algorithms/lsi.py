@@ -177,13 +177,17 @@ def _multiply(
     touched[rows] = 1
 
 
-def block_width(num_terms: int, num_topics: int) -> int:
-    """Return the default number of columns of a block of the iteration.
+def block_width(
+    num_terms: int, num_topics: int, power_iters: int | None = None, extra_samples: int | None = None
+) -> int:
+    """Return the number of columns of a block of the iteration (see `factorise` for the arguments).
 
     A multiple of 16 (whole cache lines); wide enough for few rounds, narrow enough that the basis, whose cost
     grows with its square, stays small.
     """
-    return max(1, min(num_terms, 16 * min(4, max(1, round(num_topics / 80)))))
+    if power_iters is not None:
+        return min(num_topics, num_terms) + (100 if extra_samples is None else extra_samples)
+    return max(1, min(num_terms, 16 * min(4, max(1, round(num_topics / 50)))))
 
 
 def start_block(
@@ -280,7 +284,7 @@ def factorise(
     wanted = min(num_topics, num_terms)
     returned = min(max(keep or 0, num_topics), num_terms)
     if power_iters is not None:
-        block = block or wanted + (100 if extra_samples is None else extra_samples)
+        block = block or block_width(num_terms, num_topics, power_iters, extra_samples)
         max_steps, tolerance = power_iters + 1, 0.0
     if not squared_norm and base is None:
         return np.zeros((num_terms, 0), dtype), np.zeros(0)

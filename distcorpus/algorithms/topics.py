@@ -66,12 +66,14 @@ class LazyTopics:
     ) -> None:
         if table.ndim != 2 or table.dtype not in (np.float32, np.float64):
             raise ValueError(
-                f"a table of shape {table.shape} and type {table.dtype}: give terms x topics in float32 or float64"
+                f"a table of shape {table.shape} and type {table.dtype}: give terms x topics in float32 "
+                "or float64"
             )
         self.table = np.require(table, requirements=["C", "A", "W"])
         if eta.shape not in ((self.num_terms,), (self.num_topics, self.num_terms)):
             raise ValueError(
-                f"eta has shape {eta.shape}: give ({self.num_terms},) or ({self.num_topics}, {self.num_terms})"
+                f"eta has shape {eta.shape}: give ({self.num_terms},) or "
+                f"({self.num_topics}, {self.num_terms})"
             )
         self.eta = eta
         self.scale = scale

@@ -10,6 +10,7 @@ from distcorpus.algorithms.chunk import Chunk, as_chunk
 from distcorpus.algorithms.online import OnlineLda, Plan, Progress
 from distcorpus.algorithms.topics import LazyTopics
 from distcorpus.dispatcher.front import WORKER_GRACE, _Front
+from distcorpus.dispatcher.session import LsiSession
 from distcorpus.dispatcher.training import LdaTraining
 from distcorpus.wire import expose
 
@@ -112,3 +113,33 @@ class LdaDoor(_Door):
             ``topics``, ``alpha``, ``eta``, ``num_updates`` and ``progress`` as `begin` takes them.
         """
         return self._current().fetch()
+
+
+class LsiDoor(_Door):
+    """What `distcorpus.models.LsiModel` talks to."""
+
+    kind = "lsi"
+    counts = False
+
+    @expose
+    def begin(self, task: dict[str, Any]) -> None:
+        """Begin an addition of documents.
+
+        Parameters
+        ----------
+        task : dict
+            ``num_terms``, and the arguments of `LsiSession`: ``num_topics``, ``decay``, ``dtype``, ``seed``,
+            ``power_iters``, ``extra_samples``, and ``base``, the factors of the documents that came before.
+        """
+        base = task["base"]
+        if base is not None and (base[0].shape[0] != task["num_terms"] or base[0].shape[1:] != base[1].shape):
+            raise ValueError(f"base has shapes {base[0].shape} and {base[1].shape}")
+        options = dict(task)
+        num_terms = options.pop("num_terms")
+        name, session = self._begin_session()
+        self._opened(LsiSession(name, self._dispatcher.engine, num_terms, **options, **session))
+
+    @expose
+    def finish(self) -> tuple[np.ndarray, np.ndarray]:
+        """Factorise everything that was put, and return U and s."""
+        return self._current().finish()

@@ -142,7 +142,7 @@ class LdaTraining(Session):
             self._changed.notify_all()
 
     def fetch(self) -> dict[str, Any]:
-        """Return the model as the latest M-step left it, and how far that is; nothing in it changes any more."""
+        """Return a copy of the model as the latest M-step left it, and how far that is."""
         with self._updating:
             topics = self.model.topics
             return {

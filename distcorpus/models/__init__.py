@@ -3,5 +3,6 @@ limits.
 """
 
 from distcorpus.models.ldamodel import LdaModel
+from distcorpus.models.lsimodel import LsiModel
 
-__all__ = ["LdaModel"]
+__all__ = ["LdaModel", "LsiModel"]

@@ -19,9 +19,10 @@ def whole(name: str, value: Any, least: int) -> int:
     """Return a whole number of at least `least`."""
     if isinstance(value, bool | np.bool_) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name}={value!r}: give a whole number, {least} or more")
-    if value != int(value) or value < least:
+    given = float(value)
+    if not given.is_integer() or given < least:
         raise ValueError(f"{name}={value!r}: give a whole number, {least} or more")
-    return int(value)
+    return int(given)
 
 
 def number(name: str, value: Any, least: float, most: float = np.inf) -> float:
@@ -29,9 +30,20 @@ def number(name: str, value: Any, least: float, most: float = np.inf) -> float:
     allowed = f"{least:g} or more" if most == np.inf else f"from {least:g} to {most:g}"
     if isinstance(value, bool | np.bool_) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name}={value!r}: give a number, {allowed}")
-    if not (np.isfinite(value) and least <= value <= most):
+    given = float(value)
+    if not (np.isfinite(given) and least <= given <= most):
         raise ValueError(f"{name}={value!r}: give a number, {allowed}")
-    return float(value)
+    return given
+
+
+def positive(name: str, value: Any) -> float:
+    """Return a finite number above 0."""
+    if isinstance(value, bool | np.bool_) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name}={value!r}: give a number above 0")
+    given = float(value)
+    if not (np.isfinite(given) and given > 0):
+        raise ValueError(f"{name}={value!r}: give a number above 0")
+    return given
 
 
 def one_of(name: str, value: Any, allowed: Sequence[str]) -> str:

@@ -64,7 +64,14 @@ class Cluster:
                 raise NamingError("the name server knows no dispatcher")
             return connect(uri)
         except (CommunicationError, NamingError) as error:
-            raise RuntimeError(f"no cluster to train on: {error}. {HOW_TO_START}") from error
+            looked = (
+                f"where ns_conf={self.where} says"
+                if self.where
+                else "at PYRO_NS_HOST, here, and by broadcast"
+            )
+            raise RuntimeError(
+                f"no cluster to train on was found, looking {looked}. {HOW_TO_START}"
+            ) from error
 
 
 @contextmanager
@@ -107,7 +114,7 @@ class Training:
         self._sent.append(self._caller.submit(self._proxy.put, chunk.indptr, chunk.indices, chunk.data))
 
     def follow(self, told: Callable[[dict[str, Any]], None], timeout: float = 1.0) -> None:
-        """Say that all chunks were put, and wait for the end of the training, passing on what happens in it."""
+        """Say that all chunks were put and wait for the end of the training, telling what happens in it."""
         self.call("end")
         while True:
             for event in self.call("events", timeout):

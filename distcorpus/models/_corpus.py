@@ -13,6 +13,11 @@ from gensim import utils
 from distcorpus.algorithms.chunk import Chunk, as_chunk
 
 
+def is_sparse(corpus: Any) -> bool:
+    """Return whether a corpus is a scipy sparse matrix or array."""
+    return bool(scipy.sparse.issparse(corpus))
+
+
 def as_corpus(corpus: Any) -> Any:
     """Return a corpus as `chunks` and `length` take it.
 
@@ -28,19 +33,19 @@ def as_corpus(corpus: Any) -> Any:
         If it is neither.
     """
     matrix = getattr(corpus, "sparse", corpus)
-    if scipy.sparse.issparse(matrix):
+    if is_sparse(matrix):
         return matrix.tocsc()
     if isinstance(corpus, str | bytes) or not isinstance(corpus, Iterable):
         raise TypeError(
-            f"corpus is a {type(corpus).__name__}: give an iterable of bags of words or a scipy sparse matrix (terms x "
-            "documents)"
+            f"corpus is a {type(corpus).__name__}: give an iterable of bags of words or a scipy "
+            "sparse matrix (terms x documents)"
         )
     return corpus
 
 
 def length(corpus: Any) -> int | None:
     """Return the number of documents, or None where only reading the corpus can tell."""
-    if scipy.sparse.issparse(corpus):
+    if is_sparse(corpus):
         return int(corpus.shape[1])
     try:
         return len(corpus)
@@ -56,11 +61,11 @@ def chunks(corpus: Any, chunksize: int, num_terms: int, *, counts: bool) -> Iter
     ValueError, TypeError
         If a document is none, see `as_chunk`.
     """
-    if scipy.sparse.issparse(corpus):
+    if is_sparse(corpus):
         if corpus.shape[0] > num_terms:
             raise ValueError(
-                f"the corpus has {corpus.shape[0]} terms, the vocabulary (id2word) {num_terms}: give the id2word that "
-                "the corpus was made with, and a matrix of terms x documents"
+                f"the corpus has {corpus.shape[0]} terms, the vocabulary (id2word) {num_terms}: give the "
+                "id2word that the corpus was made with, and a matrix of terms x documents"
             )
         parts: Iterator[Any] = (corpus[:, n : n + chunksize] for n in range(0, corpus.shape[1], chunksize))
     else:
@@ -89,7 +94,7 @@ def vocabulary(id2word: Any, corpus: Any) -> tuple[Any, int]:
             raise ValueError(
                 "at least one of corpus/id2word must be specified, to establish input space dimensionality"
             )
-        if scipy.sparse.issparse(corpus):
+        if is_sparse(corpus):
             return utils.FakeDict(corpus.shape[0]), int(corpus.shape[0])
         if iter(corpus) is corpus:
             raise ValueError(

@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict
-from typing import Any
+from typing import Any, ClassVar
 
 import gensim.models
 import numpy as np
@@ -25,25 +25,14 @@ from distcorpus.models import _check as check
 from distcorpus.models._cluster import Cluster, Training, local_cluster
 from distcorpus.models._corpus import as_corpus, chunks, compact, length, vocabulary
 from distcorpus.models._progress import ProgressBar
+from distcorpus.models._saving import Saved
 from distcorpus.wire import names
 
 # Under the name that gensim's users know its lines by.
 logger = logging.getLogger("gensim.models.ldamodel")
 
-#: What our models have beyond gensim's, and what those have that gensim saved.
-OPTIONS: dict[str, Any] = {
-    "variant": "vb",
-    "update_chunks": None,
-    "progress": False,
-    "checkpoint": None,
-    "checkpoint_every": 10,
-    "workers": None,
-    "ns_conf": None,
-    "interrupted": None,
-}
 
-
-class LdaModel(gensim.models.LdaModel):
+class LdaModel(Saved, gensim.models.LdaModel):
     """Latent Dirichlet allocation, with everything that ``gensim.models.LdaModel`` has.
 
     The arguments and methods are gensim's, of which docs/models.md says what is different. All arguments have
@@ -92,6 +81,19 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
     ----------
     Hoffman, Blei & Bach, Online learning for latent Dirichlet allocation, NIPS 2010.
     """
+
+    gensims_class: ClassVar[Any] = gensim.models.LdaModel
+    own_options: ClassVar[dict[str, Any]] = {
+        "variant": "vb",
+        "update_chunks": None,
+        "progress": False,
+        "checkpoint": None,
+        "checkpoint_every": 10,
+        "workers": None,
+        "ns_conf": None,
+        "distributed": False,
+        "interrupted": None,
+    }
 
     # The topics are held in one of two forms: as training leaves them, until somebody looks at `state`.
     _topics: LazyTopics | None = None
@@ -154,7 +156,7 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
         self.checkpoint_every = check.whole("checkpoint_every", checkpoint_every, 1)
         self.workers = None if workers is None else check.whole("workers", workers, 1)
         self.ns_conf = ns_conf
-        self.interrupted = None
+        self.interrupted: dict[str, Any] | None = None
         self.num_updates = 0
 
         if corpus is not None:
@@ -162,8 +164,8 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
         self.id2word, self.num_terms = vocabulary(id2word, corpus)
         if self.num_terms == 0:
             raise ValueError(
-                "cannot compute LDA over an empty collection (no terms): id2word is empty; give the dictionary that the "
-                "corpus was made with"
+                "cannot compute LDA over an empty collection (no terms): id2word is empty; give the dictionary that "
+                "the corpus was made with"
             )
         self.alpha, self.optimize_alpha = self.init_dir_prior(alpha, "alpha")
         check.prior("alpha", self.alpha, [(self.num_topics,)])
@@ -336,7 +338,8 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
     def _interrupted_training(self, documents: int | None) -> tuple[Plan, Progress, LazyTopics, int]:
         if self.interrupted is None:
             raise ValueError(
-                "resume=True, but no training of this model was interrupted: load its checkpoint first, or leave resume out"
+                "resume=True, but no training of this model was interrupted: load its checkpoint first, "
+                "or leave resume out"
             )
         kept = self.interrupted
         if documents is not None and documents != kept["documents"]:
@@ -356,9 +359,9 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
         known = documents or 0
         after = min(known, plan.update_chunks * plan.chunksize) if plan.update_chunks else known
         logger.info(
-            "running %s LDA training, %s topics, %i passes over the supplied corpus of %s documents, updating model "
-            "once every %i documents, evaluating perplexity every %i documents, iterating %ix with a convergence "
-            "threshold of %f",
+            "running %s LDA training, %s topics, %i passes over the supplied corpus of %s documents, "
+            "updating model once every %i documents, evaluating perplexity every %i documents, "
+            "iterating %ix with a convergence threshold of %f",
             kind,
             self.num_topics,
             plan.passes,
@@ -370,8 +373,8 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
         )
         if documents and documents / after * plan.passes < 10:
             logger.warning(
-                "too few updates, training might not converge; consider increasing the number of passes or iterations "
-                "to improve accuracy"
+                "too few updates, training might not converge; consider increasing the number of "
+                "passes or iterations to improve accuracy"
             )
 
     # Inference.
@@ -499,60 +502,26 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
         log_perplexity(per_word, documents.n_docs, words)
         return per_word
 
-    # Files and copies: in the form of gensim's own, so that either class reads what the other wrote.
+    # Files and copies hold what gensim's do.
 
     def __getstate__(self) -> dict[str, Any]:
-        plain = {key: value for key, value in vars(self).items() if key not in OPTIONS and key not in _INNER}
-        options = {key: getattr(self, key) for key in OPTIONS}
-        if callable(options["progress"]):
-            options["progress"] = True
-        return {
-            **plain,
-            "dispatcher": None,
-            "state": self.state,
-            "expElogbeta": self.expElogbeta if self._state is not None else None,
-            "distcorpus_options": options,
-        }
+        held = {"_topics", "_state", "_exp_elog_beta"}
+        attributes = {name: value for name, value in super().__getstate__().items() if name not in held}
+        state = self.state
+        return {**attributes, "state": state, "expElogbeta": None if state is None else self.expElogbeta}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        plain = dict(state)
-        vars(self).update({**OPTIONS, **plain.pop("distcorpus_options", {})})
-        self._state = plain.pop("state", None)
-        self._exp_elog_beta = plain.pop("expElogbeta", None)
-        vars(self).update(plain)
-        self.dispatcher = Cluster(self.ns_conf) if plain.get("distributed") else None
-
-    def as_gensim(self) -> gensim.models.LdaModel:
-        """Return the same model as one of gensim's own class; the two share their arrays."""
-        plain = gensim.models.LdaModel.__new__(gensim.models.LdaModel)
-        vars(plain).update(self.__getstate__())
-        return plain
-
-    def save(self, fname: Any, *args: Any, **kwargs: Any) -> None:
-        """Save the model in gensim's format: gensim reads it, with or without this package. Arguments as in
-        gensim.
-        """
-        self.as_gensim().save(fname, *args, **kwargs)
-
-    @classmethod
-    def load(cls, fname: Any, *args: Any, **kwargs: Any) -> Any:
-        """Load a model that was saved by this class or by gensim's. Arguments as in gensim."""
-        loaded = super().load(fname, *args, **kwargs)
-        if isinstance(loaded, cls):
-            return loaded
-        model = cls.__new__(cls)
-        model.__setstate__(vars(loaded))
-        return model
-
-
-#: Attributes that hold what is saved under gensim's names.
-_INNER = {"_topics", "_state", "_exp_elog_beta"}
+        attributes = dict(state)
+        self._state = attributes.pop("state", None)
+        self._exp_elog_beta = attributes.pop("expElogbeta", None)
+        super().__setstate__(attributes)
 
 
 def log_perplexity(per_word: float, documents: int, words: float) -> None:
     """Log an estimate in gensim's words."""
     logger.info(
-        "%.3f per-word bound, %.1f perplexity estimate based on a held-out corpus of %i documents with %i words",
+        "%.3f per-word bound, %.1f perplexity estimate based on a held-out corpus of %i documents with "
+        "%i words",
         per_word,
         np.exp2(-per_word),
         documents,
@@ -718,8 +687,8 @@ class _Run:
     def _check_length(self, documents: int) -> None:
         if self.documents is not None and documents != self.documents:
             raise RuntimeError(
-                f"input corpus size changed during training: its len() was {self.documents}, and it had {documents} "
-                "documents"
+                f"input corpus size changed during training: its len() was {self.documents}, and it had "
+                f"{documents} documents"
             )
 
     def _checkpoint_is_due(self, updates: int) -> bool:

@@ -1,1 +1,265 @@
+"""gensim's LSI model over an iteration to a given accuracy, on this machine or on a cluster."""
 
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
+from typing import Any, ClassVar
+
+import gensim.models
+import numpy as np
+import scipy.sparse
+from gensim.models.lsimodel import P2_EXTRA_DIMS, P2_EXTRA_ITERS, Projection
+
+from distcorpus.algorithms import lsi
+from distcorpus.algorithms.chunk import Chunk
+from distcorpus.models import _check as check
+from distcorpus.models._cluster import Cluster, Training, local_cluster
+from distcorpus.models._corpus import as_corpus, chunks, is_sparse, length, vocabulary
+from distcorpus.models._progress import ProgressBar
+from distcorpus.models._saving import Saved
+from distcorpus.wire import names
+
+# Under the name that gensim's users know its lines by.
+logger = logging.getLogger("gensim.models.lsimodel")
+
+#: Bytes of chunks that a training in this process keeps before it folds them.
+MEMORY = 2 << 30
+
+
+class LsiModel(Saved, gensim.models.LsiModel):
+    """Latent semantic indexing, with everything that ``gensim.models.LsiModel`` has.
+
+    The arguments and methods are gensim's, of which docs/models.md says what is different. The corpus is read
+    once; it may be a generator or a scipy sparse matrix, and all singular values are accurate, where gensim's
+    one pass merges truncated factorisations.
+
+    Parameters
+    ----------
+    corpus, num_topics, id2word, chunksize
+        As in gensim.
+    decay : float
+        Weight of the documents before a chunk, relative to it.
+    distributed : bool
+        Compute on a cluster.
+    onepass : bool
+        False: `decay` weighs the earlier documents against all new ones together, not chunk by chunk.
+    power_iters, extra_samples : int, optional
+        How much work to do: ``power_iters + 1`` steps with blocks of ``num_topics + extra_samples`` columns,
+        which is more accurate than as many power iterations of gensim's. By default the iteration goes on
+        until every singular value is accurate to 1e-4.
+    dtype : {numpy.float64, numpy.float32}
+        Of the computation.
+    random_seed : int, optional
+        Seeds the block that the iteration starts from; 0 by default.
+    ns_conf : dict, optional
+        Where the cluster's name server is: ``host``, ``port``, ``broadcast``. By default that of an active
+        `LocalCluster`, else PYRO_NS_HOST, else whoever answers a broadcast.
+    progress : bool or callable
+        Show a progress bar; or call this with each event, a dict.
+    workers : int, optional
+        Compute with so many worker processes of this machine, which live as long as the training does.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an argument is not what it has to be; before anything is sent.
+    RuntimeError
+        If there is no cluster, or a chunk cannot be computed.
+    """
+
+    gensims_class: ClassVar[Any] = gensim.models.LsiModel
+    own_options: ClassVar[dict[str, Any]] = {
+        "distributed": False,
+        "ns_conf": None,
+        "progress": False,
+        "workers": None,
+    }
+
+    def __init__(
+        self,
+        corpus: Any = None,
+        num_topics: int = 200,
+        id2word: Any = None,
+        chunksize: int = 20000,
+        decay: float = 1.0,
+        distributed: bool = False,
+        onepass: bool = True,
+        power_iters: int | None = None,
+        extra_samples: int | None = None,
+        dtype: Any = np.float64,
+        random_seed: int | None = None,
+        *,
+        ns_conf: Mapping[str, Any] | None = None,
+        progress: bool | Callable[[dict[str, Any]], None] = False,
+        workers: int | None = None,
+    ) -> None:
+        self.num_topics = check.whole("num_topics", num_topics, 1)
+        self.chunksize = check.whole("chunksize", chunksize, 1)
+        self.decay = check.positive("decay", decay)
+        self.onepass = bool(onepass)
+        self.power_iters = None if power_iters is None else check.whole("power_iters", power_iters, 0)
+        self.extra_samples = None if extra_samples is None else check.whole("extra_samples", extra_samples, 0)
+        self.dtype = check.floats(dtype).type
+        self.random_seed = None if random_seed is None else check.whole("random_seed", random_seed, 0)
+        self.progress = progress
+        self.workers = None if workers is None else check.whole("workers", workers, 1)
+        self.ns_conf = ns_conf
+        if corpus is not None:
+            corpus = as_corpus(corpus)
+        self.id2word, self.num_terms = vocabulary(id2word, corpus)
+        self.docs_processed = 0
+        self.projection = Projection(
+            self.num_terms,
+            self.num_topics,
+            power_iters=P2_EXTRA_ITERS if self.power_iters is None else self.power_iters,
+            extra_dims=P2_EXTRA_DIMS if self.extra_samples is None else self.extra_samples,
+            dtype=self.dtype,
+            random_seed=random_seed,
+        )
+        self.distributed = bool(distributed)
+        self.dispatcher = Cluster(ns_conf) if distributed else None
+        self.numworkers = self.workers or 1
+        if self.dispatcher is not None and self.workers is None:
+            with Training(self.dispatcher.connect(names.LSI_MODELS)) as training:
+                self.numworkers = max(training.call("ready"), 1)
+            logger.info("using distributed version with %i workers", self.numworkers)
+        if corpus is not None:
+            start = time.time()
+            self.add_documents(corpus)
+            self.add_lifecycle_event("created", msg=f"trained {self} in {time.time() - start:.2f}s")
+
+    def add_documents(self, corpus: Any, chunksize: int | None = None, decay: float | None = None) -> None:
+        """Train on more documents.
+
+        The earlier ones count by their `num_topics` leading factors, each of which is weighed by `decay`.
+
+        Parameters
+        ----------
+        corpus : iterable of documents, or scipy sparse matrix (terms x documents)
+            Read once.
+        chunksize : int, optional
+            Documents of a chunk, which is what `decay` is counted in and what travels at once.
+        decay : float, optional
+            Weight of the documents before a chunk, relative to it.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If an argument or a document is not what it has to be.
+        RuntimeError
+            If the cluster cannot be found or cannot compute a chunk.
+        KeyboardInterrupt
+            The model is then what it was before.
+        """
+        logger.info("updating model with new documents")
+        size = check.whole("chunksize", self.chunksize if chunksize is None else chunksize, 1)
+        decay = check.positive("decay", self.decay if decay is None else decay)
+        corpus = as_corpus(corpus)
+        if length(corpus) == 0:
+            logger.warning("LsiModel.add_documents() called but no documents provided, is this intended?")
+            return
+        base = None
+        if self.projection.u is not None:
+            base = (np.asarray(self.projection.u), np.asarray(self.projection.s, dtype=np.float64))
+        if not self.onepass or is_sparse(corpus):  # gensim merges these as one
+            if base is not None:
+                base = base[0], base[1] * decay
+            decay = 1.0
+        task = {
+            "num_topics": self.num_topics,
+            "decay": decay,
+            "dtype": np.dtype(self.dtype).name,
+            "seed": self.random_seed or 0,
+            "power_iters": self.power_iters,
+            "extra_samples": self.extra_samples,
+            "base": base,
+        }
+        reading = _Reading(self, corpus, size)
+        with reading.bar:
+            if self.dispatcher is not None or self.workers is not None:
+                u, s = self._distributed(task, reading)
+            else:
+                u, s = _here(task, reading, self.num_terms)
+        self.projection.u = u.astype(self.dtype, copy=False)
+        self.projection.s = s.astype(self.dtype, copy=False)
+        self.docs_processed += reading.documents
+        logger.info("processed documents up to #%s", self.docs_processed)
+        if logger.isEnabledFor(logging.INFO):
+            self.print_topics(5)
+
+    def _distributed(self, task: dict[str, Any], reading: _Reading) -> lsi.Factors:
+        where = nullcontext(self.dispatcher) if self.workers is None else local_cluster(self.workers)
+        with where as cluster, Training(cluster.connect(names.LSI_MODELS)) as training:
+            training.call("begin", {**task, "num_terms": self.num_terms})
+            for chunk in reading:
+                training.put(chunk)
+                logger.info("dispatched documents up to #%s", reading.documents)
+            logger.info("reached the end of input; now waiting for all remaining jobs to finish")
+            u, s = training.call("finish")
+            return u, s
+
+    def transform(self, corpus: Any, chunksize: int | None = None) -> Iterator[np.ndarray]:
+        """Project a whole corpus, in a stream that needs memory for one chunk.
+
+        Parameters
+        ----------
+        corpus : iterable of documents, or scipy sparse matrix (terms x documents)
+        chunksize : int, optional
+            Documents of a chunk; the model's by default.
+
+        Yields
+        ------
+        ndarray, shape (n_docs, k)
+            The documents of the next chunk in the space of the topics, in order.
+        """
+        if self.projection.u is None:
+            raise ValueError("this model has not been trained: call add_documents(corpus) first")
+        size = check.whole("chunksize", self.chunksize if chunksize is None else chunksize, 1)
+        for chunk in chunks(as_corpus(corpus), size, self.num_terms, counts=False):
+            matrix = scipy.sparse.csr_array(
+                (chunk.data, chunk.indices, chunk.indptr), shape=(chunk.n_docs, self.num_terms)
+            )
+            yield matrix @ self.projection.u[:, : self.num_topics]
+
+    def as_gensim(self) -> Any:
+        plain = super().as_gensim()
+        # gensim has no tolerance to go by.
+        plain.power_iters = self.projection.power_iters
+        plain.extra_samples = self.projection.extra_dims
+        plain.distcorpus_options |= {"power_iters": self.power_iters, "extra_samples": self.extra_samples}
+        return plain
+
+
+class _Reading:
+    """The chunks of a corpus, counted and shown as they are read."""
+
+    def __init__(self, model: LsiModel, corpus: Any, chunksize: int) -> None:
+        self.documents = 0
+        self.bar = ProgressBar(model.progress, "LSI")
+        self._of = length(corpus)
+        self._chunks = chunks(corpus, chunksize, model.num_terms, counts=False)
+
+    def __iter__(self) -> Iterator[Chunk]:
+        for number, chunk in enumerate(self._chunks):
+            self.documents += chunk.n_docs
+            yield chunk
+            event = {"kind": "update", "pass_": 0, "documents": self.documents, "of": self._of}
+            self.bar.told({**event, "updates": number + 1}, passes=1)
+
+
+def _here(task: dict[str, Any], reading: _Reading, num_terms: int) -> lsi.Factors:
+    return lsi.lsi(
+        reading,
+        num_terms,
+        task["num_topics"],
+        decay=task["decay"],
+        memory_budget=MEMORY,
+        dtype=task["dtype"],
+        base=task["base"],
+        seed=task["seed"],
+        power_iters=task["power_iters"],
+        extra_samples=task["extra_samples"],
+    )
