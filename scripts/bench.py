@@ -50,6 +50,10 @@ def main() -> None:
         result = module.run(options.quick, repeats)
         runs = f"* medians of {repeats} interleaved runs" if repeats > 1 else "* one run"
         duration = f"{runs}; {time.perf_counter() - began:.0f} s in all"
+        if options.quick:
+            duration += (
+                "\n* a quick run: fewer documents and topics than said above; its figures mean nothing"
+            )
         text = f"{module.NOTE}\n\n{result.text}\n\n{machine.description()}\n{duration}"
         print(f"## {name}\n\n{text}\n", flush=True)
         if options.write_docs:

@@ -17,9 +17,8 @@ LDA with 100 topics on nine tenths of 20 Newsgroups, on two cores: gensim's `Lda
 workers, scikit-learn with two jobs, tomotopy with two threads, ours on a cluster of one worker with two
 threads. Each point is a training of its own from the beginning (tomotopy's go on from one another: pausing
 costs it nothing), so the seconds are those that a user waits. The perplexity is that of `train`'s one
-evaluator. "Default" is gensim's schedule
-and priors (scikit-learn's: its own). Where other settings are written out, they are the decay of the learning
-rate, then alpha of each topic and eta of each term."""
+evaluator. "Default" is gensim's schedule and priors (scikit-learn's: its own). Where other settings are
+written out, they are the decay of the learning rate, then alpha of each topic and eta of each term."""
 
 #: Interleaved runs of a full measurement.
 REPEATS = 1

@@ -110,6 +110,7 @@ def draw_curves(path: Path, curves: Sequence[Curve], x: str, y: str) -> None:
             style = "-" if label.startswith("ours") else "--"
             axes.plot(*zip(*points, strict=True), style, marker=".", label=label, linewidth=1.2)
         axes.set_xscale("log")
+        axes.xaxis.set_major_formatter("{x:g}")
 
 
 def draw_dots(path: Path, dots: Sequence[Curve], x: str, y: str) -> None:
@@ -118,10 +119,12 @@ def draw_dots(path: Path, dots: Sequence[Curve], x: str, y: str) -> None:
         for label, points in dots:
             axes.plot(*zip(*points, strict=True), "o" if label.startswith("ours") else "x", label=label)
         axes.set(xscale="log", yscale="log")
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter("{x:g}")
 
 
 def draw_bars(path: Path, groups: Sequence[tuple[str, dict[str, float]]], y: str) -> None:
-    """Draw groups of labelled bars from a logarithmic axis."""
+    """Draw groups of labelled bars."""
     labels = list(groups[0][1])
     width = 0.8 / len(labels)
     with _figure(path, "", y, height=3.5) as axes:
@@ -130,4 +133,3 @@ def draw_bars(path: Path, groups: Sequence[tuple[str, dict[str, float]]], y: str
             axes.bar(places, [values[label] for _, values in groups], width, label=label)
         middles = [place + 0.4 - width / 2 for place in range(len(groups))]
         axes.set_xticks(middles, [name for name, _ in groups])
-        axes.set_yscale("log")
