@@ -19,7 +19,7 @@ ALLOWED = {
     "wire": set(),
     "dispatcher": {"algorithms", "wire"},
     "worker": {"algorithms", "wire"},
-    "models": {"algorithms", "wire"},
+    "models": {"algorithms", "wire", "cluster"},  # a LocalCluster, for the time of a training
 }
 
 #: Modules from elsewhere that a room (or one file) must not import; the exceptions are single names.

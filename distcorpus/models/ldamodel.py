@@ -164,8 +164,8 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
         self.id2word, self.num_terms = vocabulary(id2word, corpus)
         if self.num_terms == 0:
             raise ValueError(
-                "cannot compute LDA over an empty collection (no terms): id2word is empty; give the dictionary that "
-                "the corpus was made with"
+                "cannot compute LDA over an empty collection (no terms): id2word is empty; give the "
+                "dictionary that the corpus was made with"
             )
         self.alpha, self.optimize_alpha = self.init_dir_prior(alpha, "alpha")
         check.prior("alpha", self.alpha, [(self.num_topics,)])
