@@ -54,8 +54,8 @@ class LocalCluster:
     threads : int, default 1
         Threads of each worker.
     blas_threads : int, optional
-        BLAS threads of each worker and of the dispatcher; by default the cores of this machine divided by the
-        workers.
+        BLAS threads of each worker; by default the cores of this machine divided by the workers. The
+        dispatcher has one, whatever the number of workers: LSI's last bits depend on it.
     dispatcher_options : sequence of str, optional
         More of the command line of ``distcorpus dispatcher``.
     verbose : bool, default False
@@ -115,8 +115,7 @@ class LocalCluster:
         self._daemons.append(nameserver)
         host, port = nameserver.ready(deadline)["location"].rsplit(":", 1)
         self._nameserver = (host, int(port))
-        threads = ("--blas-threads", str(self._blas_threads))
-        dispatcher = self._launch("dispatcher", *self._find(), *threads, *dispatcher_options)
+        dispatcher = self._launch("dispatcher", *self._find(), *dispatcher_options)
         self._daemons.insert(0, dispatcher)
         self._add_workers(n_workers)
         dispatcher.ready(deadline)

@@ -106,3 +106,18 @@ def test_fewer_documents_than_topics(cluster, lee_corpus):
     model = LsiModel(lee_corpus.tfidf[:3], id2word=lee_corpus.dictionary, num_topics=10, distributed=True)
     dense = corpus2csc(lee_corpus.tfidf[:3], num_terms=len(lee_corpus.dictionary)).toarray()
     np.testing.assert_allclose(model.projection.s, np.linalg.svd(dense, compute_uv=False), rtol=1e-6)
+
+
+def test_number_of_workers_makes_no_difference(cluster, lee_corpus):
+    from distcorpus import LocalCluster
+
+    def train():
+        model = LsiModel(
+            lee_corpus.tfidf, id2word=lee_corpus.dictionary, num_topics=10, chunksize=50, distributed=True
+        )
+        return model.projection.u.tobytes() + model.projection.s.tobytes()
+
+    two = train()
+    for n_workers in (1, 3):
+        with LocalCluster(n_workers):
+            assert train() == two
