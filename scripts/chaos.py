@@ -408,7 +408,7 @@ def main() -> int:
         "--every", type=float, default=4.0, metavar="SECONDS", help="between faults (default: %(default)g)"
     )
     parser.add_argument("--topics", type=int, default=100, help="of both models (default: %(default)s)")
-    parser.add_argument("--passes", type=int, default=10, help="of LDA (default: %(default)s)")
+    parser.add_argument("--passes", type=int, default=100, help="of LDA (default: %(default)s)")
     parser.add_argument("-v", "--verbose", action="store_true", help="show the dispatcher's log")
     options = parser.parse_args()
     try:
