@@ -2,18 +2,37 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from distcorpus.algorithms.chunk import Chunk
-from distcorpus.wire import CommunicationError, NamingError, abort, connect
+from distcorpus.wire import (
+    CommunicationError,
+    MessageTooLargeError,
+    NamingError,
+    abort,
+    connect,
+    remote_traceback,
+)
 from distcorpus.wire.nameserver import find, lookup
+
+logger = logging.getLogger(__name__)
 
 #: Chunks that are converted ahead of the connection.
 CHUNKS_AHEAD = 2
+#: Seconds that a training whose dispatcher is gone waits for it, or another one, to be started.
+RECONNECT_TIMEOUT = 60.0
+#: Seconds between two looks for it.
+RECONNECT_EVERY = 0.5
+#: How often a training's connection may break.
+RECONNECTS = 10
+
+T = TypeVar("T")
 
 HOW_TO_START = (
     "Start one with\n"
@@ -81,6 +100,57 @@ def local_cluster(workers: int) -> Iterator[Cluster]:
 
     with LocalCluster(n_workers=workers):
         yield Cluster()
+
+
+def train_on(cluster: Cluster, name: str, attempt: Callable[[Training], T], *, rereadable: bool) -> T:
+    """Train on a cluster; where the dispatcher is lost, go on when it is back, or another one.
+
+    Parameters
+    ----------
+    cluster : Cluster
+    name : str
+        Of the model's door at the dispatcher.
+    attempt : callable
+        Trains from where the last attempt came to, and reads the corpus anew.
+    rereadable : bool
+        Whether it can.
+
+    Raises
+    ------
+    RuntimeError
+        If the dispatcher is lost and does not come back in time, or the corpus is a generator.
+    """
+    proxy = cluster.connect(name)
+    for left in reversed(range(RECONNECTS)):
+        try:
+            with Training(proxy) as training:
+                return attempt(training)
+        except CommunicationError as error:
+            if remote_traceback(error) or isinstance(error, MessageTooLargeError) or not left:
+                raise
+            if not rereadable:
+                raise RuntimeError(
+                    "the dispatcher is gone, and the corpus, a generator, cannot be read again to go on with "
+                    "another one: train again, with a corpus that can be read more than once"
+                ) from error
+            logger.warning(
+                "the connection to the dispatcher broke (%s): going on when one is there again, within %g s",
+                error,
+                RECONNECT_TIMEOUT,
+            )
+        proxy = _reconnect(cluster, name)
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _reconnect(cluster: Cluster, name: str) -> Any:
+    deadline = time.monotonic() + RECONNECT_TIMEOUT
+    while True:
+        try:
+            return cluster.connect(name)
+        except RuntimeError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(RECONNECT_EVERY)
 
 
 class Training:

@@ -53,6 +53,11 @@ def length(corpus: Any) -> int | None:
         return None
 
 
+def is_rereadable(corpus: Any) -> bool:
+    """Return whether a corpus can be read more than once."""
+    return is_sparse(corpus) or iter(corpus) is not corpus
+
+
 def chunks(corpus: Any, chunksize: int, num_terms: int, *, counts: bool) -> Iterator[Chunk]:
     """Read a corpus in chunks of `chunksize` documents.
 

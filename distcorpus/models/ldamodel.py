@@ -22,14 +22,17 @@ from distcorpus.algorithms.lda import VARIANTS, bound, infer, log_topics, topic_
 from distcorpus.algorithms.online import OnlineLda, Plan, Progress, Reporter, estep, train
 from distcorpus.algorithms.topics import LazyTopics
 from distcorpus.models import _check as check
-from distcorpus.models._cluster import Cluster, Training, local_cluster
-from distcorpus.models._corpus import as_corpus, chunks, compact, length, vocabulary
+from distcorpus.models._cluster import Cluster, Training, local_cluster, train_on
+from distcorpus.models._corpus import as_corpus, chunks, compact, is_rereadable, length, vocabulary
 from distcorpus.models._progress import ProgressBar
 from distcorpus.models._saving import Saved
 from distcorpus.wire import names
 
 # Under the name that gensim's users know its lines by.
 logger = logging.getLogger("gensim.models.ldamodel")
+
+#: Seconds between two looks at what the cluster has learnt, from where a lost dispatcher's training goes on.
+KEEP_EVERY = 10.0
 
 
 class LdaModel(Saved, gensim.models.LdaModel):
@@ -627,11 +630,15 @@ class _Run:
             "progress": asdict(self.progress),
             "pauses": self.callback is not None,
         }
-        where = nullcontext(model.dispatcher) if model.workers is None else local_cluster(model.workers)
-        with where as cluster, Training(cluster.connect(names.LDA_MODELS)) as training:
+        kept_at = time.monotonic()
 
+        def attempt(training: Training) -> None:
             def fetch() -> LazyTopics:
+                nonlocal kept_at
                 fetched = training.call("fetch")
+                kept_at = time.monotonic()
+                if self.documents is not None:
+                    task.update(fetched)  # where another attempt goes on
                 self.progress = Progress(**fetched["progress"])
                 learnt = LazyTopics(**fetched["topics"])
                 model._adopt(learnt, fetched["alpha"], fetched["eta"], fetched["num_updates"])
@@ -646,27 +653,34 @@ class _Run:
                 elif event["kind"] == "update" and self._checkpoint_is_due(event["updates"]):
                     fetch()
                     self._save_checkpoint()
+                elif time.monotonic() > kept_at + KEEP_EVERY:
+                    fetch()
                 self.told(event)
 
             training.call("begin", task)
             try:
-                with self.bar:
-                    end = 0
-                    for chunk in self._chunks():
-                        end += chunk.n_docs
-                        training.put(chunk)
-                        logger.info(
-                            "PROGRESS: pass 0, dispatching documents up to #%i/%i", end, self.documents or end
-                        )
-                    self._check_length(end)
-                    logger.info("reached the end of input; now waiting for all remaining jobs to finish")
-                    training.follow(told)
+                end = 0
+                for chunk in self._chunks():
+                    end += chunk.n_docs
+                    training.put(chunk)
+                    logger.info(
+                        "PROGRESS: pass 0, dispatching documents up to #%i/%i", end, self.documents or end
+                    )
+                    if time.monotonic() > kept_at + KEEP_EVERY:
+                        fetch()
+                self._check_length(end)
+                logger.info("reached the end of input; now waiting for all remaining jobs to finish")
+                training.follow(told)
             except KeyboardInterrupt:
                 training.give_up()
                 fetch()
                 raise
             fetch()
             model.interrupted = None
+
+        where = nullcontext(model.dispatcher) if model.workers is None else local_cluster(model.workers)
+        with where as cluster, self.bar:
+            train_on(cluster, names.LDA_MODELS, attempt, rereadable=is_rereadable(self._corpus))
 
     def told(self, event: dict[str, Any]) -> None:
         """Log and show what happens in the training."""

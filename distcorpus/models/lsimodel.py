@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
+from functools import partial
 from typing import Any, ClassVar
 
 import gensim.models
@@ -16,8 +17,8 @@ from gensim.models.lsimodel import P2_EXTRA_DIMS, P2_EXTRA_ITERS, Projection
 from distcorpus.algorithms import lsi
 from distcorpus.algorithms.chunk import Chunk
 from distcorpus.models import _check as check
-from distcorpus.models._cluster import Cluster, Training, local_cluster
-from distcorpus.models._corpus import as_corpus, chunks, is_sparse, length, vocabulary
+from distcorpus.models._cluster import Cluster, Training, local_cluster, train_on
+from distcorpus.models._corpus import as_corpus, chunks, is_rereadable, is_sparse, length, vocabulary
 from distcorpus.models._progress import ProgressBar
 from distcorpus.models._saving import Saved
 from distcorpus.wire import names
@@ -191,8 +192,7 @@ class LsiModel(Saved, gensim.models.LsiModel):
             self.print_topics(5)
 
     def _distributed(self, task: dict[str, Any], reading: _Reading) -> lsi.Factors:
-        where = nullcontext(self.dispatcher) if self.workers is None else local_cluster(self.workers)
-        with where as cluster, Training(cluster.connect(names.LSI_MODELS)) as training:
+        def attempt(training: Training) -> lsi.Factors:
             training.call("begin", {**task, "num_terms": self.num_terms})
             for chunk in reading:
                 training.put(chunk)
@@ -200,6 +200,10 @@ class LsiModel(Saved, gensim.models.LsiModel):
             logger.info("reached the end of input; now waiting for all remaining jobs to finish")
             u, s = training.call("finish")
             return u, s
+
+        where = nullcontext(self.dispatcher) if self.workers is None else local_cluster(self.workers)
+        with where as cluster:
+            return train_on(cluster, names.LSI_MODELS, attempt, rereadable=reading.rereadable)
 
     def transform(self, corpus: Any, chunksize: int | None = None) -> Iterator[np.ndarray]:
         """Project a whole corpus, in a stream that needs memory for one chunk.
@@ -240,10 +244,12 @@ class _Reading:
         self.documents = 0
         self.bar = ProgressBar(model.progress, "LSI")
         self._of = length(corpus)
-        self._chunks = chunks(corpus, chunksize, model.num_terms, counts=False)
+        self.rereadable = is_rereadable(corpus)
+        self._read = partial(chunks, corpus, chunksize, model.num_terms, counts=False)
 
     def __iter__(self) -> Iterator[Chunk]:
-        for number, chunk in enumerate(self._chunks):
+        self.documents = 0
+        for number, chunk in enumerate(self._read()):
             self.documents += chunk.n_docs
             yield chunk
             event = {"kind": "update", "pass_": 0, "documents": self.documents, "of": self._of}
