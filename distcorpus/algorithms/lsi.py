@@ -187,7 +187,7 @@ def block_width(
     """
     if power_iters is not None:
         return min(num_topics, num_terms) + (100 if extra_samples is None else extra_samples)
-    return max(1, min(num_terms, 16 * min(4, max(1, round(num_topics / 50)))))
+    return max(1, min(num_terms, 16 * min(4, max(1, round(num_topics / 80)))))
 
 
 def start_block(

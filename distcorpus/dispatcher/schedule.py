@@ -745,14 +745,13 @@ class Schedule:
         share = worker.threads / self._threads
         guided = round.pending_cost * share / (self._slots * self._job_factor)
         worthwhile = min(round.least_job_cost, round.unsummed_cost * share)
-        target = min(max(guided, worthwhile), self._max_job_cost)
         blocks: list[_Block] = []
         cost = 0.0
         for queue in sources:
             while queue.blocks:
                 total = cost + queue.blocks[0].cost
-                enough = total > (target if len(blocks) >= worker.threads else self._max_job_cost)
-                if blocks and enough:
+                enough = len(blocks) >= worker.threads and cost >= worthwhile and total > guided
+                if blocks and (enough or total > self._max_job_cost):
                     break
                 blocks.append(queue.pop())
                 cost = total
