@@ -1,4 +1,4 @@
-"""gensim's own tests of its two models, as installed, with our classes in their place: here and on a cluster."""
+"""gensim's own tests of its two models, as installed, with ours in their place: here and on a cluster."""
 
 from __future__ import annotations
 

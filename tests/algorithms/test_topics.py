@@ -1,0 +1,222 @@
+"""Lazy topics and the schedule of online LDA, against gensim's state and update rules."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from gensim.models import LdaModel
+from gensim.models.ldamodel import LdaState, update_dir_prior
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from distcorpus.algorithms import topics as module
+from distcorpus.algorithms.chunk import as_chunk
+from distcorpus.algorithms.lda import LDA_GRID, starting_gamma
+from distcorpus.algorithms.online import OnlineLda, Plan, Progress, Reporter, estep, train
+from distcorpus.algorithms.summation import GridSum
+from distcorpus.algorithms.topics import LazyTopics, StatisticsSum, newton_step
+
+
+@pytest.fixture(params=["compiled", "numpy"])
+def kernels(request, monkeypatch):
+    if request.param == "numpy":
+        monkeypatch.setattr(module, "_kernels", lambda: None)
+
+
+def random_eta(rng, kind, num_topics, num_terms):
+    return rng.uniform(0.01, 0.5, (num_topics, num_terms) if kind == "matrix" else num_terms)
+
+
+@pytest.mark.parametrize("eta_kind", ["vector", "matrix"])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float64, 1e-12), (np.float32, 3e-6)])
+def test_blend_is_gensims(kernels, eta_kind, dtype, tolerance):
+    """Through many steps, with a rate of 1 (all is forgotten), of 0, and a scale that becomes tiny on the
+    way.
+    """
+    rng = np.random.default_rng(0)
+    num_topics, num_terms = 7, 50
+    state = LdaState(random_eta(rng, eta_kind, num_topics, num_terms), (num_topics, num_terms), dtype)
+    state.sstats[...] = rng.gamma(1.0, 1.0, state.sstats.shape)
+    state.numdocs = 1000
+    topics = LazyTopics.from_state(state.eta, state.sstats, state.numdocs)
+    rates = [0.5, 1.0, 0.0, *[0.7] * 60, 1.0, 0.3]
+    for number, rho in enumerate(rates):
+        words = rng.permutation(num_terms)[:12].astype(np.int32)
+        steps = rng.integers(0, 1 << 24, (12, num_topics)).astype(np.float64)
+        other = LdaState(state.eta, state.sstats.shape, dtype)
+        other.sstats[:, words] = (steps * LDA_GRID).T
+        other.numdocs = 20
+        targetsize = 1000 + 10 * number
+        state.blend(rho, other, targetsize)
+        topics.blend(rho, words, steps, 20, targetsize, unit=LDA_GRID)
+        expected = state.get_lambda()
+        np.testing.assert_allclose(topics.rows(words), expected[:, words].T, rtol=tolerance)
+        np.testing.assert_allclose(topics.totals(), expected.sum(axis=1, dtype=np.float64), rtol=tolerance)
+    np.testing.assert_allclose(topics.to_state(), state.sstats, rtol=tolerance)
+    assert topics.numdocs == state.numdocs
+
+
+def test_only_the_rows_of_the_words_are_written():
+    table = np.random.default_rng(0).gamma(1.0, 1.0, (50, 4)).astype(np.float32)
+    topics = LazyTopics(np.full(50, 0.1, np.float32), table.copy(), numdocs=10)
+    words = np.array([3, 30], np.int32)
+    topics.blend(0.25, words, np.ones((2, 4)), 5)
+    changed = np.flatnonzero((topics.table != table).any(axis=1))
+    assert changed.tolist() == words.tolist()
+
+
+def test_states_there_and_back():
+    sstats = np.random.default_rng(0).gamma(1.0, 1.0, (3, 8)).astype(np.float32)
+    assert np.array_equal(LazyTopics.from_state(np.ones(8), sstats).to_state(), sstats)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda t: t.rows(np.array([5], np.int32)), "5 terms"),
+        (lambda t: t.rows(np.array([-1], np.int32)), "5 terms"),
+        (lambda t: t.blend(0.5, np.array([5], np.int32), np.ones((1, 2)), 1), "5 terms"),
+        (lambda t: t.blend(0.5, np.array([0], np.int32), np.ones((1, 3)), 1), "shape"),
+        (lambda t: LazyTopics(np.ones(4), t.table), "eta"),
+        (lambda t: LazyTopics(np.ones(5), t.table.astype(np.float16)), "float16"),
+    ],
+)
+def test_what_does_not_fit_is_refused(call, message):
+    topics = LazyTopics(np.ones(5), np.ones((5, 2)))
+    with pytest.raises(ValueError, match=message):
+        call(topics)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.sets(st.integers(0, 19), min_size=1), min_size=1, max_size=8), st.randoms())
+def test_sum_is_the_grid_sums_in_any_order(parts, random):
+    rng = np.random.default_rng(1)
+    partials = [
+        (np.array(sorted(words), np.int32), rng.integers(-(2**31), 2**31, (len(words), 3)).astype(np.int32))
+        for words in parts
+    ]
+    expected = GridSum(20, 3, 1.0)
+    for words, steps in partials:
+        expected.add(words, steps)
+    total = StatisticsSum(20, 3, 1.0)
+    for _ in range(2):  # the second time in memory that was used before
+        total.clear()
+        random.shuffle(partials)
+        for words, steps in partials:
+            total.add(words, steps.astype(np.float64))
+        dense = np.zeros((20, 3))
+        dense[total.words] = total.steps
+        assert np.array_equal(dense, expected.values())
+        assert sorted(total.words) == sorted(set().union(*parts))
+
+
+def test_sum_refuses_what_it_cannot_hold():
+    total = StatisticsSum(4, 2, 1.0)
+    word = np.array([1], np.int32)
+    with pytest.raises(ValueError, match="4 terms"):
+        total.add(np.array([4], np.int32), np.ones((1, 2)))
+    with pytest.raises(ValueError, match="shape"):
+        total.add(word, np.ones((1, 3)))
+    with pytest.raises(OverflowError):
+        total.add(word, np.full((1, 2), 2.0**53))
+
+
+@pytest.mark.parametrize("rho", [0.1, 1.0])
+def test_newton_step_is_gensims(rho):
+    rng = np.random.default_rng(0)
+    prior = rng.gamma(1.0, 1.0, 9)
+    for _ in range(5):  # one or the other leaves the positive numbers at a full step
+        mean_logs = np.log(rng.dirichlet(rng.gamma(1.0, 1.0, 9) + 0.01, 50)).mean(axis=0)
+        expected = update_dir_prior(prior, 50, mean_logs, rho)
+        np.testing.assert_allclose(newton_step(prior, 50, mean_logs, rho), expected, rtol=1e-10)
+
+
+class StartingGamma:
+    """Gives gensim's E-step the gamma that ours starts from."""
+
+    def __init__(self, gammas):
+        self._gammas = iter(gammas)
+
+    def gamma(self, shape, scale, size):
+        gamma = next(self._gammas).copy()  # gensim writes to it
+        assert gamma.shape == size
+        return gamma
+
+    def rand(self, number):
+        return np.zeros(number)
+
+
+@pytest.mark.parametrize("priors", [{}, {"alpha": "auto", "eta": "auto"}])
+def test_training_is_gensims(lee_corpus, priors):
+    """Several passes, updates and a rest, from the same gammas: alpha and eta too, where they are learnt."""
+    documents, dictionary = lee_corpus.counts[:50], lee_corpus.dictionary
+    options = {
+        "num_topics": 5,
+        "chunksize": 20,
+        "passes": 2,
+        "dtype": np.float64,
+        "eval_every": None,
+        **priors,
+    }
+    # Every document takes all iterations, for one that stops one sooner here than there would change the
+    # rest.
+    options |= {"gamma_threshold": 0.0, "iterations": 30}
+    serial = LdaModel(id2word=dictionary, random_state=1, **options)
+    serial.sync_state()  # a fresh gensim model leaves eta out of its first topics
+    plan = Plan(
+        passes=2,
+        update_chunks=1,
+        chunksize=20,
+        decay=serial.decay,
+        offset=serial.offset,
+        iterations=serial.iterations,
+        gamma_threshold=serial.gamma_threshold,
+        seed=7,
+        optimize_alpha=bool(priors),
+        optimize_eta=bool(priors),
+    )
+    sizes = [20, 20, 10]
+    gammas = [starting_gamma(n, 5, 7, (number, 0), np.float64) for number, n in enumerate(sizes)]
+    serial.random_state = StartingGamma(gammas * 2)
+    topics = LazyTopics.from_state(serial.state.eta, serial.state.sstats, len(documents))
+    model = OnlineLda(topics, serial.alpha, serial.eta)
+    chunks = [as_chunk(documents[n : n + 20], len(dictionary)) for n in (0, 20, 40)]
+    train(model, plan, lambda pass_: enumerate(chunks), lambda *round_: estep(topics, *round_))
+    serial.update(documents)
+    np.testing.assert_allclose(model.topics.to_state(), serial.state.sstats, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(model.alpha, serial.alpha, rtol=1e-6)
+    np.testing.assert_allclose(model.eta, serial.eta, rtol=1e-6)
+    assert model.num_updates == serial.num_updates
+
+
+def test_reports(lee_corpus):
+    """The perplexity is the model's own of that chunk; the topics moved by what E[log beta] says."""
+    documents, dictionary = lee_corpus.counts[:30], lee_corpus.dictionary
+    num_terms = len(dictionary)
+    rng = np.random.default_rng(0)
+    topics = LazyTopics(np.full(num_terms, 0.2), rng.gamma(100.0, 0.01, (num_terms, 5)), numdocs=30)
+    plan = Plan(1, 1, 10, 0.5, 4.0, 50, 1e-3, 0, eval_chunks=2, details=True)
+    model = OnlineLda(topics, np.full(5, 0.2), topics.eta)
+    reporter = Reporter(model, plan, progress := Progress())
+    before = np.concatenate(list(model.log_topics()))
+    chunk = as_chunk(documents[:10], num_terms)
+    total = StatisticsSum(num_terms, 5, LDA_GRID)
+    extras = estep(topics, model.params(plan), iter([(0, chunk)]), total)
+    rho = model.mstep(plan, 0, total, extras)
+    event = reporter.update(rho, 10, 30)
+    after = np.concatenate(list(model.log_topics()))
+    assert event["diff"] == pytest.approx(np.abs(after - before).mean())
+    probabilities = topics.rows(np.arange(num_terms, dtype=np.int32)) / topics.totals()
+    for number, _, words, shown in event["topics"]:
+        assert sorted(shown, reverse=True) == shown
+        assert words[0] == probabilities[:, number].argmax()
+        assert shown[0] == pytest.approx(probabilities[:, number].max())
+    assert progress.updates == 0  # it is `train` that counts
+    assert reporter.perplexity(0, chunk, False, 30) is None
+    serial = LdaModel(id2word=dictionary, num_topics=5, dtype=np.float64, alpha=[0.2] * 5, eta=0.2)
+    serial.state.sstats[...] = topics.to_state()
+    serial.sync_state()
+    expected = serial.log_perplexity(documents[:10], total_docs=30)
+    found = reporter.perplexity(1, chunk, False, 30)
+    assert found["per_word"] == pytest.approx(expected, rel=1e-2)  # they start from other gammas
+    assert found["words"] == chunk.data.sum()
