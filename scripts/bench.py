@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import time
 
 from benchmarks import machine, report
@@ -46,10 +47,11 @@ def main() -> None:
     for name in names:
         module = importlib.import_module(f"benchmarks.{name}")
         repeats = options.repeats or (1 if options.quick else module.REPEATS)
+        busy = os.getloadavg()[0]
         began = time.perf_counter()
         result = module.run(options.quick, repeats)
         runs = f"* medians of {repeats} interleaved runs" if repeats > 1 else "* one run"
-        duration = f"{runs}; {time.perf_counter() - began:.0f} s in all"
+        duration = f"{runs}; {time.perf_counter() - began:.0f} s in all; load average before: {busy:.1f}"
         if options.quick:
             duration += (
                 "\n* a quick run: fewer documents and topics than said above; its figures mean nothing"

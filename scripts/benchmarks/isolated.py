@@ -19,8 +19,8 @@ import psutil
 
 from benchmarks import machine
 
-#: Seconds between two looks at the memory of a process and its descendants.
-SAMPLE_EVERY = 0.2
+#: Seconds between two looks at the memory of a process and its descendants; a look takes a few milliseconds.
+SAMPLE_EVERY = 0.25
 
 
 class Failed(Exception):
@@ -91,14 +91,15 @@ class PeakMemory:
 
     def _sample(self) -> None:
         process = psutil.Process()
-        while True:
+        stopped = False
+        while not stopped:
+            # The last look is at what there is when the training has ended.
+            stopped = self._stop.wait(SAMPLE_EVERY)
             total = 0
             for one in [process, *process.children(recursive=True)]:
                 with suppress(psutil.Error, ProcessLookupError):
                     total += one.memory_full_info().pss
             self.nbytes = max(self.nbytes, total)
-            if self._stop.wait(SAMPLE_EVERY):
-                return
 
 
 @contextmanager
