@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -349,8 +350,7 @@ def _lengths(
     arrays: Callable[[Any], dict[str, np.ndarray]],
 ) -> list[Training]:
     train(documents[:WARM_UP], 1)
-    # A loop variable in a closure is that of the loop's end, hence the default.
-    return [_watched(lambda length=length: train(documents, length), arrays) for length in lengths]
+    return [_watched(partial(train, documents, length), arrays) for length in lengths]
 
 
 def gensim_lengths(
