@@ -597,6 +597,7 @@ class _Run:
                 self._call_back(pass_)
 
         self._set_callback_model()
+        changing = _Changing()
         try:
             with self.bar:
                 train(
@@ -604,14 +605,17 @@ class _Run:
                     self.plan,
                     arriving,
                     lambda params, round_, total: estep(topics, params, round_, total),
+                    guard=changing,
                     after_update=after_update,
                     after_pass=after_pass,
                     progress=self.progress,
                 )
         except BaseException:
-            topics.sums = topics.table.sum(axis=0, dtype=np.float64)  # Ctrl-C comes at any point
+            if changing.now:  # Ctrl-C came in the middle of an M-step
+                topics.sums = topics.table.sum(axis=0, dtype=np.float64)
+            else:
+                self._keep_interrupted(topics)
             adopt()
-            self._keep_interrupted(topics)
             raise
         adopt()
         self.model.interrupted = None
@@ -732,6 +736,18 @@ class _Run:
         assert self.callback is not None
         for metric, value in self.callback.on_epoch_end(pass_).items():
             self.model.metrics[metric].append(value)
+
+
+class _Changing:
+    """A context that remembers whether it was left by an exception."""
+
+    now = False
+
+    def __enter__(self) -> None:
+        self.now = True
+
+    def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
+        self.now = kind is not None
 
 
 def topics_as_dict(topics: LazyTopics, numdocs: int) -> dict[str, Any]:

@@ -1,0 +1,294 @@
+"""Our models on a cluster: the same bytes whatever its size and whatever happens to it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+
+import numpy as np
+import pytest
+from gensim.matutils import Sparse2Corpus, corpus2csc
+from gensim.models.callbacks import PerplexityMetric
+
+from distcorpus import LocalCluster
+from distcorpus.models import LdaModel, LsiModel
+
+LDA = {"num_topics": 8, "chunksize": 40, "random_state": 3, "update_chunks": 2}
+LSI = {"num_topics": 10, "chunksize": 40}
+
+
+def lda_bytes(model):
+    state = model.state
+    return [
+        state.sstats.tobytes(),
+        model.alpha.tobytes(),
+        model.eta.tobytes(),
+        model.num_updates,
+        state.numdocs,
+    ]
+
+
+def lsi_bytes(model):
+    return [model.projection.u.tobytes(), model.projection.s.tobytes()]
+
+
+def test_the_same_bytes_with_any_number_of_workers(lee_corpus):
+    """For LDA also without a cluster."""
+    dictionary = lee_corpus.dictionary
+    lda = {**LDA, "id2word": dictionary, "passes": 2, "alpha": "auto", "eta": "auto"}
+    expected = lda_bytes(LdaModel(lee_corpus.counts, **lda))
+    lsi = []
+    with LocalCluster(n_workers=1) as cluster:
+        for workers in (1, 2, 3):
+            cluster.scale(workers)
+            assert lda_bytes(LdaModel(lee_corpus.counts, distributed=True, **lda)) == expected
+            lsi.append(lsi_bytes(LsiModel(lee_corpus.tfidf, id2word=dictionary, distributed=True, **LSI)))
+    assert lsi[0] == lsi[1] == lsi[2]
+
+
+def test_a_killed_worker_changes_nothing(lee_corpus):
+    lda = {**LDA, "id2word": lee_corpus.dictionary, "passes": 6}
+    expected = lda_bytes(LdaModel(lee_corpus.counts, **lda))
+    with LocalCluster(n_workers=2) as cluster:
+        killed = []
+
+        def kill(event):
+            if event["kind"] == "update" and event["updates"] >= 3 and not killed:
+                killed.append(cluster.workers[0].pid)
+                os.kill(killed[0], signal.SIGKILL)
+
+        model = LdaModel(lee_corpus.counts, distributed=True, progress=kill, **lda)
+        assert killed
+        assert len(cluster.workers) == 1
+    assert lda_bytes(model) == expected
+
+
+def kinds_of_corpora(documents, num_terms):
+    matrix = corpus2csc(documents, num_terms=num_terms)
+    yield "generator", (document for document in documents)
+    yield "csc", matrix
+    yield "csr", matrix.tocsr()
+    yield "Sparse2Corpus", Sparse2Corpus(matrix)
+    yield "arrays", [np.array(document) for document in documents]
+
+
+@pytest.mark.parametrize("distributed", [False, True])
+def test_any_kind_of_corpus(cluster, lee_corpus, distributed):
+    """A generator is trained with several passes, and equals a list."""
+    dictionary = lee_corpus.dictionary
+    lda = {**LDA, "id2word": dictionary, "passes": 3, "distributed": distributed}
+    lsi = {**LSI, "id2word": dictionary, "distributed": distributed}
+    expected_lda = lda_bytes(LdaModel(lee_corpus.counts, **lda))
+    expected_lsi = lsi_bytes(LsiModel(lee_corpus.tfidf, **lsi))
+    for kind, corpus in kinds_of_corpora(lee_corpus.counts, len(dictionary)):
+        assert lda_bytes(LdaModel(corpus, **lda)) == expected_lda, kind
+    for kind, corpus in kinds_of_corpora(lee_corpus.tfidf, len(dictionary)):
+        assert lsi_bytes(LsiModel(corpus, **lsi)) == expected_lsi, kind
+
+
+#: An argument of each model with a value that is not its default, and has to change the result.
+LDA_ARGUMENTS = {
+    "iterations": 2,
+    "gamma_threshold": 0.5,
+    "random_state": 4,
+    "decay": 0.9,
+    "offset": 9.0,
+    "passes": 2,
+    "chunksize": 30,
+    "update_every": 0,
+    "update_chunks": 1,
+    "alpha": "asymmetric",
+    "eta": 0.5,
+    "dtype": np.float64,
+    "inference": "cvb0",
+}
+LSI_ARGUMENTS = {
+    "num_topics": 9,
+    "decay": 0.5,
+    "power_iters": 1,
+    "dtype": np.float32,
+    "random_seed": 1,
+}
+
+
+@pytest.mark.parametrize("argument", LDA_ARGUMENTS)
+def test_every_lda_argument_reaches_the_workers(cluster, lee_corpus, argument):
+    options = {**LDA, "id2word": lee_corpus.dictionary}
+    default = LdaModel(lee_corpus.counts[:120], distributed=True, **options)
+    options[argument] = LDA_ARGUMENTS[argument]
+    here, there = (LdaModel(lee_corpus.counts[:120], distributed=d, **options) for d in (False, True))
+    assert lda_bytes(here) == lda_bytes(there)
+    assert lda_bytes(there) != lda_bytes(default)
+
+
+@pytest.mark.parametrize("argument", LSI_ARGUMENTS)
+def test_every_lsi_argument_reaches_the_workers(cluster, lee_corpus, argument):
+    options = {**LSI, "id2word": lee_corpus.dictionary}
+    default = LsiModel(lee_corpus.tfidf[:120], distributed=True, **options)
+    options[argument] = LSI_ARGUMENTS[argument]
+    here, there = (LsiModel(lee_corpus.tfidf[:120], distributed=d, **options) for d in (False, True))
+    np.testing.assert_allclose(here.projection.s, there.projection.s, rtol=1e-4)
+    assert there.projection.u.dtype == options.get("dtype", np.float64)
+    assert lsi_bytes(there) != lsi_bytes(default)
+
+
+@pytest.mark.parametrize(
+    "argument", ["iterations", "gamma_threshold", "decay", "offset", "passes", "chunksize"]
+)
+def test_arguments_of_update_count(cluster, lee_corpus, argument):
+    options = {**LDA, "id2word": lee_corpus.dictionary, "distributed": True}
+    at_once = LdaModel(lee_corpus.counts, **{**options, argument: LDA_ARGUMENTS[argument]})
+    later = LdaModel(**options)
+    later.update(lee_corpus.counts, **{argument: LDA_ARGUMENTS[argument]})
+    assert lda_bytes(later) == lda_bytes(at_once)
+
+
+def test_updates_again_and_again(cluster, lee_corpus):
+    models = []
+    for distributed in (False, True):
+        model = LdaModel(
+            lee_corpus.counts[:100], id2word=lee_corpus.dictionary, distributed=distributed, **LDA
+        )
+        model.update(lee_corpus.counts[100:200])
+        model.update(lee_corpus.counts[200:])
+        assert model.state.numdocs == 300
+        models.append(model)
+    assert lda_bytes(models[0]) == lda_bytes(models[1])
+
+
+@pytest.mark.parametrize("decay", [1.0, 0.8])
+def test_additions_merge(cluster, lee_corpus, decay):
+    """Whole singular vectors of the part that came first: then the second factorisation is that of
+    everything.
+    """
+    dictionary = lee_corpus.dictionary
+    matrix = corpus2csc(lee_corpus.tfidf, num_terms=len(dictionary)).toarray()
+    matrix[:, :20] *= decay
+    expected = np.linalg.svd(matrix[:, :30], compute_uv=False)[:25]
+    for distributed in (False, True):
+        model = LsiModel(lee_corpus.tfidf[:20], id2word=dictionary, num_topics=25, distributed=distributed)
+        model.add_documents(lee_corpus.tfidf[20:30], decay=decay)
+        np.testing.assert_allclose(model.projection.s, expected, rtol=1e-3)
+        assert model.docs_processed == 30
+
+
+@pytest.mark.parametrize("distributed", [False, True])
+def test_a_checkpoint_goes_on_to_the_same_bytes(cluster, lee_corpus, tmp_path, distributed):
+    path = str(tmp_path / "checkpoint")
+    options = {
+        **LDA,
+        "id2word": lee_corpus.dictionary,
+        "passes": 3,
+        "alpha": "auto",
+        "distributed": distributed,
+    }
+    whole = LdaModel(lee_corpus.counts, checkpoint=path, checkpoint_every=5, **options)
+    resumed = LdaModel.load(path)
+    assert 0 < resumed.interrupted["progress"]["updates"] < 12
+    resumed.update(lee_corpus.counts, resume=True)
+    assert lda_bytes(resumed) == lda_bytes(whole)
+    with pytest.raises(ValueError, match="interrupted"):
+        resumed.update(lee_corpus.counts, resume=True)
+    with pytest.raises(ValueError, match="300"):
+        LdaModel.load(path).update(lee_corpus.counts[:10], resume=True)
+
+
+@pytest.mark.parametrize("distributed", [False, True])
+def test_an_interrupt_leaves_a_usable_model(cluster, lee_corpus, distributed):
+    options = {**LDA, "id2word": lee_corpus.dictionary, "passes": 3, "distributed": distributed}
+    whole = LdaModel(lee_corpus.counts, **options)
+
+    def interrupt(event):
+        if event["kind"] == "update" and event["updates"] == 5:
+            raise KeyboardInterrupt
+
+    model = LdaModel(progress=interrupt, **options)
+    with pytest.raises(KeyboardInterrupt):
+        model.update(lee_corpus.counts)
+    assert model.interrupted["progress"]["updates"] >= 5
+    np.testing.assert_allclose(model.get_topics().sum(axis=1), 1.0, rtol=1e-5)
+    model.progress = False
+    model.update(lee_corpus.counts, resume=True)
+    assert lda_bytes(model) == lda_bytes(whole)
+    if distributed:
+        ended = threading.Event()
+        for _ in range(100):
+            if not cluster.dispatcher.status()["sessions"]:
+                break
+            ended.wait(0.1)
+        else:
+            pytest.fail("the interrupted session is still open")
+
+
+@pytest.mark.parametrize("distributed", [False, True])
+def test_callbacks_see_each_pass(cluster, lee_corpus, distributed):
+    metric = PerplexityMetric(corpus=lee_corpus.counts[:20], logger="shell")
+    model = LdaModel(
+        lee_corpus.counts,
+        id2word=lee_corpus.dictionary,
+        passes=3,
+        callbacks=[metric],
+        distributed=distributed,
+        **LDA,
+    )
+    values = model.metrics["Perplexity"]
+    assert len(set(values)) == 3
+    assert values[2] < values[0]
+
+
+@pytest.mark.parametrize("distributed", [False, True])
+def test_the_log_lines_stay(cluster, lee_corpus, caplog, distributed):
+    with caplog.at_level(logging.INFO, logger="gensim.models.ldamodel"):
+        LdaModel(
+            lee_corpus.counts, id2word=lee_corpus.dictionary, eval_every=1, distributed=distributed, **LDA
+        )
+    for line in ("running online", "PROGRESS: pass 0", "topic #", "topic diff=", "rho=", "per-word bound"):
+        assert line in caplog.text, line
+
+
+@pytest.mark.parametrize("model", [LdaModel, LsiModel])
+def test_progress(cluster, lee_corpus, capsys, model):
+    corpus, options = (lee_corpus.counts, LDA) if model is LdaModel else (lee_corpus.tfidf, LSI)
+    events = []
+    model(corpus, id2word=lee_corpus.dictionary, distributed=True, progress=events.append, **options)
+    documents = [event["documents"] for event in events if event["kind"] == "update"]
+    assert documents == sorted(documents)
+    assert documents[-1] == 300
+    model(corpus, id2word=lee_corpus.dictionary, distributed=True, progress=True, **options)
+    assert "300/300" in capsys.readouterr().err
+
+
+def test_an_error_names_the_document_and_the_model_goes_on(cluster, lee_corpus):
+    model = LdaModel(id2word=lee_corpus.dictionary, distributed=True, **LDA)
+    before = lda_bytes(model)
+    bad = [*lee_corpus.counts[:50], [(10**6, 1)]]
+    with pytest.raises(ValueError, match=r"chunk 1: document 10: term id 1000000"):
+        model.update(bad)
+    assert lda_bytes(model) == before
+    model.update(lee_corpus.counts)
+    assert model.state.numdocs == 300
+
+
+def test_workers_of_this_machine(lee_corpus):
+    model = LdaModel(lee_corpus.counts, id2word=lee_corpus.dictionary, workers=1, **LDA)
+    assert lda_bytes(model) == lda_bytes(LdaModel(lee_corpus.counts, id2word=lee_corpus.dictionary, **LDA))
+
+
+@pytest.mark.parametrize("model", [LdaModel, LsiModel])
+def test_the_cluster_is_found_by_ns_conf(cluster, monkeypatch, lee_corpus, model):
+    from distcorpus.wire.location import use_nameserver
+
+    where = cluster.environ()
+    found = use_nameserver("127.0.0.1", 1)  # nobody is there
+    try:
+        options = {"id2word": lee_corpus.dictionary, "num_topics": 3, "distributed": True}
+        conf = {"host": where["PYRO_NS_HOST"], "port": int(where["PYRO_NS_PORT"]), "broadcast": False}
+        assert model(ns_conf=conf, **options).numworkers == 2
+        with pytest.raises(RuntimeError, match=r"nameserver\n.*dispatcher\n.*worker"):
+            model(ns_conf={"broadcast": False}, **options)
+        with pytest.raises(ValueError, match="hmac_key"):
+            model(ns_conf={"hmac_key": "secret"}, **options)
+    finally:
+        use_nameserver(*found)
