@@ -45,7 +45,7 @@ class Worker:
         self._computing = threading.Lock()
         self._calls = 0
         self._calls_changed = threading.Condition()
-        self._cancelled: set[int] = set()
+        self._cancelled: set[str] = set()
         self._started = time.time()
         self._jobs_done = 0
         self._seconds = 0.0
@@ -128,6 +128,9 @@ class Worker:
         table = self._tables.get(session, job["round"], num_terms, lambda rows: kernel.prepare(rows, params))
         if len(job["words"]):
             table.add(job["words"], job["rows"])
+        # Not before: other jobs may need what came with this one.
+        if self._is_unwanted(job):
+            return {"handed_back": True}
         blocks = [(block, key) for block, key in held if block is not None]
         missing = [
             number for (block, _), (number, _) in zip(held, job["blocks"], strict=True) if block is None
@@ -136,8 +139,7 @@ class Worker:
         if missing or not table.holds(words):
             return {"missing": missing, "rows_missing": not missing}
         with self._computing:
-            if self.leaving.is_set() or job["lease"] in self._cancelled:
-                self._cancelled.discard(job["lease"])
+            if self._is_unwanted(job):
                 return {"handed_back": True}
             waited = time.perf_counter() - arrived
             partial, seconds = run(job["kernel"], params, blocks, words, table, self._pool)
@@ -148,8 +150,11 @@ class Worker:
             "seconds": {"waited": waited, "computed": seconds, "held": time.perf_counter() - arrived},
         }
 
+    def _is_unwanted(self, job: dict[str, Any]) -> bool:
+        return self.leaving.is_set() or job["lease"] in self._cancelled
+
     @expose
-    def cancel(self, leases: list[int]) -> None:
+    def cancel(self, leases: list[str]) -> None:
         """Take back jobs that have not begun to be computed (those under way end, and are not wanted)."""
         if len(self._cancelled) > 1000:
             self._cancelled.clear()

@@ -1,0 +1,72 @@
+"""A worker by itself, without a cluster."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from distcorpus.worker.daemon import Worker
+
+
+def job(**changes):
+    """One document of two terms, with the broadcast rows of the first alone."""
+    lda = {
+        "alpha": np.ones(2),
+        "totals": np.ones(2),
+        "iterations": 5,
+        "gamma_threshold": 0.001,
+        "seed": 1,
+        "variant": "vb",
+        "gamma_statistics": False,
+        "dtype": "float32",
+    }
+    documents = (np.array([0, 2]), np.array([0, 1], dtype=np.int32), np.ones(2, dtype=np.float32))
+    return {
+        "lease": "a-1",
+        "session": "lda-1",
+        "round": 1,
+        "kernel": "lda",
+        "params": lda,
+        "num_terms": 2,
+        "blocks": [(0, (0, 0))],
+        "payload": {0: documents},
+        "keep": False,
+        "words": np.array([0, 1], dtype=np.int32),
+        "rows": np.ones((2, 2), dtype=np.float32),
+        **changes,
+    }
+
+
+@pytest.fixture
+def worker():
+    return Worker("a worker")
+
+
+def test_computes_what_it_is_given(worker):
+    words, steps, extras = worker.process(job())["partial"]
+    assert words.tolist() == [0, 1]
+    assert steps.shape == (2, 2)
+    assert extras["documents"] == 1
+
+
+def test_cancelled_job_comes_back_at_once(worker):
+    """Without waiting for the rest of the broadcast, which will not come either."""
+    worker.cancel(["a-1"])
+    half = {"words": np.array([0], dtype=np.int32), "rows": np.ones((1, 2), dtype=np.float32)}
+    assert worker.process(job(**half)) == {"handed_back": True}
+    # What came with it is there for the next job. Another dispatcher's lease of that number is not cancelled.
+    rest = {"words": np.array([1], dtype=np.int32), "rows": np.ones((1, 2), dtype=np.float32)}
+    assert "partial" in worker.process(job(lease="b-1", **rest))
+
+
+def test_leaving_worker_takes_no_job(worker):
+    assert worker.leave(1.0)
+    assert worker.process(job()) == {"handed_back": True}
+
+
+def test_block_that_it_does_not_hold_is_asked_for(worker):
+    assert worker.process(job(payload={}))["missing"] == [0]
+    assert "partial" in worker.process(job(keep=True))
+    assert "partial" in worker.process(job(payload={}))
+    worker.forget("lda-1")
+    assert worker.process(job(payload={}))["missing"] == [0]
