@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from gensim import utils
 
 
 class ShapeError(ValueError, AssertionError):
@@ -51,6 +52,14 @@ def one_of(name: str, value: Any, allowed: Sequence[str]) -> str:
     if value not in allowed:
         raise ValueError(f"{name}={value!r}: give one of {', '.join(map(repr, allowed))}")
     return str(value)
+
+
+def random_state(seed: Any) -> np.random.RandomState:
+    """Return what gensim makes of a seed."""
+    try:
+        return utils.get_random_state(seed)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"random_state={seed!r}: give a whole number or a numpy RandomState") from error
 
 
 def floats(dtype: Any) -> np.dtype:

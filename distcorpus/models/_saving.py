@@ -37,7 +37,7 @@ class Saved:
         options = {**self.own_options, **attributes.pop("distcorpus_options", {})}
         self.__dict__.update(attributes)
         self.__dict__.update(options)
-        self.dispatcher = Cluster(self.ns_conf) if options["distributed"] else None
+        self.dispatcher = Cluster(self.ns_conf) if self.__dict__.get("distributed") else None
 
     def as_gensim(self) -> Any:
         """Return the same model as one of gensim's own class; the two share their arrays."""

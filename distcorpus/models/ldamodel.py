@@ -12,7 +12,6 @@ from typing import Any, ClassVar
 
 import gensim.models
 import numpy as np
-from gensim import utils
 from gensim.models.callbacks import Callback
 from gensim.models.ldamodel import LdaState
 from scipy.special import psi
@@ -94,7 +93,6 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
         "checkpoint_every": 10,
         "workers": None,
         "ns_conf": None,
-        "distributed": False,
         "interrupted": None,
     }
 
@@ -151,7 +149,7 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
         self.minimum_phi_value = check.number("minimum_phi_value", minimum_phi_value, 0.0)
         self.per_word_topics = per_word_topics
         self.callbacks = callbacks
-        self.random_state = utils.get_random_state(random_state)
+        self.random_state = check.random_state(random_state)
         self.variant = check.one_of("inference", inference, VARIANTS)
         self.update_chunks = None if update_chunks is None else check.whole("update_chunks", update_chunks, 1)
         self.progress = progress

@@ -1,0 +1,357 @@
+"""Our models as gensim's: files, copies, inference, what is built on them, and what they refuse."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import subprocess
+import sys
+
+import gensim.models
+import numpy as np
+import pytest
+from gensim.matutils import Sparse2Corpus, corpus2csc
+from gensim.models import CoherenceModel
+from gensim.similarities import MatrixSimilarity
+
+import distcorpus
+from distcorpus.models import LdaModel, LsiModel
+
+LDA = {"num_topics": 8, "chunksize": 40, "random_state": 3}
+
+
+@pytest.fixture
+def lda(lee_corpus):
+    return LdaModel(lee_corpus.counts, id2word=lee_corpus.dictionary, **LDA)
+
+
+@pytest.fixture
+def lsi(lee_corpus):
+    return LsiModel(lee_corpus.tfidf, id2word=lee_corpus.dictionary, num_topics=10)
+
+
+def adopted(model):
+    """The same model as one of ours, from gensim's attributes."""
+    ours = LdaModel.__new__(LdaModel)
+    ours.__setstate__(dict(vars(model)))
+    return ours
+
+
+def test_they_are_gensims_models(lda, lsi):
+    assert isinstance(lda, gensim.models.LdaModel)
+    assert isinstance(lsi, gensim.models.LsiModel)
+    assert distcorpus.LdaModel is LdaModel
+    assert distcorpus.LsiModel is LsiModel
+
+
+def test_importing_the_package_does_not_load_gensim():
+    program = "import sys, distcorpus; print('gensim' in sys.modules, distcorpus.LdaModel.__name__)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "LdaModel"]
+
+
+def test_they_have_every_attribute_of_gensims(lee_corpus, lda, lsi):
+    plain_lda = gensim.models.LdaModel(lee_corpus.counts, id2word=lee_corpus.dictionary, **LDA)
+    plain_lsi = gensim.models.LsiModel(lee_corpus.tfidf, id2word=lee_corpus.dictionary, num_topics=10)
+    for ours, plain in ((lda, plain_lda), (lsi, plain_lsi)):
+        assert set(vars(plain)) - set(vars(ours.as_gensim())) == set()
+        for name, value in vars(ours.as_gensim()).items():
+            expected = getattr(plain, name, None)
+            assert name == "distcorpus_options" or type(value) is type(expected), name
+
+
+# Inference.
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_inference_is_gensims(lee_corpus, dtype):
+    """For the same state of the random numbers."""
+    plain = gensim.models.LdaModel(lee_corpus.counts, id2word=lee_corpus.dictionary, dtype=dtype, **LDA)
+    ours = adopted(plain)
+    documents = [*lee_corpus.counts[:20], [], [(3, 2.5)]]
+    results = []
+    for model in (plain, ours):
+        model.random_state = np.random.RandomState(5)
+        results.append(model.inference(documents, collect_sstats=True))
+    (gamma, sstats), (our_gamma, our_sstats) = results
+    assert our_gamma.dtype == our_sstats.dtype == dtype
+    assert np.abs(our_gamma - gamma).sum() / gamma.sum() < 1e-4
+    assert np.abs(our_sstats - sstats).sum() / sstats.sum() < 1e-4
+
+
+def test_bounds_are_gensims(lee_corpus):
+    """With one eta a term; with a matrix gensim adds up the priors of all topics as if they were one topic's."""
+    eta = np.random.default_rng(0).uniform(0.1, 0.5, len(lee_corpus.dictionary))
+    plain = gensim.models.LdaModel(lee_corpus.counts, id2word=lee_corpus.dictionary, eta=eta, **LDA)
+    ours = adopted(plain)
+    documents = lee_corpus.counts[:50]
+    bounds = []
+    for model in (plain, ours):
+        model.random_state = np.random.RandomState(5)
+        gamma, _ = model.inference(documents)
+        of_each = gamma[:, None] if model is plain else gamma  # gensim wants a matrix for each document
+        bounds.append(
+            [
+                model.bound(documents, subsample_ratio=2.0),
+                model.bound(documents, gamma=of_each),
+                model.log_perplexity(documents, total_docs=500),
+            ]
+        )
+    np.testing.assert_allclose(bounds[1], bounds[0], rtol=1e-4)
+
+
+def test_looking_at_the_topics_changes_nothing(lee_corpus, lda):
+    """Whatever form the topics are held in, inference gives the same; and so does the next update."""
+    other = copy.deepcopy(lda)
+    assert lda._topics is not None or lda._state is not None
+    assert lda.expElogbeta.shape == lda.state.sstats.shape
+    expected = np.exp(lda.state.get_Elogbeta())
+    np.testing.assert_allclose(lda.expElogbeta, expected, rtol=1e-4, atol=1e-30)
+    for model in (lda, other):
+        model.update(lee_corpus.counts[:50])
+    assert np.array_equal(lda.get_topics(), other.get_topics())
+
+
+def test_a_state_that_is_set_is_used(lee_corpus, lda):
+    changed = copy.deepcopy(lda.state)
+    changed.sstats[...] = changed.sstats[::-1]
+    lda.state = changed
+    lda.sync_state()
+    assert np.array_equal(lda.get_topics()[0], changed.get_lambda()[0] / changed.get_lambda()[0].sum())
+    rows, _ = lda.inference(lee_corpus.counts[:1])
+    assert rows.shape == (1, 8)
+
+
+@pytest.mark.parametrize("inference", ["vb", "cvb0"])
+def test_transform_is_inference(lee_corpus, inference):
+    model = LdaModel(lee_corpus.counts, id2word=lee_corpus.dictionary, inference=inference, **LDA)
+    parts = list(model.transform(iter(lee_corpus.counts), chunksize=128))
+    assert [len(part) for part in parts] == [128, 128, 44]
+    topics = np.concatenate(parts)
+    np.testing.assert_allclose(topics.sum(axis=1), 1.0, rtol=1e-5)
+    single = dict(model.get_document_topics(lee_corpus.counts[7], minimum_probability=0.0))
+    assert np.abs(topics[7] - [single.get(k, 0.0) for k in range(8)]).max() < 0.05
+    document_topics, word_topics, phis = model.get_document_topics(lee_corpus.counts[7], per_word_topics=True)
+    assert document_topics
+    assert [word for word, _ in word_topics] == [word for word, _ in lee_corpus.counts[7]]
+    counts = dict(lee_corpus.counts[7])
+    word, parts_of_word = phis[0]
+    assert sum(value for _, value in parts_of_word) <= counts[word] * (1 + 1e-4)
+    assert -20 < model.log_perplexity(lee_corpus.counts) < 0
+
+
+def test_lsi_transform_is_gensims(lee_corpus, lsi):
+    expected = np.array([[value for _, value in lsi[document]] for document in lee_corpus.tfidf[:50]])
+    found = np.concatenate(list(lsi.transform(lee_corpus.tfidf[:50], chunksize=20)))
+    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-9)
+
+
+def test_cvb0_learns_better_topics(lee_corpus):
+    """By held-out perplexity, each with its own inference (MODELS: Asuncion et al. 2009)."""
+    scores = {}
+    for inference in ("vb", "cvb0"):
+        model = LdaModel(
+            lee_corpus.counts[:250],
+            id2word=lee_corpus.dictionary,
+            num_topics=10,
+            passes=5,
+            offset=10,
+            chunksize=50,
+            alpha=0.1,
+            eta=0.05,
+            random_state=0,
+            inference=inference,
+        )
+        theta = np.concatenate(list(model.transform([d[::2] for d in lee_corpus.counts[250:]])))
+        likelihood = theta @ model.get_topics()
+        scores[inference] = sum(
+            count * np.log(likelihood[n, word])
+            for n, document in enumerate(lee_corpus.counts[250:])
+            for word, count in document[1::2]
+        )
+    assert scores["cvb0"] > scores["vb"]
+
+
+# Files and copies.
+
+
+@pytest.mark.parametrize("make", ["pickle", "copy", "save", "gensim and back"])
+def test_copies_of_lda(lee_corpus, lda, tmp_path, make):
+    lda.alpha = lda.alpha * 2
+    path = str(tmp_path / "model")
+    if make == "pickle":
+        other = pickle.loads(pickle.dumps(lda))
+    elif make == "copy":
+        other = copy.deepcopy(lda)
+    else:
+        lda.save(path)
+        if make == "gensim and back":
+            plain = gensim.models.LdaModel.load(path)
+            assert type(plain) is gensim.models.LdaModel
+            assert plain[lee_corpus.counts[3]]
+            plain.update(lee_corpus.counts[:0] or lee_corpus.counts[:1], passes=0)
+            plain = gensim.models.LdaModel.load(path)
+            plain.save(path)
+        other = LdaModel.load(path)
+    assert type(other) is LdaModel
+    assert np.array_equal(other.state.sstats, lda.state.sstats)
+    assert np.array_equal(other.expElogbeta, lda.expElogbeta)
+    assert np.array_equal(other.alpha, lda.alpha)
+    assert other.id2word == lda.id2word
+    for model in (lda, other):
+        model.random_state = np.random.RandomState(1)
+        model.update(lee_corpus.counts[:50])
+    assert np.array_equal(other.state.sstats, lda.state.sstats)
+
+
+@pytest.mark.parametrize("make", ["pickle", "copy", "save", "gensim and back"])
+def test_copies_of_lsi(lee_corpus, lsi, tmp_path, make):
+    path = str(tmp_path / "model")
+    if make == "pickle":
+        other = pickle.loads(pickle.dumps(lsi))
+    elif make == "copy":
+        other = copy.deepcopy(lsi)
+    else:
+        lsi.save(path)
+        if make == "gensim and back":
+            plain = gensim.models.LsiModel.load(path)
+            assert type(plain) is gensim.models.LsiModel
+            plain.save(path)
+            plain.add_documents(lee_corpus.tfidf[:50])
+        other = LsiModel.load(path)
+    assert type(other) is LsiModel
+    for model in (lsi, other):
+        model.add_documents(lee_corpus.tfidf[:50])
+    assert np.array_equal(other.projection.u, lsi.projection.u)
+
+
+def test_options_survive_a_file(lee_corpus, tmp_path):
+    model = LdaModel(
+        id2word=lee_corpus.dictionary, inference="cvb0", update_chunks=3, progress=print, num_topics=3
+    )
+    model.save(str(tmp_path / "model"))
+    loaded = LdaModel.load(str(tmp_path / "model"))
+    assert (loaded.variant, loaded.update_chunks, loaded.progress) == ("cvb0", 3, True)
+
+
+def test_a_distributed_model_is_saved_without_its_cluster(cluster, lee_corpus, tmp_path):
+    for model, corpus in ((LdaModel, lee_corpus.counts), (LsiModel, lee_corpus.tfidf)):
+        trained = model(corpus, id2word=lee_corpus.dictionary, num_topics=5, distributed=True)
+        trained.save(str(tmp_path / "model"))
+        for other in (model.load(str(tmp_path / "model")), copy.deepcopy(trained)):
+            assert other[corpus[0]]
+            (other.update if model is LdaModel else other.add_documents)(corpus[:20])
+
+
+# What is built on them.
+
+
+def test_coherence_and_similarities(lee_corpus, lda, lsi):
+    for model, corpus in ((lda, lee_corpus.counts), (lsi, lee_corpus.tfidf)):
+        coherence = CoherenceModel(
+            model=model, corpus=corpus, dictionary=lee_corpus.dictionary, coherence="u_mass"
+        )
+        assert np.isfinite(coherence.get_coherence())
+        index = MatrixSimilarity(model[corpus], num_features=10)
+        assert index[model[corpus[4]]].argmax() == 4 or model is lda
+    assert len(lda.top_topics(lee_corpus.counts[:50], topn=5)) == 8
+    difference, _ = lda.diff(lda)
+    assert difference.shape == (8, 8)
+
+
+# What is refused.
+
+BAD_LDA = {
+    "num_topics": [0, 2.5, "many"],
+    "chunksize": [0, -1, None],
+    "passes": [-1, 1.5],
+    "update_every": [-1, "often"],
+    "decay": [-0.1, 1.5, float("nan"), "slow"],
+    "offset": [-1.0, float("inf")],
+    "eval_every": [-1],
+    "iterations": [-1, 2.5],
+    "gamma_threshold": [-1.0, "small"],
+    "minimum_probability": [-0.1, 1.1],
+    "minimum_phi_value": [-1.0],
+    "random_state": ["seed"],
+    "alpha": [[0.1, 0.2], -1.0, [0.1] * 7 + [np.nan], "wrong"],
+    "eta": [np.ones((2, 2)), 0.0, "asymmetric"],
+    "dtype": [np.float16, np.int32, "nothing"],
+    "inference": ["gibbs"],
+    "update_chunks": [0, 1.5],
+    "workers": [0, "all"],
+    "ns_conf": [{"hmac_key": "x"}],
+    "id2word": [{}, 5],
+    "corpus": [5, "text"],
+}
+BAD_LSI = {
+    "num_topics": [0, "many"],
+    "chunksize": [0],
+    "decay": [0.0, -1.0, float("nan"), "slow"],
+    "power_iters": [-1, 1.5],
+    "extra_samples": [-1],
+    "dtype": [np.float16, np.int64],
+    "random_seed": [-1, "seed"],
+    "workers": [0],
+    "id2word": [5],
+    "corpus": [5, "text"],
+}
+
+
+@pytest.mark.parametrize(
+    ("model", "argument", "value"),
+    [(LdaModel, name, value) for name, values in BAD_LDA.items() for value in values]
+    + [(LsiModel, name, value) for name, values in BAD_LSI.items() for value in values],
+)
+def test_bad_arguments_are_refused_by_name(lee_corpus, model, argument, value):
+    """Before a cluster is looked for: there is none."""
+    options = {"corpus": lee_corpus.counts[:3], "id2word": lee_corpus.dictionary, "num_topics": 8}
+    with pytest.raises((ValueError, TypeError), match=argument):
+        model(**{**options, "distributed": True, argument: value})
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"), [("passes", -1), ("chunksize", 0), ("decay", 2.0), ("iterations", "x")]
+)
+def test_update_refuses_them_too(lee_corpus, lda, argument, value):
+    with pytest.raises((ValueError, TypeError), match=argument):
+        lda.update(lee_corpus.counts, **{argument: value})
+
+
+def test_wrong_documents_are_refused(lee_corpus, lda, lsi):
+    for model in (lda.update, lsi.add_documents):
+        with pytest.raises(ValueError, match="chunk 0: document 1: term id 99999"):
+            model([[(0, 1)], [(99999, 1)]])
+        with pytest.raises(TypeError, match="document 0"):
+            model(["words, not numbers"])
+        with pytest.raises(ValueError, match="2000 terms"):
+            model(corpus2csc([[(1999, 1.0)]], num_terms=2000))
+    with pytest.raises(ValueError, match="negative"):
+        lda.update([[(0, -1)]])
+    with pytest.raises(ValueError, match="generator"):
+        LdaModel(document for document in lee_corpus.counts)
+    with pytest.raises(ValueError, match="at least one"):
+        LsiModel()
+    with pytest.raises(ValueError, match="empty"):
+        lda.log_perplexity([[]])
+    with pytest.raises(ValueError, match="not been trained"):
+        next(LsiModel(id2word=lee_corpus.dictionary).transform(lee_corpus.tfidf))
+
+
+def test_a_corpus_that_changes_its_size_is_noticed(lee_corpus, lda):
+    class Shrinking(list):
+        def __len__(self):
+            return 301
+
+    with pytest.raises(RuntimeError, match="301"):
+        lda.update(Shrinking(lee_corpus.counts))
+
+
+def test_empty_corpora_are_left_alone(lee_corpus, caplog, lda, lsi):
+    before = lda.state.sstats.copy(), lsi.projection.u.copy()
+    lda.update([])
+    lsi.add_documents([])
+    lda.update(Sparse2Corpus(corpus2csc([], num_terms=len(lee_corpus.dictionary))))
+    assert np.array_equal(lda.state.sstats, before[0])
+    assert np.array_equal(lsi.projection.u, before[1])
+    assert "empty corpus" in caplog.text
