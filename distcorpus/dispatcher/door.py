@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from distcorpus.algorithms import topics
 from distcorpus.algorithms.chunk import Chunk, as_chunk
 from distcorpus.algorithms.online import OnlineLda, Plan, Progress
 from distcorpus.algorithms.topics import LazyTopics
@@ -16,6 +17,11 @@ from distcorpus.wire import expose
 
 #: The longest that a call waits for something to happen, in seconds.
 LONGEST_WAIT = 10.0
+
+
+def warm() -> None:
+    """Compile what the M-step runs, or load it from the disk's cache: no training has to wait for it."""
+    topics.warm(("float32", "float64"))
 
 
 class _Door(_Front):
@@ -71,14 +77,14 @@ class LdaDoor(_Door):
             arguments of `Plan`), ``documents`` (how many will come, or None), ``progress`` (those of
             `Progress`) and ``pauses`` (whether to wait for `resume` after each pass).
         """
-        topics = LazyTopics(**task["topics"])
-        model = OnlineLda(topics, task["alpha"], task["eta"], task["num_updates"])
+        learnt = LazyTopics(**task["topics"])
+        model = OnlineLda(learnt, task["alpha"], task["eta"], task["num_updates"])
         name, options = self._begin_session()
         self._opened(
             LdaTraining(
                 name,
                 self._dispatcher.engine,
-                topics.num_terms,
+                learnt.num_terms,
                 model,
                 Plan(**task["plan"]),
                 documents=task["documents"],

@@ -80,7 +80,7 @@ def test_inference_is_gensims(lee_corpus, dtype):
 
 
 def test_bounds_are_gensims(lee_corpus):
-    """With one eta a term; with a matrix gensim adds up the priors of all topics as if they were one topic's."""
+    """With one eta a term; of a matrix gensim adds up all topics' priors as if they were one topic's."""
     eta = np.random.default_rng(0).uniform(0.1, 0.5, len(lee_corpus.dictionary))
     plain = gensim.models.LdaModel(lee_corpus.counts, id2word=lee_corpus.dictionary, eta=eta, **LDA)
     ours = adopted(plain)
