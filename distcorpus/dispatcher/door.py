@@ -11,6 +11,7 @@ from distcorpus.algorithms.chunk import Chunk, as_chunk
 from distcorpus.algorithms.online import OnlineLda, Plan, Progress
 from distcorpus.algorithms.topics import LazyTopics
 from distcorpus.dispatcher.front import WORKER_GRACE, _Front
+from distcorpus.dispatcher.inference import LdaInference
 from distcorpus.dispatcher.session import LsiSession
 from distcorpus.dispatcher.training import LdaTraining
 from distcorpus.wire import expose
@@ -43,21 +44,19 @@ class _Door(_Front):
     @expose
     def put(self, indptr: np.ndarray, indices: np.ndarray, data: np.ndarray) -> None:
         """Add a chunk, the arrays of a `Chunk`; waits while the training is too far behind."""
+        self._current().put(self._chunk(indptr, indices, data))
+
+    def _chunk(self, indptr: np.ndarray, indices: np.ndarray, data: np.ndarray) -> Chunk:
+        """Return a chunk that arrived; compiled code will trust it, so it is checked."""
         session = self._current()
         what = f"chunk {session.num_chunks}"
-        if (
-            indptr.ndim != 1
-            or indptr[:1].tolist() != [0]
-            or indptr[-1] != len(indices)
-            or (np.diff(indptr) < 0).any()
-        ):
+        sound = indptr.ndim == 1 and indptr[:1].tolist() == [0] and indptr[-1] == len(indices)
+        if not sound or (np.diff(indptr) < 0).any():
             raise ValueError(f"{what}: indptr does not describe documents of {len(indices)} entries")
         if len(data) != len(indices):
             raise ValueError(f"{what}: {len(data)} values for {len(indices)} term ids")
-        arrays = (indptr.astype(np.int64, copy=False), indices, data)
-        session.put(
-            as_chunk(Chunk(*arrays, session.num_terms), session.num_terms, counts=self.counts, what=what)
-        )
+        chunk = Chunk(indptr.astype(np.int64, copy=False), indices, data, session.num_terms)
+        return as_chunk(chunk, session.num_terms, counts=self.counts, what=what)
 
 
 class LdaDoor(_Door):
@@ -119,6 +118,28 @@ class LdaDoor(_Door):
             ``topics``, ``alpha``, ``eta``, ``num_updates`` and ``progress`` as `begin` takes them.
         """
         return self._current().fetch()
+
+    @expose
+    def begin_inference(self, task: dict[str, Any]) -> None:
+        """Begin to evaluate a model.
+
+        Parameters
+        ----------
+        task : dict
+            ``topics`` (the arguments of `LazyTopics`), and ``params``, see `LdaInference`.
+        """
+        learnt = LazyTopics(**task["topics"])
+        name, options = self._begin_session()
+        engine = self._dispatcher.engine
+        self._opened(
+            LdaInference(name, engine, learnt.num_terms, topics=learnt, params=task["params"], **options)
+        )
+
+    @expose
+    def infer(self, indptr: np.ndarray, indices: np.ndarray, data: np.ndarray) -> tuple[np.ndarray, float]:
+        """Infer the topics of a chunk's documents, see `LdaInference.infer`."""
+        gamma, score = self._current().infer(self._chunk(indptr, indices, data))
+        return gamma, score
 
 
 class LsiDoor(_Door):

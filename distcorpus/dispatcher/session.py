@@ -33,7 +33,7 @@ from distcorpus.dispatcher.spool import Spool
 GROWTH_FORESEEN = 2.0**20
 #: Non-zeros for each term of the vocabulary that a job has to have, by kernel: with fewer, sending its broadcast
 #: rows and adding its partial, which have a row a term, take longer than computing it.
-LEAST_JOB_COST = {"lsi": 30.0, "lda": 10.0}
+LEAST_JOB_COST = {"lsi": 30.0, "lda": 10.0, "inference": 10.0}
 #: Seconds between two looks whether the client that waits is still there.
 CLIENT_CHECK_EVERY = 0.5
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, TypeVar
+
+import numpy as np
 
 from distcorpus.algorithms.chunk import Chunk
 from distcorpus.wire import (
@@ -182,6 +184,16 @@ class Training:
         """
         self._collect(CHUNKS_AHEAD)
         self._sent.append(self._caller.submit(self._proxy.put, chunk.indptr, chunk.indices, chunk.data))
+
+    def infer(self, chunks: Iterable[Chunk]) -> Iterator[tuple[np.ndarray, float]]:
+        """Yield what the door infers of each chunk, in order; the next one is read and sent meanwhile."""
+        for chunk in chunks:
+            arrays = chunk.indptr, chunk.indices, chunk.data
+            self._sent.append(self._caller.submit(self._proxy.infer, *arrays))
+            while len(self._sent) > CHUNKS_AHEAD:
+                yield self._sent.popleft().result()
+        while self._sent:
+            yield self._sent.popleft().result()
 
     def follow(self, told: Callable[[dict[str, Any]], None], timeout: float = 1.0) -> None:
         """Say that all chunks were put and wait for the end of the training, telling what happens in it."""

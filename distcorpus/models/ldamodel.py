@@ -439,7 +439,9 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
         statistics[:, words] = (rows * weights).T
         return statistics
 
-    def transform(self, corpus: Any, chunksize: int | None = None) -> Iterator[np.ndarray]:
+    def transform(
+        self, corpus: Any, chunksize: int | None = None, *, distributed: bool = False
+    ) -> Iterator[np.ndarray]:
         """Infer the topics of a whole corpus, in a stream that needs memory for one chunk.
 
         Parameters
@@ -447,6 +449,8 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
         corpus : iterable of documents, or scipy sparse matrix (terms x documents)
         chunksize : int, optional
             Documents of a chunk; the model's by default.
+        distributed : bool
+            Compute on a cluster.
 
         Yields
         ------
@@ -454,11 +458,38 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
             The topics' probabilities of the documents of the next chunk, in order.
         """
         size = check.whole("chunksize", self.chunksize if chunksize is None else chunksize, 1)
-        for chunk in chunks(as_corpus(corpus), size, self.num_terms, counts=True):
-            gamma = self._infer(chunk)
+        read = chunks(as_corpus(corpus), size, self.num_terms, counts=True)
+        gammas = (part for part, _ in self._infer_there(read)) if distributed else map(self._infer, read)
+        for gamma in gammas:
             yield gamma / gamma.sum(axis=1, keepdims=True)
 
-    def bound(self, corpus: Any, gamma: np.ndarray | None = None, subsample_ratio: float = 1.0) -> float:
+    def _infer_there(
+        self, documents: Iterable[Chunk], *, with_bound: bool = False
+    ) -> Iterator[tuple[np.ndarray, float]]:
+        """Yield gamma and the part of the bound of each chunk, computed on a cluster."""
+        topics = self._lazy_topics()
+        params = {
+            "alpha": np.asarray(self.alpha, dtype=np.float64),
+            "variant": self.variant,
+            "iterations": self.iterations,
+            "gamma_threshold": self.gamma_threshold,
+            "seed": int(self.random_state.randint(2**31 - 1)),
+            "bound": with_bound,
+        }
+        cluster = self.dispatcher or Cluster(self.ns_conf)
+        with Training(cluster.connect(names.LDA_MODELS)) as evaluation:
+            task = {"topics": topics_as_dict(topics, topics.numdocs), "params": params}
+            evaluation.call("begin_inference", task)
+            yield from evaluation.infer(documents)
+
+    def bound(
+        self,
+        corpus: Any,
+        gamma: np.ndarray | None = None,
+        subsample_ratio: float = 1.0,
+        *,
+        distributed: bool = False,
+    ) -> float:
         """Return the variational bound of some documents, in nats.
 
         Parameters
@@ -468,9 +499,19 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
             Their Dirichlet parameters; inferred by default.
         subsample_ratio : float
             How many documents each of them stands for.
+        distributed : bool
+            Compute on a cluster, where `gamma` is not given.
         """
         read = chunks(as_corpus(corpus), self.chunksize, self.num_terms, counts=True)
+        if distributed and gamma is None:
+            score = sum(part for _, part in self._infer_there(read, with_bound=True))
+            return score * subsample_ratio + self._topics_bound()
         return self._bound(read, gamma, subsample_ratio)
+
+    def _topics_bound(self) -> float:
+        topics = self._lazy_topics()
+        everything = topics.rows(np.arange(self.num_terms, dtype=np.int32))
+        return topic_bound(everything.T, self.eta)
 
     def _bound(self, documents: Iterable[Chunk], gamma: np.ndarray | None, subsample_ratio: float) -> float:
         topics = self._lazy_topics()
@@ -482,8 +523,7 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
             log_table = log_topics(topics.rows(words), totals)
             score += bound(local, log_table, np.arange(len(words), dtype=np.int32), self.alpha, of_chunk)
             first += chunk.n_docs
-        everything = topics.rows(np.arange(self.num_terms, dtype=np.int32))
-        return float(score * subsample_ratio + topic_bound(everything.T, self.eta))
+        return float(score * subsample_ratio + self._topics_bound())
 
     def log_perplexity(self, chunk: Any, total_docs: int | None = None) -> float:
         """Return the variational bound of some documents, a word, and log the perplexity ``2**-bound``.

@@ -11,13 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distcorpus.algorithms.chunk import Chunk
+from distcorpus.algorithms.evaluation import Inference
 from distcorpus.algorithms.lda import EStep
 from distcorpus.algorithms.lsi import Product
 from distcorpus.algorithms.partial import Partial
 from distcorpus.worker.cache import Table
 
 #: The kernels that a job may name.
-KERNELS: dict[str, Any] = {"lda": EStep, "lsi": Product}
+KERNELS: dict[str, Any] = {"lda": EStep, "lsi": Product, "inference": Inference}
 
 
 def words_of(blocks: Iterable[Chunk], num_terms: int) -> NDArray[np.int32]:

@@ -292,3 +292,26 @@ def test_the_cluster_is_found_by_ns_conf(cluster, monkeypatch, lee_corpus, model
             model(ns_conf={"hmac_key": "secret"}, **options)
     finally:
         use_nameserver(*found)
+
+
+@pytest.mark.parametrize("inference", ["vb", "cvb0"])
+def test_evaluation_on_a_cluster(cluster, lee_corpus, inference):
+    """In order, chunk by chunk, and as here up to where a document's gamma starts."""
+    model = LdaModel(lee_corpus.counts, id2word=lee_corpus.dictionary, inference=inference, passes=5, **LDA)
+    read = []
+
+    def corpus():
+        for number, document in enumerate(lee_corpus.counts):
+            read.append(number)
+            yield document
+
+    parts = []
+    for part in model.transform(corpus(), chunksize=30, distributed=True):
+        assert len(read) <= 30 * (len(parts) + 4)  # a stream: it reads a few chunks ahead
+        parts.append(part)
+    assert [len(part) for part in parts] == [30] * 10
+    here = np.concatenate(list(model.transform(lee_corpus.counts)))
+    there = np.concatenate(parts)
+    assert np.median(np.abs(there - here).max(axis=1)) < 0.01
+    bounds = [model.bound(lee_corpus.counts, distributed=distributed) for distributed in (False, True)]
+    assert bounds[1] == pytest.approx(bounds[0], rel=1e-2)
