@@ -18,7 +18,8 @@ workers, scikit-learn with two jobs, tomotopy with two threads, ours on a cluste
 threads. Each point is a training of its own from the beginning (tomotopy's go on from one another: pausing
 costs it nothing), so the seconds are those that a user waits. The perplexity is that of `train`'s one
 evaluator. "Default" is gensim's schedule and priors (scikit-learn's: its own). Where other settings are
-written out, they are the decay of the learning rate, then alpha of each topic and eta of each term."""
+written out, they are the chunk size and the decay of the learning rate, then alpha of each topic and eta
+of each term."""
 
 #: Interleaved runs of a full measurement.
 REPEATS = 1
@@ -31,7 +32,7 @@ REFERENCE = "tomotopy"
 
 @dataclass(frozen=True)
 class Schedule:
-    """A curve: a competitor with settings, and after how many passes (or iterations) it is looked at."""
+    """A curve: a competitor with settings of its own, and the passes (or iterations) of its trainings."""
 
     label: str
     train: Callable[..., list[Training]]
@@ -39,38 +40,25 @@ class Schedule:
     options: dict[str, Any] = field(default_factory=dict)
 
 
-#: gensim's chunks with a learning rate that falls faster.
-FASTER = {"chunksize": 2000, "offset": 1.0, "decay": 0.7}
+def _ours(label: str, lengths: tuple[int, ...], **options: Any) -> Schedule:
+    return Schedule(f"ours, {label}", trainers.cluster_lengths, lengths, options)
+
+
+#: Chunks of which each of two threads gets a block, and a learning rate that falls faster than by default.
+FASTER = {"chunksize": 1000, "decay": 0.7}
+
+FEW, MANY = (1, 2, 4, 8), (1, 2, 4, 8, 16, 32)
 
 SCHEDULES = [
     Schedule("gensim, default", trainers.gensim_lengths, (1, 2, 4)),
     Schedule("scikit-learn, default", trainers.scikit_learn_lengths, (1, 2, 4)),
     Schedule(REFERENCE, trainers.tomotopy_lengths, (10, 20, 50, 100, 150, 200)),
-    Schedule("ours, VB, default", trainers.cluster_lengths, (1, 2, 4, 8)),
-    Schedule(
-        "ours, VB, 0.7, 0.1/0.1",
-        trainers.cluster_lengths,
-        (1, 2, 4, 8),
-        FASTER | {"alpha": 0.1, "eta": 0.1},
-    ),
-    Schedule(
-        "ours, VB, 0.7, learnt/0.1",
-        trainers.cluster_lengths,
-        (1, 2, 4, 8),
-        FASTER | {"alpha": "auto", "eta": 0.1},
-    ),
-    Schedule(
-        "ours, CVB0, 0.7, 0.05/0.01",
-        trainers.cluster_lengths,
-        (1, 2, 4, 8, 16, 32),
-        FASTER | {"inference": "cvb0", "alpha": 0.05, "eta": 0.01},
-    ),
-    Schedule(
-        "ours, CVB0, 0.7, learnt/0.01",
-        trainers.cluster_lengths,
-        (1, 2, 4, 8, 16, 32),
-        FASTER | {"inference": "cvb0", "alpha": "auto", "eta": 0.01},
-    ),
+    _ours("VB, default", FEW),
+    _ours("VB, 1000/0.7, 0.1/0.1", FEW, alpha=0.1, eta=0.1, **FASTER),
+    _ours("VB, 1000/0.7, learnt/0.1", FEW, alpha="auto", eta=0.1, **FASTER),
+    _ours("CVB0, 1000/0.7, 0.05/0.03", MANY, inference="cvb0", alpha=0.05, eta=0.03, **FASTER),
+    _ours("CVB0, 1000/0.7, learnt/0.03", MANY, inference="cvb0", alpha="auto", eta=0.03, **FASTER),
+    _ours("CVB0, 2000/0.7, 0.05/0.01", MANY, inference="cvb0", alpha=0.05, eta=0.01, decay=0.7),
 ]
 
 
