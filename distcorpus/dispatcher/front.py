@@ -6,6 +6,7 @@ leave here as builtin exceptions, since the program at the other end may never h
 
 from __future__ import annotations
 
+import gc
 import itertools
 import logging
 import os
@@ -190,6 +191,8 @@ class _Front:
             self._dispatcher.sessions.pop(session.name, None)
             session.close()
             logger.info("session %s ends", session.name)
+            del session
+            gc.collect()  # the traceback of an error is a cycle, which may hold documents and large arrays
 
     @expose
     def getworkers(self) -> list[str]:
