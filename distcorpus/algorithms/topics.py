@@ -89,13 +89,10 @@ class LazyTopics:
         """
         return cls(eta, np.array(sstats.T, order="C"), numdocs=numdocs)
 
-    def to_state(self, out: np.ndarray | None = None) -> np.ndarray:
-        """Return the statistics as gensim's ``LdaState`` has them, shape (num_topics, num_terms), in `out` if
-        given.
-        """
-        if out is None:
-            out = np.empty((self.num_topics, self.num_terms), self.dtype)
-        return np.multiply(self.table.T, self.dtype.type(self.scale), out=out)
+    def to_state(self) -> np.ndarray:
+        """Return the statistics as gensim's ``LdaState`` has them, shape (num_topics, num_terms)."""
+        statistics = np.empty((self.num_topics, self.num_terms), self.dtype)
+        return np.multiply(self.table.T, self.dtype.type(self.scale), out=statistics)
 
     @property
     def num_terms(self) -> int:
