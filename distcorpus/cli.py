@@ -18,11 +18,14 @@ from distcorpus.wire.location import NameServerLocation
 from distcorpus.wire.memory import raise_malloc_thresholds
 from distcorpus.wire.nameserver import NameServerDaemon, list_names, lookup
 from distcorpus.wire.registration import Registration
+from distcorpus.wire.sockets import format_address, is_loopback, parse_address, raise_file_limit
 
 logger = logging.getLogger("distcorpus")
 
 #: Seconds that a worker which was told to end gives to the job that it is computing.
 LEAVE_TIMEOUT = 60.0
+#: Seconds for the answer to that job to travel.
+LAST_ANSWER_TIMEOUT = 20.0
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -197,6 +200,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def run_nameserver(options: argparse.Namespace) -> None:
     """Run the name server until it is told to end."""
+    raise_file_limit()
     lifetime = Lifetime(until_eof=options.until_eof)
     daemon = NameServerDaemon(
         options.bind, options.bind_port, broadcast=options.broadcast, advertise=options.advertise
@@ -216,12 +220,14 @@ def run_nameserver(options: argparse.Namespace) -> None:
 
 def run_dispatcher(options: argparse.Namespace) -> None:
     """Run the dispatcher until it is told to end."""
-    from distcorpus.dispatcher.door import LdaDoor, LsiDoor
+    from distcorpus.dispatcher.door import LdaDoor, LsiDoor, warm
     from distcorpus.dispatcher.drivers import PyroEngine
     from distcorpus.dispatcher.front import DRAIN_TIMEOUT, Dispatcher, LdaFront, LsiFront
     from distcorpus.dispatcher.spool import spool_directory
 
     raise_malloc_thresholds()
+    raise_file_limit()
+    blas = set_blas_threads(options.blas_threads)
     lifetime = Lifetime(until_eof=options.until_eof)
     nameserver = _nameserver(options, lifetime)
 
@@ -248,6 +254,7 @@ def run_dispatcher(options: argparse.Namespace) -> None:
         {name: daemon.uri(name) for name in names.OF_THE_DISPATCHER},
         taken=lambda name: lifetime.ended.set(),
     )
+    warm()
     daemon.start()
     engine.start()
     try:
@@ -263,7 +270,7 @@ def run_dispatcher(options: argparse.Namespace) -> None:
         say(
             f"distcorpus dispatcher {__version__}, pid {os.getpid()}",
             f"listens on {daemon.location}, name server {nameserver}",
-            f"BLAS: {set_blas_threads(options.blas_threads)}",
+            f"BLAS: {blas}",
         )
         report_ready(options.report_fd, {"location": daemon.location})
         lifetime.wait()
@@ -310,18 +317,24 @@ def _run_worker(options: argparse.Namespace) -> None:
     )
     daemon.start()
     try:
-        registration.start()
+        try:
+            registration.start()
+        except NamingError as error:
+            raise RuntimeError(f"{error}; give each worker a --name of its own") from None
         lifetime.end_with(worker.exit_asked)
         report_ready(options.report_fd, {"location": daemon.location, "name": name})
         lifetime.wait()
     finally:
         registration.stop()
         _say_goodbye(nameserver, name, daemon.uri(registered_name))
-        if not worker.leave(LEAVE_TIMEOUT):
+        in_time = worker.leave(LEAVE_TIMEOUT)
+        daemon.stop(grace=LAST_ANSWER_TIMEOUT)
+        if not in_time:
             logger.warning(
                 "the job under way takes longer than %g s: it goes to another worker", LEAVE_TIMEOUT
             )
-        daemon.stop()
+            logging.shutdown()
+            os._exit(0)  # its threads would be waited for
 
 
 def _say_goodbye(nameserver: NameServerLocation, name: str, uri: str) -> None:
@@ -342,7 +355,6 @@ def _run_worker_processes(options: argparse.Namespace) -> None:
     common += ["--blas-threads", str(options.blas_threads), "--wait", str(options.wait), "--until-eof"]
     common += ["--host", options.host] if options.host else []
     common += ["--port", str(options.port)] if options.port else []
-    common += ["--advertise", options.advertise] if options.advertise else []
     common += [] if options.broadcast else ["--no-broadcast"]
     common += ["--verbose"] if options.verbose else []
     processes = []
@@ -350,6 +362,9 @@ def _run_worker_processes(options: argparse.Namespace) -> None:
         port = options.bind_port + number if options.bind_port else 0
         command = [sys.executable, "-m", "distcorpus", "worker", *common]
         command += ["--name", f"{base}-{number}", "--bind-port", str(port)]
+        if options.advertise:
+            host, advertised = parse_address(options.advertise)
+            command += ["--advertise", format_address(host, advertised + number) if advertised else host]
         # In a session of their own, so that Ctrl-C reaches them through us, once.
         processes.append(subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True))
     try:
@@ -398,7 +413,12 @@ def run_demo(options: argparse.Namespace) -> None:
 def _nameserver(options: argparse.Namespace, lifetime: Lifetime | None = None) -> NameServerLocation:
     location = NameServerLocation(options.host, options.port, broadcast=options.broadcast)
     if lifetime is not None:
-        location.locate(options.wait, lifetime.ended)
+        try:
+            location.locate(options.wait, lifetime.ended)
+        except NamingError:
+            if lifetime.ended.is_set():  # it was told to end while it waited
+                sys.exit(130)
+            raise
     return location
 
 
@@ -425,5 +445,7 @@ def _dispatcher(options: argparse.Namespace) -> Any:
 def _advertised(options: argparse.Namespace, nameserver: NameServerLocation) -> str | None:
     """Return the address to register: one that others can reach, also where we listen on every address."""
     if options.advertise is None and options.bind in ("0.0.0.0", "::"):
-        return nameserver.own_address()
+        own = nameserver.own_address()
+        # On the name server's own host that is loopback, where nobody else looks: the daemon knows better.
+        return None if is_loopback(own) else own
     return options.advertise

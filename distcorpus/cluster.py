@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import os
 import select
-import signal
 import subprocess
 import sys
 import time
 import weakref
+from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -20,6 +20,8 @@ from distcorpus.wire.nameserver import find, lookup
 
 #: Seconds that a process which was told to end is waited for before it is killed.
 END_TIMEOUT = 10.0
+#: The same for a worker that leaves while the cluster goes on: it finishes its job, for up to a minute.
+LEAVE_TIMEOUT = 90.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,11 +100,13 @@ class LocalCluster:
         self._timeout = timeout
         self._daemons: list[_Process] = []
         self._workers: list[_Process] = []
+        self._leaving: list[_Process] = []
         self._num_started = 0
         self._dispatcher: Any = None
         self._previous: tuple[str, int] | None = None
         # Also when the interpreter ends, and when the cluster is simply forgotten.
-        self._finalizer = weakref.finalize(self, _end_all, self._daemons, self._workers)
+        self._processes = (self._leaving, self._workers, self._daemons)
+        self._finalizer = weakref.finalize(self, _end_all, *self._processes)
         try:
             self._start(n_workers, dispatcher_options)
         except BaseException:
@@ -128,11 +132,11 @@ class LocalCluster:
 
     @property
     def workers(self) -> list[LocalWorker]:
-        """The workers whose processes live."""
+        """The workers that live and are ready."""
         return [
             LocalWorker(process.facts["name"], process.pid, process.facts["location"])
             for process in self._workers
-            if process.alive and process.facts
+            if process.is_ready
         ]
 
     @property
@@ -166,12 +170,13 @@ class LocalCluster:
         self._workers[:] = [process for process in self._workers if process.alive]
         self._add_workers(n_workers - len(self._workers))
         leaving = self._workers[n_workers:]
+        self._leaving[:] = [process for process in self._leaving if process.alive] + leaving
         del self._workers[n_workers:]
         for process in leaving:
             process.terminate()
         if wait:
             for process in leaving:
-                process.wait()
+                process.wait(LEAVE_TIMEOUT)
             self._wait_for_workers(time.monotonic() + self._timeout)
 
     def close(self) -> None:
@@ -183,7 +188,7 @@ class LocalCluster:
             abort(self._dispatcher)
             self._dispatcher = None
         self._finalizer.detach()
-        _end_all(self._daemons, self._workers)
+        _end_all(*self._processes)
 
     def __enter__(self) -> LocalCluster:
         return self
@@ -233,6 +238,8 @@ class _Process:
     def __init__(self, arguments: list[str]) -> None:
         self.what = arguments[0]
         self.facts: dict[str, Any] = {}
+        self._received = b""
+        self._report: int | None
         self._report, write = os.pipe()
         command = [sys.executable, "-m", "distcorpus", *arguments, "--until-eof", "--report-fd", str(write)]
         try:
@@ -257,42 +264,65 @@ class _Process:
 
     def ready(self, deadline: float) -> dict[str, Any]:
         """Wait for the facts that the daemon reports when it is ready."""
-        received = b""
-        while not self.facts:
+        while self._report is not None:
             readable, _, _ = select.select([self._report], [], [], max(deadline - time.monotonic(), 0.0))
             if not readable:
                 raise TimeoutError(f"the {self.what} process {self.pid} is not ready in time")
             data = os.read(self._report, 65536)
-            received += data
+            self._received += data
             if not data:
-                if not received:
+                os.close(self._report)
+                self._report = None
+                if not self._received:
                     raise RuntimeError(
                         f"the {self.what} process ended with exit code {self._popen.wait()}; "
                         "its errors stand above"
                     )
-                self.facts = json.loads(received)
-                os.close(self._report)
+                self.facts = json.loads(self._received)
         return self.facts
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it lives and has reported its facts."""
+        with suppress(TimeoutError, RuntimeError):
+            self.ready(time.monotonic())
+        return self.alive and bool(self.facts)
 
     def terminate(self) -> None:
         if self.alive:
             self._popen.terminate()
 
-    def wait(self) -> None:
+    def wait(self, timeout: float = END_TIMEOUT) -> None:
         """Wait until it has ended, and kill it where that takes too long."""
         try:
-            self._popen.wait(END_TIMEOUT)
+            self._popen.wait(timeout)
         except subprocess.TimeoutExpired:
-            self._popen.send_signal(signal.SIGKILL)
-            self._popen.wait()
+            self.kill()
+        self._let_go()
+
+    def kill(self) -> None:
+        """End it at once."""
+        self._popen.kill()
+        self._popen.wait()
+        self._let_go()
+
+    def _let_go(self) -> None:
         if self._popen.stdin is not None:
             self._popen.stdin.close()
+        if self._report is not None:
+            os.close(self._report)
+            self._report = None
 
 
-def _end_all(daemons: list[_Process], workers: list[_Process]) -> None:
+def _end_all(leaving: list[_Process], workers: list[_Process], daemons: list[_Process]) -> None:
     """End the workers, then the dispatcher, then the name server: each says goodbye to the next."""
-    for processes in (workers, *([daemon] for daemon in daemons)):
-        for process in processes:
-            process.terminate()
-        for process in processes:
-            process.wait()
+    try:
+        for processes in (leaving + workers, *([daemon] for daemon in daemons)):
+            for process in processes:
+                process.terminate()
+            for process in processes:
+                process.wait()
+    except BaseException:  # Ctrl-C once more: at once, then
+        for process in (*leaving, *workers, *daemons):
+            process.kill()
+        raise

@@ -79,10 +79,12 @@ def demo(
     Raises
     ------
     ValueError
-        If only one of the two files is given.
+        If only one of the two files is given, or a number is below 1.
     """
     if (corpus_file is None) != (dictionary_file is None):
         raise ValueError("give both --corpus and --dictionary, or neither")
+    if n_workers < 1 or num_topics < 1:
+        raise ValueError("--workers and --topics take a number above 0")
     console = Console()
     if corpus_file is None or dictionary_file is None:
         dictionary, corpus = lee()
@@ -153,5 +155,5 @@ def demo(
 def _load_dictionary(path: str) -> Dictionary:
     """Load a Dictionary in either of gensim's two formats."""
     with open(path, "rb") as file:
-        pickled = file.read(2)[:1] == b"\x80"
+        pickled = file.read(1) == b"\x80"
     return Dictionary.load(path) if pickled else Dictionary.load_from_text(path)

@@ -11,13 +11,16 @@ import logging
 import queue
 import threading
 import time
-from collections import Counter, OrderedDict, deque
+import uuid
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from distcorpus._version import __version__
 from distcorpus.algorithms.partial import Partial
 from distcorpus.dispatcher.engine import Block, JobRecord, Round, WorkerInfo
 from distcorpus.dispatcher.schedule import Cancel, Decision, Drop, Fail, Failure, Finish, Hand, Schedule
@@ -34,6 +37,8 @@ from distcorpus.wire import (
 
 logger = logging.getLogger(__name__)
 
+#: Seconds between two ticks of the schedule's clock.
+TICK_EVERY = 0.25
 #: Seconds between two looks into the name server for workers.
 DISCOVER_EVERY = 0.5
 #: Seconds before an address that refused us is tried again.
@@ -92,10 +97,17 @@ class _Link:
             self._held.difference_update((session, number) for number in numbers)
 
     def forget_session(self, session: str) -> None:
+        """Let the worker, and this link, give up what belongs to a session that has ended."""
         with self._lock:
             self._held = {held for held in self._held if held[0] != session}
             for key in [key for key in self._sent if key[0] == session]:
                 del self._sent[key]
+        self.control.put(("forget", session))
+
+    @property
+    def state(self) -> str:
+        """Whether it is ready, silent or leaving."""
+        return "leaving" if self.leaving else "silent" if self.silent else "ready"
 
     def close(self) -> None:
         """End all threads of the link; calls that wait for an answer fail at once."""
@@ -126,6 +138,7 @@ class PyroEngine:
         slots: int = 2,
         worker_timeout: float | None = None,
     ) -> None:
+        self._name = uuid.uuid4().hex
         self._list_workers = list_workers
         self._slots = slots
         self._worker_timeout = worker_timeout
@@ -135,14 +148,22 @@ class PyroEngine:
         self._links: dict[str, _Link] = {}
         self._connecting: dict[str, str] = {}
         self._refused: dict[tuple[str, str], float] = {}
+        self._open: set[str] = set()
         self._rounds: dict[str, Round] = {}
         self._records: OrderedDict[str, deque[JobRecord]] = OrderedDict()
+        self._complained: set[tuple[str, str]] = set()
+        self._log_at = 0.0
         self._stopping = threading.Event()
-        self._monitor = threading.Thread(target=self._watch, name="engine", daemon=True)
+        # Two threads, since a name server that does not answer must not stop the clock.
+        self._threads = [
+            threading.Thread(target=self._every, args=(seconds, what), name=what.__name__, daemon=True)
+            for seconds, what in ((TICK_EVERY, self._tick), (DISCOVER_EVERY, self._discover))
+        ]
 
     def start(self) -> None:
         """Begin to look for workers."""
-        self._monitor.start()
+        for thread in self._threads:
+            thread.start()
 
     def stop(self) -> None:
         """Close every connection; rounds under way are not told."""
@@ -152,23 +173,25 @@ class PyroEngine:
             self._links.clear()
         for link in links:
             link.close()
-        if self._monitor.is_alive():
-            self._monitor.join(timeout=5.0)
+        for thread in self._threads:
+            if thread.is_alive():
+                thread.join(timeout=1.0)
 
     # What sessions ask.
 
     def workers(self) -> Sequence[WorkerInfo]:
         with self._lock:
-            return [link.info for link in self._links.values() if not link.leaving]
+            return [replace(link.info, state=link.state) for link in self._links.values()]
 
     def wait_for_workers(self, timeout: float) -> bool:
         with self._changed:
             return self._changed.wait_for(
-                lambda: any(not link.leaving for link in self._links.values()), timeout
+                lambda: any(link.state == "ready" for link in self._links.values()), timeout
             )
 
     def open_session(self, session: str) -> None:
         with self._lock:
+            self._open.add(session)
             self._records[session] = deque(maxlen=RECORDS_KEPT)
             while len(self._records) > SESSIONS_RECORDED:
                 self._records.popitem(last=False)
@@ -176,15 +199,17 @@ class PyroEngine:
 
     def close_session(self, session: str) -> None:
         with self._lock:
+            self._open.discard(session)
             self._rounds.pop(session, None)
             self._apply(self._schedule.session_closed(session, time.monotonic()))
             links = list(self._links.values())
         for link in links:
             link.forget_session(session)
-            link.control.put(("forget", session))
 
     def open_round(self, round_: Round) -> None:
         with self._lock:
+            if round_.session not in self._open:
+                return  # it was closed while its next round was being made
             self._rounds[round_.session] = round_
             opened = self._schedule.round_opened(
                 round_.session, round_.number, time.monotonic(), round_.least_job_cost
@@ -209,13 +234,6 @@ class PyroEngine:
         """Return the sessions that `records` knows, in the order in which they began."""
         with self._lock:
             return list(self._records)
-
-    def placements(self, session: str) -> Counter[str]:
-        """Return how many documents of a session each worker has computed (once a round)."""
-        placed: Counter[str] = Counter()
-        for record in self.records(session):
-            placed[record.worker] += record.documents
-        return placed
 
     def worker_leaves(self, name: str, uri: str) -> None:
         """Hand nothing more to a worker, which says that it is ending."""
@@ -242,7 +260,7 @@ class PyroEngine:
                     self._rounds[session].progressed(self._schedule.pending(session))
                 case Cancel(worker=worker, lease=lease):
                     if worker in self._links:
-                        self._links[worker].control.put(("cancel", lease))
+                        self._links[worker].control.put(("cancel", self._lease_name(lease)))
                 case Finish(session=session, round=number):
                     self._ended(session, number).finished()
                 case Fail(session=session, round=number, error=error):
@@ -250,6 +268,10 @@ class PyroEngine:
                     round_.failed(self._describe(round_, error))
                 case Drop(worker=worker, reason=reason):
                     self._unlink(worker, reason)
+
+    def _lease_name(self, lease: int) -> str:
+        """Return a lease's name on workers, where another dispatcher's may have the same number."""
+        return f"{self._name}-{lease}"
 
     def _ended(self, session: str, number: int) -> Round:
         round_ = self._rounds.pop(session)
@@ -283,22 +305,26 @@ class PyroEngine:
 
     # Finding workers.
 
-    def _watch(self) -> None:
-        discover_at = log_at = 0.0
-        while not self._stopping.wait(DISCOVER_EVERY / 2):
-            now = time.monotonic()
-            with self._lock:
-                self._apply(self._schedule.tick(now))
-                waiting = self._schedule.waiting(now)
-            if waiting and now >= log_at:
-                log_at = now + WAITING_LOG_EVERY
-                logger.warning(
-                    "%d session(s) wait for a worker: start one with 'distcorpus worker' on any host",
-                    len(waiting),
-                )
-            if now >= discover_at:
-                discover_at = now + DISCOVER_EVERY
-                self._discover(now)
+    def _every(self, seconds: float, what: Callable[[float], None]) -> None:
+        while not self._stopping.wait(seconds):
+            try:
+                what(time.monotonic())
+            except Exception:  # without these threads nothing would join, or be overtaken, any more
+                logger.exception("unexpected, in %s", what.__name__)
+
+    def _tick(self, now: float) -> None:
+        with self._lock:
+            self._apply(self._schedule.tick(now))
+            waiting = self._schedule.waiting(now)
+            for round_ in self._rounds.values():
+                # Blocks leave the queue in other ways than by being handed out.
+                round_.progressed(self._schedule.pending(round_.session))
+        if waiting and now >= self._log_at:
+            self._log_at = now + WAITING_LOG_EVERY
+            logger.warning(
+                "%d session(s) wait for a worker: start one with 'distcorpus worker' on any host",
+                len(waiting),
+            )
 
     def _discover(self, now: float) -> None:
         try:
@@ -306,6 +332,10 @@ class PyroEngine:
         except (CommunicationError, NamingError) as error:
             logger.debug("cannot list workers: %s", error)
             return
+        with self._lock:
+            for silent in [link for link in self._links.values() if link.silent]:
+                if silent.info.name not in registered:
+                    self._lose(silent, "it is silent, and gone from the name server")
         self._refused = {key: until for key, until in self._refused.items() if until > now}
         for name, uri in registered.items():
             with self._lock:
@@ -326,26 +356,36 @@ class PyroEngine:
         try:
             proxies.extend(connect(uri, timeout=PING_DEADLINE) for _ in range(self._slots + 1))
             status = proxies[0].status()
+            if status["version"] != __version__:
+                raise RuntimeError(f"it is of version {status['version']}, the dispatcher of {__version__}")
             info = WorkerInfo(name, uri, status["host"], status["pid"], status["threads"], "ready")
             for proxy in proxies[1:]:
-                proxy._pyroTimeout = (
-                    None  # a job takes as long as it takes; the pings tell whether it is alive
-                )
+                # A job takes as long as it takes; the pings tell whether the worker is alive.
+                proxy._pyroTimeout = None
         except Exception as error:  # whatever is wrong with it, it is one worker fewer and no more
-            logger.info("worker %s at %s cannot be used yet: %s", name, uri, error)
+            logger.log(
+                logging.DEBUG if (name, uri) in self._complained else logging.WARNING,
+                "worker %s at %s cannot be used: %s. Its address has to be reachable from here: see its "
+                "--bind and --advertise",
+                name,
+                uri,
+                error,
+            )
+            self._complained.add((name, uri))
             for proxy in proxies:
                 close(proxy)
             with self._lock:
-                self._connecting.pop(name, None)
                 self._refused[name, uri] = time.monotonic() + RETRY_AFTER
+                if self._connecting.get(name) == uri:
+                    del self._connecting[name]
             return
         link = _Link(info)
         link.proxies = proxies
         with self._changed:
-            self._connecting.pop(name, None)
-            if self._stopping.is_set():
-                link.close()
+            if self._stopping.is_set() or self._connecting.get(name) != uri:
+                link.close()  # meanwhile it has registered elsewhere
                 return
+            del self._connecting[name]
             self._links[name] = link
             logger.info(
                 "worker %s joined (%s, pid %d, %d thread(s))", name, info.host, info.pid, info.threads
@@ -368,17 +408,21 @@ class PyroEngine:
 
     def _ping(self, link: _Link, proxy: Any) -> None:
         name = link.info.name
+        message: tuple[str, Any] | None = None
         while not link.closed.is_set():
-            try:
-                message = link.control.get(timeout=PING_EVERY)
-            except queue.Empty:
-                message = ("ping", None)
             if message is None:
-                break
+                try:
+                    message = link.control.get(timeout=PING_EVERY)
+                except queue.Empty:
+                    message = ("ping", None)
+                if message is None:
+                    break
             try:
                 self._tell(link, proxy, *message)
+                message = None
             except CommunicationError as error:
-                timed_out = isinstance(error, CallTimeout) or isinstance(error.__cause__, TimeoutError)
+                # A message that was not answered is sent again when the worker answers.
+                timed_out = isinstance(error, CallTimeout) or _connecting_timed_out(error)
                 with self._lock:
                     if not timed_out:
                         self._lose(link, f"it does not answer pings: {error}")
@@ -389,7 +433,8 @@ class PyroEngine:
                         )
                         self._apply(self._schedule.worker_silent(name, time.monotonic()))
             except Exception:
-                logger.exception("worker %s answered a %s with an error", name, message[0])
+                logger.exception("worker %s answered a message with an error", name)
+                message = None
         close(proxy)
 
     def _tell(self, link: _Link, proxy: Any, what: str, argument: Any) -> None:
@@ -405,6 +450,7 @@ class PyroEngine:
                 link.silent = False
                 logger.info("worker %s answers again", link.info.name)
                 self._apply(self._schedule.worker_answered(link.info.name, time.monotonic()))
+                self._changed.notify_all()
 
     # One slot's driver thread.
 
@@ -438,6 +484,10 @@ class PyroEngine:
             logger.warning("worker %s: a job failed: %s", link.info.name, error)
             with self._lock:
                 self._apply(self._schedule.failed(hand.lease, reason, time.monotonic()))
+        with self._lock:
+            ended = hand.session not in self._open
+        if ended:  # what came with the job is there after the session was forgotten
+            link.forget_session(hand.session)
         return True
 
     def _lease(self, link: _Link, proxy: Any, hand: Hand, round_: Round) -> None:
@@ -460,8 +510,8 @@ class PyroEngine:
             ended = time.monotonic()
             if "missing" not in reply:
                 break
-            link.forget_blocks(hand.session, reply["missing"])
-            to_send = link.blocks_to_send(hand.session, reply["missing"])
+            # All blocks of the job, since those that it holds may have to make room for the others.
+            to_send = hand.blocks
             if reply["rows_missing"]:
                 link.forget_words(round_)
             new_words = link.words_to_send(round_, words)
@@ -469,19 +519,7 @@ class PyroEngine:
             with self._lock:
                 self._apply(self._schedule.handed_back(hand.lease, time.monotonic()))
             return
-        partial = Partial(*reply["partial"])
-        with self._lock:
-            accepted = self._schedule.delivered(hand.lease, time.monotonic())
-            if not accepted:
-                self._apply(self._schedule.discarded(hand.lease, time.monotonic()))
-                return
-        sum_began = time.monotonic()
-        try:
-            round_.add(hand.blocks, partial)
-        except Exception as error:
-            logger.exception("a partial cannot be added")
-            round_.failed(f"the partial of worker {link.info.name} cannot be added to the sum: {error}")
-        seconds = reply["seconds"]
+        partial, seconds = Partial(*reply["partial"]), reply["seconds"]
         record = JobRecord(
             round=hand.round,
             kernel=round_.kernel,
@@ -493,8 +531,20 @@ class PyroEngine:
             transfer_seconds=ended - began - seconds["held"],
             queue_seconds=began - handed_at + seconds["waited"],
             compute_seconds=seconds["computed"],
-            sum_seconds=time.monotonic() - sum_began,
+            sum_seconds=0.0,
         )
+        with self._lock:
+            accepted = self._schedule.delivered(hand.lease, time.monotonic())
+            if not accepted:
+                self._apply(self._schedule.discarded(hand.lease, time.monotonic()))
+                return
+        sum_began = time.monotonic()
+        try:
+            round_.add(hand.blocks, partial)
+        except Exception as error:
+            logger.exception("a partial cannot be added")
+            round_.failed(f"the partial of worker {link.info.name} cannot be added to the sum: {error}")
+        record = replace(record, sum_seconds=time.monotonic() - sum_began)
         with self._lock:
             if hand.session in self._records:
                 self._records[hand.session].append(record)
@@ -516,7 +566,7 @@ class PyroEngine:
         }
         rows = round_.rows(words)
         job = {
-            "lease": hand.lease,
+            "lease": self._lease_name(hand.lease),
             "session": hand.session,
             "round": hand.round,
             "kernel": round_.kernel,
@@ -530,6 +580,13 @@ class PyroEngine:
         }
         nbytes = words.nbytes + rows.nbytes + sum(a.nbytes for arrays in payload.values() for a in arrays)
         return job, nbytes
+
+
+def _connecting_timed_out(error: CommunicationError) -> bool:
+    """Whether a peer did not answer a connection in time, as one that is stopped; the kernel's own ETIMEDOUT,
+    which has a number, says that its host is gone.
+    """
+    return isinstance(error.__cause__, TimeoutError) and error.__cause__.errno is None
 
 
 def _union(word_lists: Sequence[NDArray[np.int32]], num_terms: int) -> NDArray[np.int32]:

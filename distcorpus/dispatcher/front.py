@@ -10,6 +10,7 @@ import gc
 import itertools
 import logging
 import os
+import secrets
 import socket
 import threading
 import time
@@ -69,11 +70,12 @@ class Dispatcher:
         self.ending = threading.Event()
         self.sessions: dict[str, Session] = {}
         self._numbers = itertools.count(1)
+        self._token = secrets.token_hex(3)
         self._started = time.time()
 
     def session_name(self, kind: str) -> str:
-        """Return a name for a new session; no other session of this process ever has it."""
-        return f"{kind}-{os.getpid()}-{next(self._numbers)}"
+        """Return a name that no session of any dispatcher ever had: workers may still know those."""
+        return f"{kind}-{self._token}-{next(self._numbers)}"
 
     def drain(self) -> None:
         """Answer the models in training with an error, until all of them have been told, or time is up."""
@@ -197,7 +199,7 @@ class _Front:
     @expose
     def getworkers(self) -> list[str]:
         """The URIs of the connected workers."""
-        return [worker.uri for worker in self._dispatcher.engine.workers()]
+        return [worker.uri for worker in self._dispatcher.engine.workers() if worker.state == "ready"]
 
     @expose
     def jobsdone(self) -> int:

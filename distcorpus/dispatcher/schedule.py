@@ -461,8 +461,8 @@ class Schedule:
         now : float
             Seconds.
         least_job_cost : float
-            What a job has to cost to be worth its overhead, in the unit of the blocks' costs. Jobs are smaller
-            only where a worker's share of the round is.
+            What a job has to cost to be worth its overhead, in the unit of the blocks' costs. Jobs are
+            smaller only where a worker's share of the round is.
         """
         self._now = now
         opener = self._sessions.get(session)

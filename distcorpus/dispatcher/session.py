@@ -31,8 +31,8 @@ from distcorpus.dispatcher.spool import Spool
 #: How much larger than its first chunk (by squared norm) an LSI corpus may grow before the first product,
 #: which is summed while the chunks arrive and thus on a grid chosen early, has to be computed again.
 GROWTH_FORESEEN = 2.0**20
-#: Non-zeros for each term of the vocabulary that a job has to have, by kernel: with fewer, sending its broadcast
-#: rows and adding its partial, which have a row a term, take longer than computing it.
+#: Non-zeros for each term of the vocabulary that a job has to have, by kernel: with fewer, sending its
+#: broadcast rows and adding its partial, which have a row a term, take longer than computing it.
 LEAST_JOB_COST = {"lsi": 30.0, "lda": 10.0, "inference": 10.0}
 #: Seconds between two looks whether the client that waits is still there.
 CLIENT_CHECK_EVERY = 0.5
@@ -134,9 +134,9 @@ class SumRound:
 
     @property
     def under_way(self) -> bool:
-        """Whether it is neither finished nor failed."""
+        """Whether it has blocks, and is neither finished nor failed."""
         with self._changed:
-            return not self._finished and self._error is None
+            return bool(self._missing) and not self._finished and self._error is None
 
     def values(self) -> NDArray[np.float64]:
         """Return the sum over the whole vocabulary, shape (num_terms, width)."""

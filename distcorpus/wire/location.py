@@ -10,6 +10,7 @@ import Pyro4
 
 from distcorpus.wire.nameserver import find
 from distcorpus.wire.proxy import CommunicationError
+from distcorpus.wire.sockets import format_address
 
 
 class NameServerLocation:
@@ -57,7 +58,7 @@ class NameServerLocation:
 
     def __str__(self) -> str:
         uri = self.locate()._pyroUri
-        return f"{uri.host}:{uri.port}"
+        return format_address(uri.host, uri.port)
 
     def own_address(self) -> str:
         """Return the address of this host's interface that leads to the name server."""

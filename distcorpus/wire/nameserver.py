@@ -155,8 +155,8 @@ class NameServerDaemon(Daemon):
     def clean(self, answered: Collection[str] = ()) -> set[str]:
         """Remove the names that nobody answers for.
 
-        A URI whose host refuses the connection is removed. One whose host does not answer at all is removed
-        only if it did before: an address that is meant for others (NAT) may never be reachable from here.
+        A URI on another host is removed only if it answered before: an address that is meant for others (NAT)
+        may never be reachable from here, or refuse.
 
         Parameters
         ----------
@@ -173,17 +173,19 @@ class NameServerDaemon(Daemon):
             if name == NAME_SERVER or self._stopping.is_set():
                 continue
             answers = _answers(uri)
-            if answers or (answers is None and uri not in answered):
-                if answers:
-                    seen.add(uri)
-            else:
+            if answers:
+                seen.add(uri)
+            elif uri in answered or (answers is False and sockets.is_loopback(Pyro4.core.URI(uri).host)):
                 self.nameserver._remove_if_still(name, uri)
         return seen
 
     def _clean_periodically(self) -> None:
         answered: set[str] = set()
         while not self._stopping.wait(CLEAN_SECONDS):
-            answered = self.clean(answered)
+            try:
+                answered = self.clean(answered)
+            except Exception:  # whatever somebody registered, the other names are to be looked after
+                log.exception("cannot clean the names")
 
     def _broadcast_server(self) -> Any:
         internal = self.uriFor(NAME_SERVER, nat=False)
@@ -292,7 +294,10 @@ def _candidates(host: str | None, port: int | None, broadcast: bool) -> Iterator
 
 def _broadcast() -> str | None:
     """Ask the network for a name server, by UDP; the URI in the first answer that is one."""
-    with socketutil.createBroadcastSocket(reuseaddr=config.SOCK_REUSE, timeout=_BROADCAST_SECONDS) as sock:
+    with (
+        suppress(OSError),  # no network at all
+        socketutil.createBroadcastSocket(reuseaddr=config.SOCK_REUSE, timeout=_BROADCAST_SECONDS) as sock,
+    ):
         for _ in range(_BROADCAST_TRIES):
             for address in config.parseAddressesString(config.BROADCAST_ADDRS):
                 with suppress(OSError):  # no such interface, or not allowed to broadcast

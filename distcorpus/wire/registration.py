@@ -69,7 +69,7 @@ class Registration:
             nameserver = self._locate()
             for name, uri in self._names.items():
                 unregister(nameserver, name, uri)
-        except (CommunicationError, NamingError, RuntimeError) as error:
+        except (CommunicationError, NamingError) as error:
             logger.debug("cannot remove names, the name server is gone: %s", error)
 
     def _keep(self) -> None:
@@ -88,7 +88,9 @@ class Registration:
                         self._taken(name)
                         return
                 away = False
-            except (CommunicationError, NamingError, RuntimeError) as error:
+            except (CommunicationError, NamingError) as error:
                 if not away:
-                    logger.warning("the name server is away (%s): waiting for it", error)
+                    logger.warning("cannot see to the registration (%s): trying again", error)
                 away = True
+            except Exception:  # without this thread the names would be gone for good with the name server
+                logger.exception("unexpected, in keeping names registered")

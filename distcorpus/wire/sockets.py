@@ -165,7 +165,7 @@ def can_connect(host: str, port: int, timeout: float) -> bool | None:
         socket.create_connection((host, port), timeout).close()
     except ConnectionRefusedError:
         return False
-    except OSError:
+    except (OSError, ValueError):  # ValueError: it is no host name
         return None
     return True
 

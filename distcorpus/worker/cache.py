@@ -42,6 +42,8 @@ class BlockCache:
 
     def put(self, session: str, number: int, block: Chunk) -> None:
         """Keep a block; the ones that were not used for longest make room."""
+        # A copy: what arrives are views of the whole message, which would stay as long as they do.
+        block = Chunk(block.indptr.copy(), block.indices.copy(), block.data.copy(), block.num_terms)
         with self._lock:
             if (session, number) in self._blocks:
                 return
@@ -122,7 +124,9 @@ class Tables:
         """Return the table of a round, made empty where it is new."""
         with self._lock:
             rounds = self._tables.setdefault(session, {})
-            table = rounds.setdefault(round_number, Table(num_terms, prepare))
+            table = rounds.get(round_number)
+            if table is None:
+                table = rounds[round_number] = Table(num_terms, prepare)
             while len(rounds) > 2:
                 del rounds[min(rounds)]
             return table

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 from contextlib import contextmanager
 
@@ -157,3 +159,30 @@ def test_job_that_raises(own_cluster, lee_corpus):
     assert own_cluster.workers[0].name in message
     assert "Traceback" in message
     train_lda(lee_corpus, lee_corpus.counts)
+
+
+def test_worker_with_a_tiny_cache(lee_corpus):
+    """A worker that cannot keep one job's blocks is sent them again each time, and the result is the same."""
+    with LocalCluster(n_workers=1) as cluster:
+        quiet = train_lsi(lee_corpus, lee_corpus.tfidf)
+        environment = {**os.environ, **cluster.environ()}
+        command = [
+            sys.executable,
+            "-m",
+            "distcorpus",
+            "worker",
+            "--no-broadcast",
+            "--cache",
+            "0",
+            "--name",
+            "small",
+        ]
+        small = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+        try:
+            wait_until(lambda: len(cluster.dispatcher.status()["workers"]) == 2, "its joining")
+            os.kill(cluster.workers[0].pid, signal.SIGKILL)
+            wait_until(lambda: len(cluster.dispatcher.status()["workers"]) == 1, "the loss of the other")
+            assert train_lsi(lee_corpus, lee_corpus.tfidf) == quiet
+        finally:
+            small.terminate()
+            assert small.wait(30) == 0

@@ -76,7 +76,7 @@ def test_session_that_was_interrupted(cluster, lee_corpus, kind):
     """The connection is the session: over a new one the model is told so, and not half served."""
     model = kind(id2word=lee_corpus.dictionary, num_topics=3, distributed=True)
     model.dispatcher._pyroRelease()
-    with pytest.raises(RuntimeError, match="no session.*Train a new model"):
+    with pytest.raises(RuntimeError, match=r"no session.*Train a new model"):
         (model.update if kind is LdaModel else model.add_documents)(lee_corpus.counts)
 
 
