@@ -110,8 +110,9 @@ class LdaTraining(Session):
             self._changed.notify_all()
 
     def _has_room(self, chunk: Chunk) -> bool:
-        waiting = len(self._chunks) - self._taken
-        return not waiting or (waiting < CHUNKS_AHEAD and self._spool.has_room(chunk.nbytes))
+        # Those that the training has taken fill the memory too, until they are in a sum.
+        fits = self._spool.has_room(chunk.nbytes) or not self._spool.nbytes
+        return fits and len(self._chunks) - self._taken < CHUNKS_AHEAD
 
     def end(self) -> None:
         """No more chunks will come."""

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import pytest
 from gensim.models import LdaModel, LsiModel
 
-from distcorpus import LocalCluster
+from distcorpus import LocalCluster, models
 
 from .conftest import wait_until
 
@@ -88,3 +88,17 @@ def test_chunk_that_is_too_large(lee_corpus):
             with pytest.raises(ValueError, match=r"chunk 0 \(50 documents.*chunksize.*--memory.*--spool DIR"):
                 train(lee_corpus)
             train(lee_corpus, lee_corpus.counts[:5])
+
+
+def test_our_models_wait_for_room(lee_corpus):
+    """Memory for one chunk and no disk: the next chunk waits until the one before is in the sum."""
+    with LocalCluster(1, dispatcher_options=("--memory", "0.00006")):
+        model = models.LdaModel(
+            lee_corpus.counts,
+            id2word=lee_corpus.dictionary,
+            num_topics=5,
+            chunksize=100,
+            eval_every=None,
+            distributed=True,
+        )
+    assert model.state.numdocs == len(lee_corpus.counts)
