@@ -88,6 +88,21 @@ def test_workers_that_leave_lose_nothing(own_cluster, lee_corpus):
     wait_until(lambda: len(own_cluster.dispatcher.status()["workers"]) == 1, "the worker's leave")
 
 
+def test_rolling_restart(own_cluster, lee_corpus):
+    """Every worker ends and another takes its place, one after the other, in the middle of a training."""
+    quiet = train_lda(lee_corpus, lee_corpus.counts)
+    first = own_cluster.workers
+
+    def restart():
+        for worker in first:
+            os.kill(worker.pid, signal.SIGTERM)
+            wait_until(lambda worker=worker: worker not in own_cluster.workers, "its end")
+            own_cluster.scale(2)
+
+    assert train_lda(lee_corpus, Hooked(lee_corpus.counts, 150, restart)) == quiet
+    assert not {worker.name for worker in first} & {worker.name for worker in own_cluster.workers}
+
+
 def test_training_waits_for_a_worker(lee_corpus):
     """All workers die; the round goes on when another one joins."""
     with LocalCluster(n_workers=1) as cluster:

@@ -118,6 +118,6 @@ def test_number_of_workers_makes_no_difference(cluster, lee_corpus):
         return model.projection.u.tobytes() + model.projection.s.tobytes()
 
     two = train()
-    for n_workers in (1, 3):
+    for n_workers in (1, 7):
         with LocalCluster(n_workers):
             assert train() == two
