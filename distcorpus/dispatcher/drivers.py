@@ -386,6 +386,7 @@ class PyroEngine:
                 link.close()  # meanwhile it has registered elsewhere
                 return
             del self._connecting[name]
+            self._complained.add((name, uri))  # when it is gone, that will have been said
             self._links[name] = link
             logger.info(
                 "worker %s joined (%s, pid %d, %d thread(s))", name, info.host, info.pid, info.threads
