@@ -74,7 +74,8 @@ class LdaDoor(_Door):
         task : dict
             ``topics`` (the arguments of `LazyTopics`), ``alpha``, ``eta``, ``num_updates``, ``plan`` (the
             arguments of `Plan`), ``documents`` (how many will come, or None), ``progress`` (those of
-            `Progress`) and ``pauses`` (whether to wait for `resume` after each pass).
+            `Progress`) and ``pauses`` (whether to wait for `resume` after each pass) and
+            ``pause_every`` (after how many updates).
         """
         learnt = LazyTopics(**task["topics"])
         model = OnlineLda(learnt, task["alpha"], task["eta"], task["num_updates"])
@@ -89,6 +90,7 @@ class LdaDoor(_Door):
                 documents=task["documents"],
                 progress=Progress(**task["progress"]),
                 pauses=task["pauses"],
+                pause_every=task["pause_every"],
                 **options,
             )
         )

@@ -48,6 +48,9 @@ class LdaTraining(Session):
         Where an earlier training was interrupted.
     pauses : bool
         Wait for `resume` after each pass.
+    pause_every : int, optional
+        Wait for `resume` after every so many updates, once all chunks are here: a client that still sends
+        some does not listen.
     check_client : callable
         Raises where the client is gone.
     **session
@@ -65,6 +68,7 @@ class LdaTraining(Session):
         documents: int | None,
         progress: Progress | None = None,
         pauses: bool = False,
+        pause_every: int | None = None,
         check_client: Callable[[], None] = lambda: None,
         **session: Any,
     ) -> None:
@@ -75,6 +79,7 @@ class LdaTraining(Session):
         self.progress = progress or Progress()
         self._client_is_there = check_client
         self._pauses = pauses
+        self._pause_every = pause_every
         self._paused = False
         self._documents = documents
         self._used_again = plan.passes > 1
@@ -243,12 +248,17 @@ class LdaTraining(Session):
 
     def _after_update(self, rho: float, merged: int) -> None:
         event = self._reporter.update(rho, merged, self._documents or 0)
-        self._tell({**event, "workers": len(self._engine.workers())})
+        due = self._pause_every is not None and self.progress.updates % self._pause_every == 0
+        self._pause({**event, "workers": len(self._engine.workers())}, due and self._complete)
 
     def _after_pass(self, pass_: int) -> None:
-        self._paused = self._pauses
-        self._tell({"kind": "pass", "pass_": pass_})
+        self._pause({"kind": "pass", "pass_": pass_}, self._pauses)
+
+    def _pause(self, event: dict[str, Any], wait: bool) -> None:
+        """Tell of an event and, if asked, wait until the client has dealt with it."""
         with self._changed:
+            self._paused = wait
+            self._tell(event)
             self._wait(lambda: not self._paused)
 
     def _tell(self, event: dict[str, Any]) -> None:

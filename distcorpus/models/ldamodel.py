@@ -671,6 +671,7 @@ class _Run:
             "documents": self.documents,
             "progress": asdict(self.progress),
             "pauses": self.callback is not None,
+            "pause_every": model.checkpoint_every if model.checkpoint is not None else None,
         }
         kept_at = time.monotonic()
 
@@ -695,6 +696,7 @@ class _Run:
                 elif event["kind"] == "update" and self._checkpoint_is_due(event["updates"]):
                     fetch()
                     self._save_checkpoint()
+                    training.call("resume")
                 elif time.monotonic() > kept_at + KEEP_EVERY:
                     fetch()
                 self.told(event)

@@ -29,6 +29,7 @@ class NameServerLocation:
     def __init__(self, host: str | None = None, port: int | None = None, *, broadcast: bool = True) -> None:
         self._where: dict[str, Any] = {"host": host, "port": port, "broadcast": broadcast}
         self._found: Any = None
+        self._address = "not found yet"
         self._lock = threading.Lock()
 
     def locate(self, wait: float = 0.0, interrupt: threading.Event | None = None) -> Any:
@@ -54,11 +55,12 @@ class NameServerLocation:
                 except CommunicationError:
                     self._found = None
             self._found = find(**self._where, wait=wait, interrupt=interrupt)
+            uri = self._found._pyroUri
+            self._address = format_address(uri.host, uri.port)
             return self._found
 
     def __str__(self) -> str:
-        uri = self.locate()._pyroUri
-        return format_address(uri.host, uri.port)
+        return self._address
 
     def own_address(self) -> str:
         """Return the address of this host's interface that leads to the name server."""

@@ -79,6 +79,7 @@ def sessions(cluster):
 
 WAITING_CLIENT = """
 import distcorpus, os, signal, sys, threading, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background
 from distcorpus.wire import connect, names
 from distcorpus.wire.nameserver import find, lookup
 import numpy as np

@@ -76,7 +76,8 @@ def test_worker_threads(lee_corpus):
 
 
 PARENT = """
-import sys, threading
+import signal, sys, threading
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background
 from distcorpus import LocalCluster
 cluster = LocalCluster(n_workers=2)
 print(*(process.pid for process in [*cluster._daemons, *cluster._workers]), flush=True)

@@ -61,7 +61,6 @@ def test_a_killed_worker_changes_nothing(lee_corpus):
 
         model = LdaModel(lee_corpus.counts, distributed=True, progress=kill, **lda)
         assert killed
-        assert len(cluster.workers) == 1
     assert lda_bytes(model) == expected
 
 
@@ -186,7 +185,7 @@ def test_a_checkpoint_goes_on_to_the_same_bytes(cluster, lee_corpus, tmp_path, d
     }
     whole = LdaModel(lee_corpus.counts, checkpoint=path, checkpoint_every=5, **options)
     resumed = LdaModel.load(path)
-    assert 0 < resumed.interrupted["progress"]["updates"] < 12
+    assert resumed.interrupted["progress"]["updates"] == 10
     resumed.update(lee_corpus.counts, resume=True)
     assert lda_bytes(resumed) == lda_bytes(whole)
     with pytest.raises(ValueError, match="interrupted"):
