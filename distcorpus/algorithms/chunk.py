@@ -58,9 +58,7 @@ class Chunk:
 
     def words(self) -> np.ndarray:
         """Return the distinct term ids that occur, ascending (int32)."""
-        occurs = np.zeros(self.num_terms, dtype=bool)
-        occurs[self.indices] = True
-        return np.flatnonzero(occurs).astype(np.int32)
+        return words_in([self.indices], self.num_terms)
 
     def slice(self, start: int, stop: int) -> Chunk:
         """Return the documents `start` to `stop` as a chunk that shares this one's entries."""
@@ -110,6 +108,14 @@ class Chunk:
     def squared_norm(self) -> float:
         """Return the sum of the squared values, correctly rounded (so the same in any order)."""
         return exact_sum(np.square(self.data, dtype=np.float64))
+
+
+def words_in(id_lists: Iterable[np.ndarray], num_terms: int) -> np.ndarray:
+    """Return the term ids that occur in any of some arrays, int32, ascending and distinct."""
+    occurs = np.zeros(num_terms, dtype=bool)
+    for ids in id_lists:
+        occurs[ids] = True
+    return np.flatnonzero(occurs).astype(np.int32)
 
 
 def as_chunk(documents: Any, num_terms: int, *, counts: bool = False, what: str = "chunk") -> Chunk:

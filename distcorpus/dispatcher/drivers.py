@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distcorpus._version import __version__
+from distcorpus.algorithms.chunk import words_in
 from distcorpus.algorithms.partial import Partial
 from distcorpus.dispatcher.engine import Block, JobRecord, Round, WorkerInfo
 from distcorpus.dispatcher.schedule import Cancel, Decision, Drop, Fail, Failure, Finish, Hand, Schedule
@@ -498,7 +499,7 @@ class PyroEngine:
             with self._lock:
                 self._apply(self._schedule.discarded(hand.lease, time.monotonic()))
             return
-        words = _union([block.words for block in blocks], round_.num_terms)
+        words = words_in((block.words for block in blocks), round_.num_terms)
         to_send: Sequence[int] = hand.blocks
         if round_.keep_blocks:
             to_send = link.blocks_to_send(hand.session, hand.blocks)
@@ -588,12 +589,3 @@ def _connecting_timed_out(error: CommunicationError) -> bool:
     which has a number, says that its host is gone.
     """
     return isinstance(error.__cause__, TimeoutError) and error.__cause__.errno is None
-
-
-def _union(word_lists: Sequence[NDArray[np.int32]], num_terms: int) -> NDArray[np.int32]:
-    if len(word_lists) == 1:
-        return word_lists[0]
-    occurs = np.zeros(num_terms, dtype=bool)
-    for words in word_lists:
-        occurs[words] = True
-    return np.flatnonzero(occurs).astype(np.int32)

@@ -13,10 +13,10 @@ from typing import Any
 
 from distcorpus._version import __version__
 from distcorpus.algorithms import lda, lsi
-from distcorpus.algorithms.chunk import Chunk
+from distcorpus.algorithms.chunk import Chunk, words_in
 from distcorpus.wire import expose
 from distcorpus.worker.cache import BlockCache, Tables
-from distcorpus.worker.job import KERNELS, run, words_of
+from distcorpus.worker.job import KERNELS, run
 
 logger = logging.getLogger(__name__)
 
@@ -135,7 +135,7 @@ class Worker:
         missing = [
             number for (block, _), (number, _) in zip(held, job["blocks"], strict=True) if block is None
         ]
-        words = words_of((block for block, _ in blocks), num_terms)
+        words = words_in((block.indices for block, _ in blocks), num_terms)
         if missing or not table.holds(words):
             return {"missing": missing, "rows_missing": not missing}
         with self._computing:

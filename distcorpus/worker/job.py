@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Executor
 from typing import Any
 
@@ -19,14 +19,6 @@ from distcorpus.worker.cache import Table
 
 #: The kernels that a job may name.
 KERNELS: dict[str, Any] = {"lda": EStep, "lsi": Product, "inference": Inference}
-
-
-def words_of(blocks: Iterable[Chunk], num_terms: int) -> NDArray[np.int32]:
-    """Return the sorted ids of the terms that occur in any of the blocks."""
-    occurs = np.zeros(num_terms, dtype=bool)
-    for block in blocks:
-        occurs[block.indices] = True
-    return np.flatnonzero(occurs).astype(np.int32)
 
 
 def run(
