@@ -297,6 +297,7 @@ def _run_worker(options: argparse.Namespace) -> None:
     from distcorpus.worker.daemon import Worker
 
     raise_malloc_thresholds()
+    raise_file_limit()
     lifetime = Lifetime(until_eof=options.until_eof)
     blas = set_blas_threads(options.blas_threads)
     name = options.name or f"{socket.gethostname()}-{os.getpid()}"

@@ -10,6 +10,7 @@ from typing import Any
 
 import Pyro4.core
 from Pyro4.core import behavior, expose
+from Pyro4.errors import MessageTooLargeError
 
 from distcorpus.wire import sockets
 from distcorpus.wire.serializer import install
@@ -45,9 +46,11 @@ class Daemon(Pyro4.core.Daemon):
     ValueError
         `advertise` is not an address.
 
-    Notes ----- A peer has `distcorpus.wire.transport.HANDSHAKE_SECONDS` for its handshake; after that it may
-    be silent as long as it likes, and is dropped when its host vanishes (see
-    `distcorpus.wire.sockets.set_keepalive`).
+    Notes
+    -----
+    A peer has `distcorpus.wire.transport.HANDSHAKE_SECONDS` for its handshake. Between messages it may then
+    be silent as long as it likes; a message that has begun has to get on. A peer whose host vanishes is
+    dropped (see `distcorpus.wire.sockets.set_keepalive`).
     """
 
     def __init__(
@@ -136,6 +139,19 @@ class Daemon(Pyro4.core.Daemon):
     def uri(self, object_id: str) -> str:
         """The URI under which others reach the object registered as `object_id`."""
         return str(self.uriFor(object_id))
+
+    def handleRequest(self, conn: Connection) -> None:
+        """Pyro4's: receive a call, and answer it; here also where the call or the answer is too large."""
+        try:
+            super().handleRequest(conn)
+        except MessageTooLargeError as error:
+            seq, serializer = Pyro4.core.current_context.seq, Pyro4.core.current_context.serializer_id
+            call = getattr(error, "pyroMsg", None)
+            if call is not None:
+                seq, serializer = call.seq, call.serializer_id
+                # Whoever is still sending reads no answer.
+                conn.discard(call.data_size + call.annotations_size)
+            self._sendExceptionResponse(conn, seq, serializer, error, None)
 
     def clientDisconnect(self, conn: Connection) -> None:
         """Pyro4's hook: close the objects of the connection, and tell `on_disconnect`."""

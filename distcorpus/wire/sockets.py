@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import select
 import socket
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from itertools import islice
 
@@ -22,6 +23,10 @@ KEEPALIVE_PROBES = 3
 VANISHED_AFTER = KEEPALIVE_IDLE + KEEPALIVE_PROBES * KEEPALIVE_INTERVAL
 
 _LARGE = 1 << 16
+# A message is received in pieces, each as large as all before it: a few calls for a large message, and small
+# claims upon a peer that has sent little yet.
+_FIRST_PIECE = 1 << 20
+_LARGEST_PIECE = 16 << 20
 _IOV_MAX = os.sysconf("SC_IOV_MAX") if hasattr(os, "sysconf") else 16
 
 
@@ -72,8 +77,17 @@ def send_data(sock: socket.socket, data: bytes | Gather) -> None:
         raise _failure("sending", error) from error
 
 
-def receive_data(sock: socket.socket, size: int) -> bytes | memoryview:
+def receive_data(
+    sock: socket.socket, size: int, before_piece: Callable[[int], None] = lambda nbytes: None
+) -> bytes | memoryview:
     """Receive exactly `size` bytes: small ones as bytes, large ones into one fresh, writable buffer.
+
+    Parameters
+    ----------
+    sock : socket.socket
+    size : int
+    before_piece : callable
+        Called with the number of bytes that are waited for next.
 
     Raises
     ------
@@ -90,7 +104,9 @@ def receive_data(sock: socket.socket, size: int) -> bytes | memoryview:
     received = 0
     try:
         while received < size:
-            count = sock.recv_into(view[received:], size - received, flags)
+            wanted = min(size - received, max(received, _FIRST_PIECE), _LARGEST_PIECE)
+            before_piece(wanted)
+            count = sock.recv_into(view[received:], wanted, flags)
             if not count:
                 raise ConnectionClosedError("receiving: not enough data")
             received += count
@@ -206,6 +222,23 @@ def default_bind() -> str:
 def is_loopback(host: str) -> bool:
     """Whether `host` names this machine alone."""
     return host == "localhost" or host == "::1" or host.startswith("127.")
+
+
+def peer_group(address: str) -> str:
+    """Whom a connection from `address` is put down to: a host, or the network that one host may have.
+
+    All of loopback is one peer, since its processes may choose among 2**24 addresses; so is an IPv6 network
+    of 64 bits, for the same reason.
+    """
+    try:
+        ip = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if isinstance(ip, ipaddress.IPv6Address):
+        if ip.ipv4_mapped is None:
+            return "loopback" if ip.is_loopback else str(ipaddress.ip_network((ip, 64), strict=False))
+        ip = ip.ipv4_mapped
+    return "loopback" if ip.is_loopback else str(ip)
 
 
 def outward_address() -> str:

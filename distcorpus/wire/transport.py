@@ -1,7 +1,11 @@
-"""Our socket server for Pyro4's daemon: a thread a connection, a deadline for handshakes, and a prompt end.
+"""Our socket server for Pyro4's daemon: a thread a connection, and no peer that can stop the others.
 
 Pyro4's own hands connections to a pool and answers those that do not fit in the thread that accepts, where
 one silent peer stops all others; closing it waits for each idle connection in turn.
+
+Between messages a peer may be silent as long as it likes. A handshake, and a message that has begun, has to
+get on. What all peers together may take is limited, and where a limit is reached, the peer that has taken the
+most of it pays.
 """
 
 from __future__ import annotations
@@ -11,21 +15,35 @@ import selectors
 import socket
 import threading
 import time
+from collections import Counter
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
 
 from Pyro4 import socketutil
 from Pyro4.configuration import config
-from Pyro4.errors import CommunicationError, MessageTooLargeError, SecurityError
+from Pyro4.errors import ConnectionClosedError, MessageTooLargeError, PyroError
+from Pyro4.message import Message
 
 from distcorpus.wire import sockets
 
 HANDSHAKE_SECONDS = 5.0
 HANDSHAKE_BYTES = 1 << 16
+#: Connections that may be in their handshake at once; beyond, the greediest peer's oldest is dropped.
+MAX_HANDSHAKES = 512
 MAX_CONNECTIONS = 4096
-# Connections over the limit that are told so; further ones are closed without a word.
+#: Of the connections, those that one peer may have (see `sockets.peer_group`): the others' reserve.
+MAX_CONNECTIONS_OF_A_PEER = 2048
+#: Bytes of messages that are arriving or being answered; beyond, the slowest sender of the greediest peer is
+#: dropped.
+MAX_BYTES_UNDER_WAY = 4 << 30
+#: A message that gets on more slowly than this, after a respite, is given up, and its connection with it.
+STALL_SECONDS = 30.0
+SLOWEST_BYTES_A_SECOND = 1 << 18
+# Connections over a limit that are told so; further ones are closed without a word.
 _MAX_REFUSALS = 32
-_POLL_SECONDS = 2.0
+_POLL_SECONDS = 1.0
+_SCRATCH_BYTES = 1 << 20
 
 log = logging.getLogger(__name__)
 
@@ -36,23 +54,86 @@ class Connection(socketutil.SocketConnection):
     Attributes
     ----------
     sock : socket.socket
+    peer : str
+        Whom it is put down to, see `sockets.peer_group`.
     idle : bool
         No call of this connection is being received, computed or answered.
-    size_limit : int or None
-        The most bytes that are received at once; small until the peer has shaken hands.
+    shaken : bool
+        The peer has shaken hands.
+    deadline : float or None
+        When (on the monotonic clock) what is being received or sent is given up.
+    arriving : bool
+        A message of it is.
+    nbytes : int
+        Bytes of the message under way.
     """
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, peer: str, transport: Transport) -> None:
         super().__init__(sock)
+        self.peer = peer
         self.idle = False
-        self.size_limit: int | None = HANDSHAKE_BYTES
+        self.shaken = False
+        self.deadline: float | None = time.monotonic() + HANDSHAKE_SECONDS
+        self.arriving = False
+        self.nbytes = 0
+        self._transport = transport
+        self._began = 0.0
+
+    @property
+    def speed(self) -> float:
+        """Bytes a second of the message that is arriving."""
+        return self.nbytes / (time.monotonic() - self._began)
 
     def recv(self, size: int) -> Any:
-        if self.size_limit is not None and size > self.size_limit:
-            raise MessageTooLargeError(f"a handshake of {size} bytes is too large")
+        """Receive a part of a message: its header, its annotations or its data."""
+        if not self.shaken:
+            if size > HANDSHAKE_BYTES:
+                raise MessageTooLargeError(f"a handshake of {size} bytes is too large")
+            return super().recv(size)
+        if self.idle:
+            return self._receive_header(size)
+        self.arriving = True
+        data = sockets.receive_data(self.sock, size, self._expect)
+        self.arriving = False
+        self.deadline = None
+        return data
+
+    def send(self, data: Any) -> None:
+        if self.shaken:
+            self._set_deadline(len(data))
+        super().send(data)
+
+    def discard(self, size: int) -> None:
+        """Receive `size` bytes and forget them."""
+        scratch = bytearray(_SCRATCH_BYTES)
+        while size > 0:
+            self._set_deadline(_SCRATCH_BYTES)
+            count = self.sock.recv_into(scratch, min(size, _SCRATCH_BYTES))
+            if not count:
+                raise ConnectionClosedError("the peer left in mid-message")
+            size -= count
+
+    def _receive_header(self, size: int) -> Any:
         data = super().recv(size)
         self.idle = False
+        self._began = time.monotonic()
+        header = Message.from_header(data)
+        if header.data_size + header.annotations_size > config.MAX_MESSAGE_SIZE:
+            # Earlier than Pyro4 would, which closes the connection: the peer has to be told.
+            error = MessageTooLargeError(
+                f"a message of {header.data_size / 1e6:,.0f} MB is too large: this daemon takes "
+                f"{config.MAX_MESSAGE_SIZE / 1e6:,.0f} MB. Send smaller chunks, or train fewer topics"
+            )
+            error.pyroMsg = header
+            raise error
         return data
+
+    def _expect(self, nbytes: int) -> None:
+        self._set_deadline(nbytes)
+        self._transport.make_room(self, nbytes)
+
+    def _set_deadline(self, nbytes: int) -> None:
+        self.deadline = time.monotonic() + STALL_SECONDS + nbytes / SLOWEST_BYTES_A_SECOND
 
 
 class Transport:
@@ -67,7 +148,9 @@ class Transport:
         self._lock = threading.Lock()
         self._closing = False
         self._threads: dict[Connection, threading.Thread] = {}
-        self._deadlines: dict[Connection, float] = {}  # of handshakes, earliest first
+        self._shaking: dict[Connection, None] = {}  # in their handshake, the oldest first
+        self._of_peer: Counter[str] = Counter()  # connections
+        self._nbytes = 0  # of messages under way
         self._waker: socket.socket | None = None
 
     def init(self, daemon: Any, host: str, port: int, unixsocket: str | None = None) -> None:
@@ -95,11 +178,14 @@ class Transport:
                 self._waker = waker
                 selector.register(self.sock, selectors.EVENT_READ)
             selector.register(woken, selectors.EVENT_READ)
+            look_at = time.monotonic()
             while not self._closing and loopCondition():
-                ready = selector.select(self._seconds_to_next_deadline())
+                ready = selector.select(max(0.0, look_at - time.monotonic()))
                 if any(key.fileobj is self.sock for key, _ in ready):
                     self._accept()
-                self._drop_overdue()
+                if time.monotonic() >= look_at:
+                    self._drop_overdue()
+                    look_at = time.monotonic() + _POLL_SECONDS
 
     def close(self) -> None:
         """Stop accepting; end idle connections now, the others when they have answered, or after `grace`."""
@@ -114,7 +200,7 @@ class Transport:
             if self.sock is not None:
                 self.sock.close()
         for connection in threads:
-            if connection.idle or connection.size_limit is not None:
+            if connection.idle or not connection.shaken:
                 sockets.shut(connection.sock)
         deadline = time.monotonic() + self.grace
         for connection, thread in threads.items():
@@ -125,9 +211,24 @@ class Transport:
 
     shutdown = close
 
+    def make_room(self, connection: Connection, nbytes: int) -> None:
+        """Count bytes that are about to arrive, and drop a connection where that makes too many."""
+        with self._lock:
+            connection.nbytes += nbytes
+            self._nbytes += nbytes
+            if self._nbytes <= MAX_BYTES_UNDER_WAY:
+                return
+            taken: Counter[str] = Counter()
+            for one in self._threads:
+                taken[one.peer] += one.nbytes
+            greediest = taken.most_common(1)[0][0]
+            arriving = [one for one in self._threads if one.arriving and one.peer == greediest]
+            victim = min(arriving or [connection], key=lambda one: one.speed)
+        self._drop([victim], "too many bytes are under way, and its message is the slowest to arrive")
+
     def _accept(self) -> None:
         try:
-            sock, _ = self.sock.accept()
+            sock, address = self.sock.accept()
         except BlockingIOError:
             return
         except OSError as error:
@@ -136,14 +237,20 @@ class Transport:
                 time.sleep(0.05)  # out of files, say: the connection stays queued, and select returns at once
             return
         sock.settimeout(None)
-        connection = Connection(sock)
+        connection = Connection(sock, sockets.peer_group(address[0]), self)
         with self._lock:
-            count = len(self._threads)
-            refused = count >= self.max_connections
-            if self._closing or count >= self.max_connections + _MAX_REFUSALS:
+            count, of_peer = len(self._threads), self._of_peer[connection.peer]
+            reason = None
+            if count >= self.max_connections:
+                reason = f"this daemon already has {self.max_connections} connections"
+            elif of_peer >= MAX_CONNECTIONS_OF_A_PEER:
+                reason = f"this daemon already has {MAX_CONNECTIONS_OF_A_PEER} connections from your host"
+            most = self.max_connections + _MAX_REFUSALS
+            most_of_peer = MAX_CONNECTIONS_OF_A_PEER + _MAX_REFUSALS
+            if self._closing or count >= most or of_peer >= most_of_peer:
                 connection.close()
                 return
-            thread = threading.Thread(target=self._serve, args=(connection, refused), daemon=True)
+            thread = threading.Thread(target=self._serve, args=(connection, reason), daemon=True)
             try:
                 thread.start()
             except RuntimeError as error:
@@ -151,22 +258,28 @@ class Transport:
                 connection.close()
                 return
             self._threads[connection] = thread
-            self._deadlines[connection] = time.monotonic() + HANDSHAKE_SECONDS
-
-    def _serve(self, connection: Connection, refused: bool) -> None:
-        try:
-            reason = f"this daemon already has {self.max_connections} connections" if refused else None
-            if not self._daemon._handshake(connection, denied_reason=reason):
+            self._of_peer[connection.peer] += 1
+            self._shaking[connection] = None
+            if len(self._shaking) <= MAX_HANDSHAKES:
                 return
-            connection.size_limit = None
+            greediest = Counter(one.peer for one in self._shaking).most_common(1)[0][0]
+            victim = next(one for one in self._shaking if one.peer == greediest)
+            del self._shaking[victim]
+        self._drop([victim], "too many handshakes at once, this is the oldest")
+
+    def _serve(self, connection: Connection, refusal: str | None) -> None:
+        try:
+            if not self._daemon._handshake(connection, denied_reason=refusal):
+                return
             with self._lock:
-                self._deadlines.pop(connection, None)
+                connection.shaken = True
+                self._shaking.pop(connection, None)
             try:
                 while self._may_wait(connection):
                     self._daemon.handleRequest(connection)
             finally:
                 self._daemon._clientDisconnect(connection)
-        except (OSError, CommunicationError, SecurityError) as error:
+        except (OSError, PyroError) as error:
             log.debug("connection ended: %s", error)
         except Exception as error:
             log.warning("connection ended by %s: %s", type(error).__name__, error)
@@ -175,27 +288,32 @@ class Transport:
 
     def _may_wait(self, connection: Connection) -> bool:
         with self._lock:
+            self._answered(connection)
             connection.idle = not self._closing
             return connection.idle
+
+    def _answered(self, connection: Connection) -> None:
+        self._nbytes -= connection.nbytes
+        connection.nbytes = 0
+        connection.deadline = None
 
     def _forget(self, connection: Connection) -> None:
         connection.close()
         with self._lock:
-            self._deadlines.pop(connection, None)
-            self._threads.pop(connection, None)
-
-    def _seconds_to_next_deadline(self) -> float:
-        with self._lock:
-            deadline = next(iter(self._deadlines.values()), None)
-        if deadline is None:
-            return _POLL_SECONDS
-        return min(_POLL_SECONDS, max(0.0, deadline - time.monotonic()))
+            self._answered(connection)
+            self._shaking.pop(connection, None)
+            del self._threads[connection]
+            self._of_peer[connection.peer] -= 1
+            if not self._of_peer[connection.peer]:
+                del self._of_peer[connection.peer]
 
     def _drop_overdue(self) -> None:
         now = time.monotonic()
         with self._lock:
-            overdue = [connection for connection, deadline in self._deadlines.items() if deadline <= now]
-            for connection in overdue:
-                del self._deadlines[connection]
-        for connection in overdue:
+            overdue = [one for one in self._threads if one.deadline is not None and one.deadline <= now]
+        self._drop(overdue, "it did not get on")
+
+    def _drop(self, connections: Iterable[Connection], why: str) -> None:
+        for connection in connections:
+            log.info("dropped a connection from %s: %s", connection.peer, why)
             sockets.shut(connection.sock)

@@ -38,8 +38,8 @@ class Echo:
 class Peer:
     """A client that writes its messages by hand."""
 
-    def __init__(self, host: str, port: int) -> None:
-        self.sock = socket.create_connection((host, port), timeout=20)
+    def __init__(self, host: str, port: int, source: tuple[str, int] | None = None) -> None:
+        self.sock = socket.create_connection((host, port), timeout=20, source_address=source)
         self.connection = socketutil.SocketConnection(self.sock)
 
     def send(

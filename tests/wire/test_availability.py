@@ -1,0 +1,194 @@
+"""No peer takes what the others need: each limit is reached here, and those who keep to them are served."""
+
+from __future__ import annotations
+
+import pickle
+import struct
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+
+import numpy as np
+import pytest
+from Pyro4 import config, message
+
+from distcorpus import wire
+from distcorpus.wire import sockets, transport
+
+from .conftest import PICKLE, Peer
+from .test_daemon import Blocker, call_in_thread, wait_until
+
+STRANGER = "127.0.0.66"
+
+
+@pytest.fixture
+def stranger(monkeypatch: pytest.MonkeyPatch, daemon: wire.Daemon) -> Any:
+    """Makes connections to the daemon that come from another host than ours.
+
+    On loopback, whose addresses count as one host otherwise.
+    """
+    monkeypatch.setattr(sockets, "peer_group", str)
+    with ExitStack() as stack:
+
+        def connect(shaken: bool = True) -> Peer:
+            peer = Peer("127.0.0.1", daemon.port, (STRANGER, 0))
+            stack.enter_context(peer.sock)
+            if shaken:
+                peer.shake_hands()
+            return peer
+
+        yield connect
+
+
+def header(size: int) -> bytes:
+    """The header of a call of `size` bytes."""
+    checksum = (message.MSG_INVOKE + 48 + size + PICKLE + 0x34E9) & 0xFFFF
+    return struct.pack("!4sHHHHiHHHH", b"PYRO", 48, message.MSG_INVOKE, 0, 0, size, PICKLE, 0, 0, checksum)
+
+
+def is_dropped(peer: Peer) -> bool:
+    peer.sock.settimeout(0.01)
+    try:
+        return peer.sock.recv(1) == b""
+    except TimeoutError:
+        return False
+    except ConnectionError:
+        return True
+
+
+@pytest.mark.parametrize("sent", [0, 1, 70_000, 1_500_000])
+def test_a_message_that_stalls_is_given_up(
+    daemon: wire.Daemon, monkeypatch: pytest.MonkeyPatch, stranger: Any, sent: int
+):
+    monkeypatch.setattr(transport, "STALL_SECONDS", 0.2)
+    monkeypatch.setattr(transport, "SLOWEST_BYTES_A_SECOND", 1e9)
+    silent = wire.connect(daemon.uri("echo"))
+    slow = stranger()
+    slow.sock.sendall(header(5_000_000) + bytes(sent))
+    wait_until(lambda: is_dropped(slow))
+    assert silent.echo(1) == 1
+
+
+def test_a_call_and_a_pause_may_last_longer_than_a_stall(
+    daemon: wire.Daemon, monkeypatch: pytest.MonkeyPatch, stranger: Any
+):
+    monkeypatch.setattr(transport, "STALL_SECONDS", 0.2)
+    monkeypatch.setattr(transport, "SLOWEST_BYTES_A_SECOND", 1e9)
+    blocker = Blocker()
+    daemon.serve("blocker", blocker)
+    silent = stranger()
+    thread, outcome = call_in_thread(wire.connect(daemon.uri("blocker")).block)
+    assert blocker.entered.wait(10)
+    slow = stranger()
+    slow.sock.sendall(header(1000))
+    wait_until(lambda: is_dropped(slow))  # the others were looked at too, and have waited for longer
+    blocker.let_go.set()
+    thread.join(10)
+    assert outcome == ["done"]
+    assert silent.ask(pickle.dumps(("echo", "echo", (3,), {}))) == 3
+
+
+TOO_LARGE = """
+import sys, Pyro4
+proxy = Pyro4.Proxy(sys.argv[1])
+for call in (lambda: proxy.echo(b"x" * 3_000_000), lambda: proxy.repeat(b"x" * 200_000, 10)):
+    try:
+        call()
+    except Exception as error:
+        print(type(error).__name__, error)
+print(proxy.echo(5))
+"""
+
+
+def test_a_message_that_is_too_large_is_answered(
+    daemon: wire.Daemon, monkeypatch: pytest.MonkeyPatch, stock_python: Callable[..., str]
+):
+    class Repeating:
+        @wire.expose
+        def echo(self, value: Any) -> Any:
+            return value
+
+        @wire.expose
+        def repeat(self, value: bytes, times: int) -> bytes:
+            return value * times
+
+    monkeypatch.setattr(config, "MAX_MESSAGE_SIZE", 1_000_000)
+    printed = stock_python(TOO_LARGE, daemon.serve("repeating", Repeating())).splitlines()
+    assert printed[0].startswith(
+        "MessageTooLargeError a message of 3 MB is too large: this daemon takes 1 MB"
+    )
+    assert printed[1].startswith("MessageTooLargeError max message size exceeded")
+    assert printed[2] == "5"
+
+
+def test_a_host_has_a_part_of_the_connections(
+    daemon: wire.Daemon, monkeypatch: pytest.MonkeyPatch, stranger: Any
+):
+    monkeypatch.setattr(transport, "MAX_CONNECTIONS_OF_A_PEER", 3)
+    taken = [stranger() for _ in range(3)]
+    refused = stranger(shaken=False)
+    refused.send(message.MSG_CONNECT, pickle.dumps({"handshake": "hello", "object": "echo"}))
+    answer = refused.receive()
+    assert answer.type == message.MSG_CONNECTFAIL
+    assert b"already has 3 connections from your host" in answer.data
+    assert wire.connect(daemon.uri("echo")).echo(1) == 1
+    for peer in taken:
+        peer.sock.close()
+    wait_until(lambda: _connects(stranger))
+
+
+def _connects(stranger: Any) -> bool:
+    try:
+        stranger()
+    except AssertionError:
+        return False
+    return True
+
+
+def test_of_too_many_handshakes_the_greediest_hosts_oldest_is_dropped(
+    daemon: wire.Daemon, monkeypatch: pytest.MonkeyPatch, stranger: Any
+):
+    monkeypatch.setattr(transport, "MAX_HANDSHAKES", 4)
+    slow = Peer("127.0.0.1", daemon.port)  # older than any other, and not the greediest host's
+    silent = [stranger(shaken=False) for _ in range(7)]
+    wait_until(lambda: [is_dropped(peer) for peer in silent] == [True] * 4 + [False] * 3)
+    slow.shake_hands()
+    slow.sock.close()
+
+
+def test_of_too_many_bytes_the_greediest_hosts_slowest_are_dropped(
+    daemon: wire.Daemon, monkeypatch: pytest.MonkeyPatch, stranger: Any
+):
+    monkeypatch.setattr(transport, "MAX_BYTES_UNDER_WAY", 12 << 20)
+    stalled = [stranger() for _ in range(3)]
+    for peer in stalled:
+        peer.sock.sendall(header(5 << 20) + bytes(4 << 20))
+    wait_until(lambda: any(map(is_dropped, stalled)))
+    assert not all(map(is_dropped, stalled))
+    proxy = wire.connect(daemon.uri("echo"))
+    sent = np.arange(1 << 19)  # 4 MB
+    for _ in range(3):
+        np.testing.assert_array_equal(proxy.echo(sent), sent)
+    for peer in stalled:
+        peer.sock.close()
+    # Nothing stays counted: all of it is there again.
+    sent = np.arange((11 << 20) // 8)
+    wait_until(lambda: daemon.transportServer._nbytes == 0)
+    np.testing.assert_array_equal(proxy.echo(sent), sent)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("127.0.0.1", "127.255.3.4", True),
+        ("127.0.0.1", "::1", True),
+        ("::ffff:127.0.0.9", "::1", True),
+        ("192.0.2.1", "192.0.2.2", False),
+        ("192.0.2.1", "::ffff:192.0.2.1", True),
+        ("2001:db8::1", "2001:db8::ffff:2", True),
+        ("2001:db8::1", "2001:db8:0:1::1", False),
+        ("fe80::1%eth0", "fe80::2%eth0", True),
+    ],
+)
+def test_what_counts_as_one_host(one: str, other: str, same: bool):
+    assert (sockets.peer_group(one) == sockets.peer_group(other)) == same
