@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from .chunk import Chunk
-from .lda import LDA_GRID, bound, infer, log_topics, topic_weights
+from .lda import bound, infer, log_topics, topic_weights
+from .online import BLOCK_DOCUMENTS
 from .partial import Partial
-from .summation import to_steps
+from .topics import LazyTopics
 
 
 class Inference:
-    """The topics of the documents of a job's blocks, and their part of the variational bound.
+    """The topics of the documents of a job's blocks, or their part of the variational bound.
 
     Parameters
     ----------
     params : mapping
-        ``alpha``, ``totals``, ``variant``, ``iterations``, ``gamma_threshold``, ``seed`` and ``dtype`` as
-        `lda.EStep` takes them, and ``bound`` (bool): whether to sum the documents' part of the bound.
+        See `parameters`.
     words : ndarray of int32, shape (n,)
         The terms that occur in the job's blocks, ascending.
     table : ndarray, shape (m, K)
@@ -45,8 +45,7 @@ class Inference:
         rows = np.ascontiguousarray(table[table_row[words]])
         self._weights = topic_weights(rows, params["totals"], params["variant"])
         self._log_topics = log_topics(rows, params["totals"]) if params["bound"] else None
-        self._gammas: dict[str, Any] = {}
-        self._score = 0.0
+        self._results: dict[str, Any] = {}
         self._lock = threading.Lock()
 
     def add(self, block: Chunk, key: tuple[int, ...]) -> None:
@@ -60,7 +59,7 @@ class Inference:
             The block's identity, from which its documents' gamma starts.
         """
         params = self._params
-        gamma = infer(
+        result = infer(
             block,
             self._weights,
             self._row_of,
@@ -71,28 +70,81 @@ class Inference:
             seed=params["seed"],
             key=key,
         )
-        score = 0.0
         if self._log_topics is not None:
-            nats = bound(block, self._log_topics, self._row_of, params["alpha"], gamma)
-            score = float(to_steps(np.array([nats]), LDA_GRID)[0])
+            result = np.array([bound(block, self._log_topics, self._row_of, params["alpha"], result)])
         with self._lock:
-            self._gammas[name_of(key)] = gamma
-            self._score += score
+            self._results[name_of(key)] = result
 
     def partial(self) -> Partial:
-        """Return what was inferred so far.
+        """Return what was computed so far.
 
         Returns
         -------
         Partial
-            No rows; the extras are ``score``, in steps of `LDA_GRID`, and each block's gamma by `name_of` its
-            key.
+            No rows. The extras have for each block, by `name_of` its key, the documents' gamma, shape
+            (n_docs, K), or their part of the bound, shape (1,), in nats.
         """
         with self._lock:
             nothing = np.empty((0, self._weights.shape[1]), np.int32)
-            return Partial(self._words[:0], nothing, {"score": self._score, **self._gammas})
+            return Partial(self._words[:0], nothing, dict(self._results))
 
 
 def name_of(key: tuple[int, ...]) -> str:
-    """Return the name under which a block's gamma is found in the extras."""
-    return "gamma " + " ".join(map(str, key))
+    """Return the name under which a block's result is found in the extras."""
+    return "block " + " ".join(map(str, key))
+
+
+def parameters(
+    topics: LazyTopics,
+    alpha: np.ndarray,
+    *,
+    variant: str,
+    iterations: int,
+    gamma_threshold: float,
+    seed: int,
+    bound: bool,
+) -> dict[str, Any]:
+    """Return the parameters of `Inference`.
+
+    Parameters
+    ----------
+    topics : LazyTopics
+    alpha : ndarray, shape (K,)
+        The documents' Dirichlet prior.
+    variant, iterations, gamma_threshold, seed
+        As `lda.EStep` takes them.
+    bound : bool
+        Whether the documents' part of the bound is wanted, and not their gamma.
+    """
+    return {
+        "alpha": np.asarray(alpha, dtype=np.float64),
+        "totals": topics.totals(),
+        "dtype": topics.dtype.name,
+        "variant": variant,
+        "iterations": iterations,
+        "gamma_threshold": gamma_threshold,
+        "seed": seed,
+        "bound": bound,
+    }
+
+
+def evaluate(topics: LazyTopics, params: Mapping[str, Any], chunks: Iterable[Chunk]) -> Iterator[np.ndarray]:
+    """Evaluate a corpus in this thread: the same bits as a cluster's.
+
+    Yields
+    ------
+    ndarray
+        Each chunk's gamma, shape (n_docs, K), or the bound of each of its blocks.
+    """
+    for number, chunk in enumerate(chunks):
+        words = chunk.words()
+        row_of = np.zeros(chunk.num_terms, np.int32)
+        row_of[words] = np.arange(len(words), dtype=np.int32)
+        kernel = Inference(params, words, Inference.prepare(topics.rows(words), params), row_of)
+        keys, first = [], 0
+        for block in chunk.split(max_docs=BLOCK_DOCUMENTS):
+            keys.append((number, first))
+            kernel.add(block, keys[-1])
+            first += block.n_docs
+        results = kernel.partial().extras
+        yield np.concatenate([results[name_of(key)] for key in keys])

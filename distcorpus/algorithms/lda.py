@@ -115,6 +115,13 @@ def topic_weights(rows: np.ndarray, totals: np.ndarray, variant: str = "vb") -> 
     return np.asarray(_kernels().topic_weights(_array(rows, rows.dtype), totals))
 
 
+def document_weights(gamma: np.ndarray, variant: str = "vb") -> np.ndarray:
+    """Return the topic weights theta of documents, shape (n_docs, K), from their gamma and in its dtype."""
+    if _collapsed(variant):
+        return gamma / gamma.sum(axis=1, keepdims=True)
+    return np.exp(_expected_log_theta(gamma)).astype(gamma.dtype)
+
+
 def log_topics(rows: np.ndarray, totals: np.ndarray) -> np.ndarray:
     """Return E[log beta], the expected logarithms of the topics' probabilities.
 

@@ -138,10 +138,9 @@ class LdaDoor(_Door):
         )
 
     @expose
-    def infer(self, indptr: np.ndarray, indices: np.ndarray, data: np.ndarray) -> tuple[np.ndarray, float]:
-        """Infer the topics of a chunk's documents, see `LdaInference.infer`."""
-        gamma, score = self._current().infer(self._chunk(indptr, indices, data))
-        return gamma, score
+    def take(self) -> np.ndarray:
+        """Return what was computed of the oldest chunk that was not taken, see `LdaInference.take`."""
+        return self._current().take()
 
 
 class LsiDoor(_Door):

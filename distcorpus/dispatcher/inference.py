@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,12 @@ from distcorpus.algorithms.evaluation import name_of
 from distcorpus.algorithms.lda import LDA_GRID
 from distcorpus.algorithms.online import BLOCK_DOCUMENTS
 from distcorpus.algorithms.topics import LazyTopics, StatisticsSum
+from distcorpus.dispatcher.engine import Block
 from distcorpus.dispatcher.session import Session
 
 
 class LdaInference(Session):
-    """Infers chunk after chunk.
+    """Evaluates chunk after chunk. All are of one round, so that topics travel to a worker once.
 
     Parameters
     ----------
@@ -23,35 +25,33 @@ class LdaInference(Session):
         As `Session` takes them.
     topics : LazyTopics
     params : dict
-        Of `evaluation.Inference`, but for the topics' totals and their type.
+        Of `evaluation.Inference`.
     """
 
     def __init__(self, *session: Any, topics: LazyTopics, params: dict[str, Any], **options: Any) -> None:
         super().__init__(*session, **options)
-        self._topics = topics
-        self._params = {**params, "totals": topics.totals(), "dtype": topics.dtype.name}
+        total = StatisticsSum(self.num_terms, topics.num_topics, LDA_GRID)  # to which nothing is added
+        self._round = self._open_round("inference", params, total, topics.rows, self._spool)
+        self._waiting: deque[list[Block]] = deque()
 
-    def infer(self, chunk: Chunk) -> tuple[np.ndarray, float]:
-        """Infer the topics of a chunk's documents.
+    def put(self, chunk: Chunk) -> None:
+        """Take the next chunk; waits while too many are queued."""
+        self._round.wait_for_room(chunk.nbytes)
+        blocks = self._keep(chunk, max_docs=BLOCK_DOCUMENTS)
+        self._waiting.append(blocks)
+        self._queue(self._round, blocks)
+
+    def take(self) -> np.ndarray:
+        """Wait for the oldest chunk that was not taken.
 
         Returns
         -------
-        gamma : ndarray, shape (n_docs, num_topics)
-            The documents' Dirichlet parameters, in their order.
-        score : float
-            Their part of the variational bound, in nats; 0 where the params do not ask for it.
+        ndarray
+            As `evaluation.evaluate` yields it.
         """
-        width = self._topics.num_topics
-        blocks = self._keep(chunk, max_docs=BLOCK_DOCUMENTS)
-        total = StatisticsSum(self.num_terms, width, LDA_GRID)
-        round_ = self._open_round("inference", self._params, total, self._topics.rows, self._spool)
-        self._add(round_, blocks)
-        self._finish(round_)
-        round_.wait()
-        gammas = [np.asarray(round_.extras[name_of(block.key)]) for block in blocks]
-        gamma = np.concatenate(gammas) if gammas else np.empty((0, width), self._topics.dtype)
-        return gamma, float(round_.extras.get("score", 0.0)) * LDA_GRID
+        blocks = self._waiting.popleft()
+        return np.concatenate(self._round.take([name_of(block.key) for block in blocks]))
 
     def chunks_done(self) -> int:
-        """Return how many chunks have been inferred or are about to be."""
-        return self.num_chunks
+        """Return how many chunks have been evaluated."""
+        return self._round.chunks_done()

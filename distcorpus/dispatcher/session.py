@@ -32,8 +32,9 @@ from distcorpus.dispatcher.spool import Spool
 #: which is summed while the chunks arrive and thus on a grid chosen early, has to be computed again.
 GROWTH_FORESEEN = 2.0**20
 #: Non-zeros for each term of the vocabulary that a job has to have, by kernel: with fewer, sending its
-#: broadcast rows and adding its partial, which have a row a term, take longer than computing it.
-LEAST_JOB_COST = {"lsi": 30.0, "lda": 10.0, "inference": 10.0}
+#: broadcast rows and adding its partial, which have a row a term, take longer than computing it. Inference
+#: sends rows once for a whole corpus and adds up nothing.
+LEAST_JOB_COST = {"lsi": 30.0, "lda": 10.0, "inference": 0.0}
 #: Seconds between two looks whether the client that waits is still there.
 CLIENT_CHECK_EVERY = 0.5
 
@@ -185,6 +186,18 @@ class SumRound:
             If it fails; the message names the chunk, the workers and the last traceback.
         """
         self._wait(lambda: self._finished)
+
+    def take(self, names: Sequence[str]) -> list[Extra]:
+        """Wait for some extras, each of which one block has, and take them out of the sum.
+
+        Raises
+        ------
+        RuntimeError
+            If the round fails meanwhile; the message names the chunk, the workers and the last traceback.
+        """
+        self._wait(lambda: all(name in self.extras for name in names))
+        with self._changed:
+            return [self.extras.pop(name) for name in names]
 
     def _wait(self, ready: Callable[[], bool]) -> None:
         check_at = time.monotonic() + CLIENT_CHECK_EVERY

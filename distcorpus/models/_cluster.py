@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 #: Chunks that are converted ahead of the connection.
 CHUNKS_AHEAD = 2
+#: Chunks of an evaluation that are on their way, or computed and not looked at yet.
+CHUNKS_EVALUATED_AHEAD = 8
 #: Seconds that a training whose dispatcher is gone waits for it, or another one, to be started.
 RECONNECT_TIMEOUT = 60.0
 #: Seconds between two looks for it.
@@ -185,15 +187,17 @@ class Training:
         self._collect(CHUNKS_AHEAD)
         self._sent.append(self._caller.submit(self._proxy.put, chunk.indptr, chunk.indices, chunk.data))
 
-    def infer(self, chunks: Iterable[Chunk]) -> Iterator[tuple[np.ndarray, float]]:
-        """Yield what the door infers of each chunk, in order; the next one is read and sent meanwhile."""
+    def evaluate(self, chunks: Iterable[Chunk]) -> Iterator[np.ndarray]:
+        """Yield what the cluster computes of each chunk, in order; others are read and sent meanwhile."""
+        ahead = 0
         for chunk in chunks:
-            arrays = chunk.indptr, chunk.indices, chunk.data
-            self._sent.append(self._caller.submit(self._proxy.infer, *arrays))
-            while len(self._sent) > CHUNKS_AHEAD:
-                yield self._sent.popleft().result()
-        while self._sent:
-            yield self._sent.popleft().result()
+            if ahead == CHUNKS_EVALUATED_AHEAD:
+                yield self.call("take")
+                ahead -= 1
+            self.put(chunk)
+            ahead += 1
+        for _ in range(ahead):
+            yield self.call("take")
 
     def follow(self, told: Callable[[dict[str, Any]], None], timeout: float = 1.0) -> None:
         """Say that all chunks were put and wait for the end of the training, telling what happens in it."""

@@ -8,21 +8,49 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict
+from itertools import chain, islice
 from typing import Any, ClassVar
 
 import gensim.models
 import numpy as np
+import scipy.sparse
+from gensim.matutils import Sparse2Corpus
 from gensim.models.callbacks import Callback
 from gensim.models.ldamodel import LdaState
-from scipy.special import psi
 
-from distcorpus.algorithms.chunk import Chunk, as_chunk
-from distcorpus.algorithms.lda import VARIANTS, bound, infer, log_topics, topic_bound, topic_weights
-from distcorpus.algorithms.online import OnlineLda, Plan, Progress, Reporter, estep, train
+from distcorpus.algorithms.chunk import Chunk
+from distcorpus.algorithms.evaluation import evaluate, parameters
+from distcorpus.algorithms.lda import (
+    VARIANTS,
+    bound,
+    document_weights,
+    infer,
+    log_topics,
+    topic_bound,
+    topic_weights,
+)
+from distcorpus.algorithms.online import (
+    BLOCK_DOCUMENTS,
+    OnlineLda,
+    Plan,
+    Progress,
+    Reporter,
+    estep,
+    train,
+)
 from distcorpus.algorithms.topics import LazyTopics
 from distcorpus.models import _check as check
 from distcorpus.models._cluster import Cluster, Training, local_cluster, train_on
-from distcorpus.models._corpus import as_corpus, chunks, compact, is_rereadable, length, vocabulary
+from distcorpus.models._corpus import (
+    as_corpus,
+    chunks,
+    compact,
+    is_rereadable,
+    is_sparse,
+    length,
+    vocabulary,
+)
+from distcorpus.models._documents import DocumentTopics
 from distcorpus.models._progress import ProgressBar
 from distcorpus.models._saving import Saved
 from distcorpus.wire import names
@@ -381,23 +409,51 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
     # Inference.
 
     def inference(self, chunk: Any, collect_sstats: bool = False) -> tuple[np.ndarray, np.ndarray | None]:
-        """Infer the topics of some documents.
+        """Infer the topics of some documents; of more than `chunksize` on the cluster, where the model is
+        distributed.
 
         Parameters
         ----------
-        chunk : sequence of documents
+        chunk : iterable of documents, or scipy sparse matrix (terms x documents)
         collect_sstats : bool
             Return the expected statistics too.
 
         Returns
         -------
         gamma : ndarray, shape (n_docs, num_topics)
-            The documents' Dirichlet parameters: gensim's, up to rounding, for the same `random_state`.
+            The documents' Dirichlet parameters: without a cluster gensim's, up to rounding, for the same
+            `random_state`.
         sstats : ndarray, shape (num_topics, num_terms), or None
         """
-        documents = as_chunk(chunk, self.num_terms)
-        gamma = self._infer(documents)
-        return gamma, self._statistics(documents, gamma) if collect_sstats else None
+        read = chunks(as_corpus(chunk), self.chunksize, self.num_terms, counts=True)
+        documents = list(read) if collect_sstats else read
+        parts = list(self._gammas(documents))
+        gamma = np.concatenate(parts) if parts else np.empty((0, self.num_topics), self.dtype)
+        return gamma, self._statistics(documents, parts) if isinstance(documents, list) else None
+
+    def get_document_topics(
+        self,
+        bow: Any,
+        minimum_probability: float | None = None,
+        minimum_phi_value: float | None = None,
+        per_word_topics: bool = False,
+    ) -> Any:
+        """Return the topics of a document, or of each document of a corpus, chunk by chunk as it is read.
+        Arguments and result are as in gensim; a corpus may also be a scipy sparse matrix (terms x documents).
+        """
+        corpus = Sparse2Corpus(bow) if is_sparse(bow) else bow
+        return super().get_document_topics(corpus, minimum_probability, minimum_phi_value, per_word_topics)
+
+    def _apply(self, corpus: Any, chunksize: int | None = None, **options: Any) -> DocumentTopics:
+        return DocumentTopics(self, corpus, chunksize or self.chunksize, **options)
+
+    def gammas(self, corpus: Any, chunksize: int) -> Iterator[np.ndarray]:
+        """Yield what `inference` returns of each chunk of a corpus."""
+        return self._gammas(chunks(as_corpus(corpus), chunksize, self.num_terms, counts=True))
+
+    def _gammas(self, read: Iterable[Chunk]) -> Iterator[np.ndarray]:
+        read, spread = self._spread(read, None)
+        return self._evaluate(read, spread) if spread else map(self._infer, read)
 
     def _infer(self, documents: Chunk) -> np.ndarray:
         words, local = compact(documents)
@@ -420,67 +476,115 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
         topics = self._lazy_topics()
         return topic_weights(topics.rows(words), topics.totals(), self.variant)
 
-    def _statistics(self, documents: Chunk, gamma: np.ndarray) -> np.ndarray:
+    def _statistics(self, documents: Iterable[Chunk], gammas: Iterable[np.ndarray]) -> np.ndarray:
         """Return the expected counts of topics and terms, shape (num_topics, num_terms)."""
-        words, local = compact(documents)
-        weights = self._weights(words)
-        totals = gamma.sum(axis=1, keepdims=True)
-        theta = (
-            gamma / totals if self.variant == "cvb0" else np.exp(psi(gamma) - psi(totals)).astype(self.dtype)
-        )
-        rows = np.zeros_like(weights)
-        epsilon = np.finfo(self.dtype).eps
-        for d in range(local.n_docs):
-            entries = slice(local.indptr[d], local.indptr[d + 1])
-            of_document = local.indices[entries]
-            ratio = local.data[entries] / (weights[of_document] @ theta[d] + epsilon)
-            rows[of_document] += np.outer(ratio, theta[d]).astype(self.dtype)
         statistics = np.zeros((self.num_topics, self.num_terms), self.dtype)
-        statistics[:, words] = (rows * weights).T
+        epsilon = np.finfo(self.dtype).eps
+        for chunk, gamma in zip(documents, gammas, strict=True):
+            first = 0
+            for block in chunk.split(max_docs=BLOCK_DOCUMENTS):
+                words, local = compact(block)
+                weights = self._weights(words)
+                theta = document_weights(gamma[first : first + block.n_docs], self.variant)
+                first += block.n_docs
+                of_entries = np.repeat(theta, np.diff(local.indptr), axis=0)
+                norms = np.einsum("nk,nk->n", of_entries, weights[local.indices]) + epsilon
+                ratios = scipy.sparse.csr_array(
+                    (local.data / norms, local.indices, local.indptr), shape=(local.n_docs, len(words))
+                )
+                statistics[:, words] += ((ratios.T @ theta) * weights).T
         return statistics
 
     def transform(
-        self, corpus: Any, chunksize: int | None = None, *, distributed: bool = False
-    ) -> Iterator[np.ndarray]:
-        """Infer the topics of a whole corpus, in a stream that needs memory for one chunk.
+        self,
+        corpus: Any,
+        chunksize: int | None = None,
+        *,
+        sparse: bool = False,
+        minimum_probability: float | None = None,
+        distributed: bool | None = None,
+    ) -> Iterator[np.ndarray | scipy.sparse.csr_array]:
+        """Infer the topics of a whole corpus, in a stream that needs memory for a few chunks.
 
         Parameters
         ----------
         corpus : iterable of documents, or scipy sparse matrix (terms x documents)
         chunksize : int, optional
             Documents of a chunk; the model's by default.
-        distributed : bool
-            Compute on a cluster.
+        sparse : bool
+            Yield sparse matrices, in which small probabilities are left out.
+        minimum_probability : float, optional
+            The smallest probability that a sparse matrix has; the model's by default.
+        distributed : bool, optional
+            Compute on a cluster. By default that of a distributed model, if there is one and the corpus has
+            more than one chunk. The bytes are the same.
 
-        Yields
-        ------
-        ndarray, shape (n_docs, num_topics)
+        Returns
+        -------
+        iterator of ndarray or csr_array, shape (n_docs, num_topics)
             The topics' probabilities of the documents of the next chunk, in order.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If an argument or a document is not what it has to be.
+        RuntimeError
+            If there is no cluster, where one is asked for, or it cannot compute a chunk.
         """
         size = check.whole("chunksize", self.chunksize if chunksize is None else chunksize, 1)
-        read = chunks(as_corpus(corpus), size, self.num_terms, counts=True)
-        gammas = (part for part, _ in self._infer_there(read)) if distributed else map(self._infer, read)
-        for gamma in gammas:
-            yield gamma / gamma.sum(axis=1, keepdims=True)
+        least = self.minimum_probability if minimum_probability is None else minimum_probability
+        least = check.number("minimum_probability", least, 0.0, 1.0)
+        if minimum_probability is not None and not sparse:
+            raise ValueError("minimum_probability without sparse=True: arrays have all probabilities")
+        read, spread = self._spread(chunks(as_corpus(corpus), size, self.num_terms, counts=True), distributed)
 
-    def _infer_there(
-        self, documents: Iterable[Chunk], *, with_bound: bool = False
-    ) -> Iterator[tuple[np.ndarray, float]]:
-        """Yield gamma and the part of the bound of each chunk, computed on a cluster."""
+        def probabilities(gamma: np.ndarray) -> np.ndarray | scipy.sparse.csr_array:
+            theta = gamma / gamma.sum(axis=1, keepdims=True)
+            return scipy.sparse.csr_array(np.where(theta >= least, theta, 0)) if sparse else theta
+
+        return map(probabilities, self._evaluate(read, spread, required=bool(distributed)))
+
+    def _spread(self, read: Iterable[Chunk], distributed: bool | None) -> tuple[Iterable[Chunk], bool]:
+        """Return the chunks of a corpus, and whether they are for the cluster."""
+        if distributed is not None or self.dispatcher is None:
+            return read, bool(distributed)
+        rest = iter(read)
+        first = list(islice(rest, 2))
+        return chain(first, rest), len(first) > 1
+
+    def _evaluate(
+        self, read: Iterable[Chunk], spread: bool, *, bound: bool = False, required: bool = False
+    ) -> Iterator[np.ndarray]:
+        """Yield gamma, or the bounds, of each chunk, see `evaluation.evaluate`; where there is no cluster to
+        spread them over, and none is required, computed here.
+        """
         topics = self._lazy_topics()
-        params = {
-            "alpha": np.asarray(self.alpha, dtype=np.float64),
-            "variant": self.variant,
-            "iterations": self.iterations,
-            "gamma_threshold": self.gamma_threshold,
-            "seed": int(self.random_state.randint(2**31 - 1)),
-            "bound": with_bound,
-        }
-        cluster = self.dispatcher or Cluster(self.ns_conf)
-        with Training(cluster.connect(names.LDA_MODELS)) as evaluation:
+        params = parameters(
+            topics,
+            self.alpha,
+            variant=self.variant,
+            iterations=self.iterations,
+            gamma_threshold=self.gamma_threshold,
+            seed=int(self.random_state.randint(2**31 - 1)),
+            bound=bound,
+        )
+        door = self._door(required) if spread else None
+        if door is None:
+            yield from evaluate(topics, params, read)
+            return
+        with Training(door) as evaluation:
             task = {"topics": topics_as_dict(topics, topics.numdocs), "params": params}
             evaluation.call("begin_inference", task)
-            yield from evaluation.infer(documents)
+            yield from evaluation.evaluate(read)
+
+    def _door(self, required: bool) -> Any:
+        try:
+            return (self.dispatcher or Cluster(self.ns_conf)).connect(names.LDA_MODELS)
+        except RuntimeError:
+            if required:
+                raise
+            logger.warning("no cluster was found: a distributed model is evaluated in this process")
+            return None
 
     def bound(
         self,
@@ -488,7 +592,7 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
         gamma: np.ndarray | None = None,
         subsample_ratio: float = 1.0,
         *,
-        distributed: bool = False,
+        distributed: bool | None = None,
     ) -> float:
         """Return the variational bound of some documents, in nats.
 
@@ -499,48 +603,69 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
             Their Dirichlet parameters; inferred by default.
         subsample_ratio : float
             How many documents each of them stands for.
-        distributed : bool
-            Compute on a cluster, where `gamma` is not given.
+        distributed : bool, optional
+            Compute on a cluster, where `gamma` is not given. By default that of a distributed model, if there
+            is one and the corpus has more than `chunksize` documents.
         """
+        check.positive("subsample_ratio", subsample_ratio)
         read = chunks(as_corpus(corpus), self.chunksize, self.num_terms, counts=True)
-        if distributed and gamma is None:
-            score = sum(part for _, part in self._infer_there(read, with_bound=True))
-            return score * subsample_ratio + self._topics_bound()
-        return self._bound(read, gamma, subsample_ratio)
+        score = self._documents_bound(read, gamma, distributed)
+        return float(score * subsample_ratio + self._topics_bound())
+
+    def _documents_bound(
+        self, read: Iterable[Chunk], gamma: np.ndarray | None, distributed: bool | None
+    ) -> float:
+        if gamma is None:
+            read, spread = self._spread(read, distributed)
+            if spread:
+                parts = self._evaluate(read, spread, bound=True, required=bool(distributed))
+                return sum(float(part.sum()) for part in parts)
+        topics = self._lazy_topics()
+        totals = topics.totals()
+        score, first = 0.0, 0
+        for chunk in read:
+            words, local = compact(chunk)
+            of_chunk = self._infer(chunk) if gamma is None else gamma[first : first + chunk.n_docs]
+            log_table = log_topics(topics.rows(words), totals)
+            score += bound(local, log_table, np.arange(len(words), dtype=np.int32), self.alpha, of_chunk)
+            first += chunk.n_docs
+        return score
 
     def _topics_bound(self) -> float:
         topics = self._lazy_topics()
         everything = topics.rows(np.arange(self.num_terms, dtype=np.int32))
         return topic_bound(everything.T, self.eta)
 
-    def _bound(self, documents: Iterable[Chunk], gamma: np.ndarray | None, subsample_ratio: float) -> float:
-        topics = self._lazy_topics()
-        totals = topics.totals()
-        score, first = 0.0, 0
-        for chunk in documents:
-            words, local = compact(chunk)
-            of_chunk = self._infer(chunk) if gamma is None else gamma[first : first + chunk.n_docs]
-            log_table = log_topics(topics.rows(words), totals)
-            score += bound(local, log_table, np.arange(len(words), dtype=np.int32), self.alpha, of_chunk)
-            first += chunk.n_docs
-        return float(score * subsample_ratio + self._topics_bound())
-
-    def log_perplexity(self, chunk: Any, total_docs: int | None = None) -> float:
+    def log_perplexity(
+        self, chunk: Any, total_docs: int | None = None, *, distributed: bool | None = None
+    ) -> float:
         """Return the variational bound of some documents, a word, and log the perplexity ``2**-bound``.
 
         Parameters
         ----------
-        chunk : sequence of documents
+        chunk : iterable of documents, or scipy sparse matrix (terms x documents)
         total_docs : int, optional
             How many documents they stand for; themselves by default.
+        distributed : bool, optional
+            As in `bound`.
         """
-        documents = as_chunk(chunk, self.num_terms, counts=True)
-        words = float(documents.data.sum(dtype=np.float64))
+        documents, words = 0, 0.0
+
+        def counted(read: Iterable[Chunk]) -> Iterator[Chunk]:
+            nonlocal documents, words
+            for part in read:
+                documents += part.n_docs
+                words += float(part.data.sum(dtype=np.float64))
+                yield part
+
+        total = None if total_docs is None else check.whole("total_docs", total_docs, 1)
+        read = chunks(as_corpus(chunk), self.chunksize, self.num_terms, counts=True)
+        score = self._documents_bound(counted(read), None, distributed)
         if not words:
             raise ValueError("chunk has no words: a perplexity needs documents that are not empty")
-        ratio = (total_docs or documents.n_docs) / documents.n_docs
-        per_word = self._bound([documents], None, ratio) / (ratio * words)
-        log_perplexity(per_word, documents.n_docs, words)
+        ratio = (total or documents) / documents
+        per_word = (score * ratio + self._topics_bound()) / (ratio * words)
+        log_perplexity(per_word, documents, words)
         return per_word
 
     # Files and copies hold what gensim's do.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
 import signal
@@ -9,11 +10,13 @@ import threading
 
 import numpy as np
 import pytest
-from gensim.matutils import Sparse2Corpus, corpus2csc
+import scipy.sparse
+from gensim.matutils import Sparse2Corpus, corpus2csc, corpus2dense
 from gensim.models.callbacks import PerplexityMetric
 
 from distcorpus import LocalCluster
 from distcorpus.models import LdaModel, LsiModel
+from distcorpus.models._cluster import CHUNKS_EVALUATED_AHEAD, Cluster
 
 LDA = {"num_topics": 8, "chunksize": 40, "random_state": 3, "update_chunks": 2}
 LSI = {"num_topics": 10, "chunksize": 40}
@@ -293,24 +296,108 @@ def test_the_cluster_is_found_by_ns_conf(cluster, monkeypatch, lee_corpus, model
         use_nameserver(*found)
 
 
+@pytest.fixture
+def evaluated(cluster, lee_corpus):
+    """A distributed model with chunks of 40 documents, and what names the cluster's latest session."""
+    model = LdaModel(lee_corpus.counts, id2word=lee_corpus.dictionary, distributed=True, **LDA)
+    return model, lambda: cluster.dispatcher.recorded_sessions()[-1]
+
+
 @pytest.mark.parametrize("inference", ["vb", "cvb0"])
-def test_evaluation_on_a_cluster(cluster, lee_corpus, inference):
-    """In order, chunk by chunk, and as here up to where a document's gamma starts."""
-    model = LdaModel(lee_corpus.counts, id2word=lee_corpus.dictionary, inference=inference, passes=5, **LDA)
+def test_transform_gives_the_same_bytes_here_and_on_a_cluster(cluster, lee_corpus, inference):
+    """In order, chunk by chunk, documents without words too."""
+    model = LdaModel(lee_corpus.counts, id2word=lee_corpus.dictionary, inference=inference, **LDA)
     read = []
 
     def corpus():
-        for number, document in enumerate(lee_corpus.counts):
+        for number, document in enumerate([*lee_corpus.counts, [], [], []]):
             read.append(number)
             yield document
 
-    parts = []
-    for part in model.transform(corpus(), chunksize=30, distributed=True):
-        assert len(read) <= 30 * (len(parts) + 4)  # a stream: it reads a few chunks ahead
-        parts.append(part)
-    assert [len(part) for part in parts] == [30] * 10
-    here = np.concatenate(list(model.transform(lee_corpus.counts)))
-    there = np.concatenate(parts)
-    assert np.median(np.abs(there - here).max(axis=1)) < 0.01
-    bounds = [model.bound(lee_corpus.counts, distributed=distributed) for distributed in (False, True)]
-    assert bounds[1] == pytest.approx(bounds[0], rel=1e-2)
+    parts = {}
+    for distributed in (False, True):
+        read.clear()
+        model.random_state = np.random.RandomState(7)
+        parts[distributed] = []
+        for part in model.transform(corpus(), chunksize=10, distributed=distributed):
+            # A stream that reads a few chunks ahead.
+            assert len(read) <= 10 * (len(parts[distributed]) + 1 + CHUNKS_EVALUATED_AHEAD)
+            parts[distributed].append(part)
+    assert [len(part) for part in parts[True]] == [10] * 30 + [3]
+    assert [part.tobytes() for part in parts[True]] == [part.tobytes() for part in parts[False]]
+    np.testing.assert_allclose(parts[True][-1], np.tile(model.alpha / model.alpha.sum(), (3, 1)), rtol=1e-5)
+
+
+def test_transform_to_sparse_matrices(evaluated, lee_corpus):
+    model, _ = evaluated
+    model.random_state = np.random.RandomState(7)
+    dense = np.concatenate(list(model.transform(lee_corpus.counts)))
+    model.random_state = np.random.RandomState(7)
+    parts = list(model.transform(lee_corpus.counts, sparse=True, minimum_probability=0.2))
+    assert all(scipy.sparse.issparse(part) and part.format == "csr" for part in parts)
+    expected = np.where(dense >= 0.2, dense, 0)
+    assert sum(part.nnz for part in parts) == np.count_nonzero(expected)
+    assert np.array_equal(scipy.sparse.vstack(parts).toarray(), expected)
+    default = next(model.transform(lee_corpus.counts, sparse=True))
+    assert default.data.min() >= model.minimum_probability
+    with pytest.raises(ValueError, match="sparse=True"):
+        model.transform(lee_corpus.counts, minimum_probability=0.2)
+
+
+WHOLE_CORPUS = {
+    "bound": lambda model, corpus: model.bound(corpus),
+    "log_perplexity": lambda model, corpus: model.log_perplexity(corpus, total_docs=500),
+    "inference": lambda model, corpus: model.inference(corpus)[0],
+    "statistics": lambda model, corpus: model.inference(corpus, collect_sstats=True)[1],
+    "model[corpus]": lambda model, corpus: corpus2dense(model[corpus], model.num_topics),
+}
+
+
+@pytest.mark.parametrize("method", WHOLE_CORPUS)
+def test_whole_corpora_are_evaluated_on_the_cluster_of_a_distributed_model(evaluated, lee_corpus, method):
+    """With what gensim computes, up to where a document's gamma starts; a chunk is evaluated here."""
+    model, latest_session = evaluated
+    call = WHOLE_CORPUS[method]
+    model.minimum_probability = 0.0
+    here = copy.copy(model)
+    here.dispatcher = None
+    before = latest_session()
+    call(model, lee_corpus.counts[:40])
+    expected = call(here, lee_corpus.counts)
+    assert latest_session() == before
+    found = call(model, lee_corpus.counts)
+    assert latest_session() != before
+    difference = np.abs(found - expected)
+    assert np.median(difference) <= 0.01 * np.abs(expected).max()
+
+
+def test_a_distributed_model_is_evaluated_where_there_is_no_cluster(evaluated, lee_corpus, caplog):
+    """To the same bytes, as when it was loaded on another machine."""
+    model, _ = evaluated
+    bounds = []
+    for conf in (None, {"host": "127.0.0.1", "port": 1}):  # nobody is there
+        model.random_state = np.random.RandomState(7)
+        model.dispatcher = Cluster(conf)
+        bounds.append(model.bound(lee_corpus.counts))
+    assert bounds[0] == bounds[1]
+    assert "no cluster was found" in caplog.text
+    with pytest.raises(RuntimeError, match="nameserver"):
+        model.bound(lee_corpus.counts, distributed=True)
+
+
+def test_evaluation_errors_name_the_document(evaluated, lee_corpus):
+    model, _ = evaluated
+    with pytest.raises(ValueError, match="chunk 1: document 10: term id 1000000"):
+        list(model.transform([*lee_corpus.counts[:50], [(10**6, 1)]]))
+
+
+def test_the_perplexity_is_estimated_while_the_workers_compute(cluster, lee_corpus, caplog):
+    """It costs no round of its own, and changes nothing."""
+    options = {**LDA, "id2word": lee_corpus.dictionary, "distributed": True}
+    expected = lda_bytes(LdaModel(lee_corpus.counts, eval_every=None, **options))
+    with caplog.at_level(logging.INFO, logger="gensim.models.ldamodel"):
+        model = LdaModel(lee_corpus.counts, eval_every=1, **options)
+    assert lda_bytes(model) == expected
+    assert caplog.text.count("per-word bound") == 4  # every second chunk of 8, for there are two workers
+    records = cluster.dispatcher.records(cluster.dispatcher.recorded_sessions()[-1])
+    assert {record["kernel"] for record in records} == {"lda"}

@@ -10,6 +10,7 @@ import sys
 import gensim.models
 import numpy as np
 import pytest
+from gensim.interfaces import TransformedCorpus
 from gensim.matutils import Sparse2Corpus, corpus2csc
 from gensim.models import CoherenceModel
 from gensim.similarities import MatrixSimilarity
@@ -77,6 +78,38 @@ def test_inference_is_gensims(lee_corpus, dtype):
     assert our_gamma.dtype == our_sstats.dtype == dtype
     assert np.abs(our_gamma - gamma).sum() / gamma.sum() < 1e-4
     assert np.abs(our_sstats - sstats).sum() / sstats.sum() < 1e-4
+
+
+@pytest.mark.parametrize("per_word_topics", [False, True])
+def test_the_topics_of_a_corpus_are_gensims(lee_corpus, per_word_topics):
+    """Whether chunk by chunk or document by document, and as often as they are read."""
+    plain = gensim.models.LdaModel(lee_corpus.counts, id2word=lee_corpus.dictionary, **LDA)
+    ours = adopted(plain)
+    documents = [*lee_corpus.counts[:90], [], [(3, 2.5)]]
+    options = {"minimum_probability": 0.05, "minimum_phi_value": 0.1, "per_word_topics": per_word_topics}
+    read = []
+    for model in (plain, ours):
+        topics = model.get_document_topics(documents, **options)
+        assert isinstance(topics, TransformedCorpus)
+        assert len(topics) == 92
+        for _ in range(2):
+            model.random_state = np.random.RandomState(5)
+            read.append([one[0] if per_word_topics else one for one in topics])
+        model.random_state = np.random.RandomState(5)
+        first = topics[0][0] if per_word_topics else topics[0]
+        assert [k for k, _ in first] == [k for k, _ in read[-1][0]]
+    assert read[2] == read[3]
+    differing = 0
+    for expected, found in zip(read[0], read[2], strict=True):
+        expected, found = dict(expected), dict(found)
+        difference = max(abs(expected.get(k, 0) - found.get(k, 0)) for k in {*expected, *found})
+        differing += difference > 1e-3  # a document may stop an iteration later
+    assert differing <= 1
+    assert not ours.per_word_topics
+    assert ours[lee_corpus.counts[0]][0]
+    matrix = corpus2csc(documents, num_terms=len(lee_corpus.dictionary))
+    assert len(ours[matrix]) == 92
+    assert [len(one) for one in ours[matrix][:2]] == [len(one) for one in list(ours[matrix])[:2]]
 
 
 def test_bounds_are_gensims(lee_corpus):

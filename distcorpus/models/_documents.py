@@ -1,0 +1,40 @@
+"""What ``model[corpus]`` returns for LDA."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from gensim.interfaces import TransformedCorpus
+
+
+class DocumentTopics(TransformedCorpus):
+    """The topics of a corpus' documents, inferred chunk by chunk, and each time that it is read.
+
+    Parameters
+    ----------
+    model : LdaModel
+    corpus : iterable of documents
+    chunksize : int
+        Documents of a chunk.
+    **options
+        Of `get_document_topics`. gensim keeps them as attributes of the model, where they outlast this.
+    """
+
+    def __init__(self, model: Any, corpus: Any, chunksize: int, **options: Any) -> None:
+        super().__init__(model, corpus, chunksize)
+        self._options = options
+
+    def __iter__(self) -> Iterator[Any]:
+        if self._options["per_word_topics"]:
+            for document in self.corpus:
+                yield self.obj.get_document_topics(document, **self._options)
+            return
+        for gamma in self.obj.gammas(self.corpus, self.chunksize):
+            for probabilities in gamma / gamma.sum(axis=1, keepdims=True):
+                (topics,) = np.nonzero(probabilities >= self._options["minimum_probability"])
+                yield list(zip(topics.tolist(), probabilities[topics], strict=True))
+
+    def __getitem__(self, docno: Any) -> Any:
+        return self.obj.get_document_topics(self.corpus[docno], **self._options)
