@@ -118,6 +118,42 @@ def words_in(id_lists: Iterable[np.ndarray], num_terms: int) -> np.ndarray:
     return np.flatnonzero(occurs).astype(np.int32)
 
 
+def from_arrays(indptr: Any, indices: Any, data: Any, num_terms: int, what: str = "chunk") -> Chunk:
+    """Make a chunk of three arrays that arrived from elsewhere.
+
+    Everything is checked that compiled code relies on.
+
+    Parameters
+    ----------
+    indptr, indices, data : ndarray
+        As `Chunk` has them, `indptr` and `indices` of any integer type, `data` of any floating-point one.
+    num_terms : int
+        The size of the vocabulary.
+    what : str
+        What error messages call the chunk.
+
+    Raises
+    ------
+    TypeError
+        If they are not arrays of numbers with one dimension.
+    ValueError
+        If `indptr` does not cut the entries into documents, or a term id is not in ``[0, num_terms)``.
+    """
+    for array, kind in ((indptr, "i"), (indices, "i"), (data, "f")):
+        if not isinstance(array, np.ndarray) or array.ndim != 1 or array.dtype.kind != kind:
+            raise TypeError(f"{what}: not the arrays of a chunk; pass indptr, indices and data of a Chunk")
+    if not len(indptr) or indptr[0] != 0 or indptr[-1] != len(indices) or (indptr[1:] < indptr[:-1]).any():
+        raise ValueError(f"{what}: indptr does not describe documents of {len(indices)} entries")
+    if len(data) != len(indices):
+        raise ValueError(f"{what}: {len(data)} values for {len(indices)} term ids")
+    return Chunk(
+        indptr.astype(np.int64, copy=False),
+        _checked_ids(indptr, indices, num_terms, what),
+        data if data.dtype in (np.float32, np.float64) else data.astype(np.float64),
+        num_terms,
+    )
+
+
 def as_chunk(documents: Any, num_terms: int, *, counts: bool = False, what: str = "chunk") -> Chunk:
     """Convert and validate a chunk of a corpus.
 
@@ -245,6 +281,8 @@ def _from_sparse(matrix: Sparse, what: str) -> tuple[np.ndarray, ...]:
             matrix = type(matrix)((matrix.data, matrix.coords), shape=matrix.shape)  # checks the coordinates
         else:
             matrix.check_format(full_check=True)
+            if (matrix.indptr[1:] < matrix.indptr[:-1]).any():  # the check's own differences may overflow
+                raise ValueError("its index pointers do not increase")
         columns = matrix.tocsc()
         if columns.data.dtype.kind not in "biuf":
             raise ValueError(f"its values are of type {columns.data.dtype}")
@@ -270,7 +308,7 @@ def _checked_ids(indptr: np.ndarray, ids: np.ndarray, num_terms: int, what: str)
             what,
             f"is outside the vocabulary of {num_terms} terms",
         )
-    indices = ids.astype(np.int32)
+    indices = ids.astype(np.int32, copy=False)
     if ids.dtype.kind == "f" and not np.array_equal(indices, ids):
         _refuse(indices != ids, indptr, ids, what, "is not a whole number")
     return indices

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from distcorpus.algorithms import topics
-from distcorpus.algorithms.chunk import Chunk, as_chunk
+from distcorpus.algorithms.chunk import Chunk, as_chunk, from_arrays
 from distcorpus.algorithms.online import OnlineLda, Plan, Progress
 from distcorpus.algorithms.topics import LazyTopics
 from distcorpus.dispatcher.front import WORKER_GRACE, _Front
@@ -50,12 +50,7 @@ class _Door(_Front):
         """Return a chunk that arrived; compiled code will trust it, so it is checked."""
         session = self._current()
         what = f"chunk {session.num_chunks}"
-        sound = indptr.ndim == 1 and indptr[:1].tolist() == [0] and indptr[-1] == len(indices)
-        if not sound or (np.diff(indptr) < 0).any():
-            raise ValueError(f"{what}: indptr does not describe documents of {len(indices)} entries")
-        if len(data) != len(indices):
-            raise ValueError(f"{what}: {len(data)} values for {len(indices)} term ids")
-        chunk = Chunk(indptr.astype(np.int64, copy=False), indices, data, session.num_terms)
+        chunk = from_arrays(indptr, indices, data, session.num_terms, what)
         return as_chunk(chunk, session.num_terms, counts=self.counts, what=what)
 
 

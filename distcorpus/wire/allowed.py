@@ -219,6 +219,9 @@ def _check_sparse(matrix: Any) -> None:
     shape = matrix._shape
     if type(shape) is not tuple or len(shape) != 2 or not all(type(n) is int and n >= 0 for n in shape):
         raise SecurityError("refused a sparse matrix: its shape is not two lengths")
+    # scipy looks at the differences, which overflow.
+    if (matrix.indptr[1:] < matrix.indptr[:-1]).any():
+        raise SecurityError("refused a sparse matrix: its index pointers do not increase")
     try:
         matrix.check_format(full_check=True)
     except Exception as error:

@@ -13,7 +13,7 @@ from typing import Any
 
 from distcorpus._version import __version__
 from distcorpus.algorithms import lda, lsi
-from distcorpus.algorithms.chunk import Chunk, words_in
+from distcorpus.algorithms.chunk import from_arrays, words_in
 from distcorpus.wire import expose
 from distcorpus.worker.cache import BlockCache, Tables
 from distcorpus.worker.job import KERNELS, run
@@ -114,7 +114,7 @@ class Worker:
         arrived = time.perf_counter()
         session, num_terms, params = job["session"], job["num_terms"], job["params"]
         arrived_blocks = {
-            number: Chunk(indptr, indices, data, num_terms)
+            number: from_arrays(indptr, indices, data, num_terms, f"block {number}")
             for number, (indptr, indices, data) in job["payload"].items()
         }
         if job["keep"]:

@@ -9,7 +9,7 @@ import scipy.sparse
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distcorpus.algorithms.chunk import Chunk, as_chunk
+from distcorpus.algorithms.chunk import Chunk, as_chunk, from_arrays
 
 NUM_TERMS = 12
 
@@ -203,3 +203,48 @@ def test_a_matrix_with_more_rows_than_terms():
     assert as_chunk(scipy.sparse.csc_array((20, 3)), NUM_TERMS).n_docs == 3
     with pytest.raises(ValueError, match="term id 15 is outside"):
         as_chunk(scipy.sparse.coo_array(([1.0], ([15], [2])), shape=(20, 3)), NUM_TERMS)
+
+
+def test_arrays_that_arrive_make_a_chunk():
+    indptr, indices, data = np.array([0, 2, 2, 3], np.int32), np.array([0, 4, 1]), np.ones(3, np.float16)
+    chunk = from_arrays(indptr, indices, data, 5)
+    assert (chunk.indptr.dtype, chunk.indices.dtype, chunk.data.dtype) == (np.int64, np.int32, np.float64)
+    assert (chunk.n_docs, chunk.nnz) == (3, 3)
+    exact = chunk.indptr, chunk.indices, chunk.data
+    again = from_arrays(*exact, 5)
+    assert all(
+        np.shares_memory(ours, theirs)
+        for ours, theirs in zip((again.indptr, again.indices, again.data), exact, strict=True)
+    )
+
+
+@pytest.mark.parametrize(
+    ("indptr", "indices", "data"),
+    [
+        ([], [], []),
+        ([1, 3], [0, 1, 2], [1.0] * 3),
+        ([0, 2], [0, 1, 2], [1.0] * 3),
+        ([0, 4], [0, 1, 2], [1.0] * 3),
+        ([0, 3, 2, 3], [0, 1, 2], [1.0] * 3),
+        ([0, 2**63 - 1, -2, 3], [0, 1, 2], [1.0] * 3),  # whose differences overflow
+        ([0, 3], [0, 1, 2], [1.0] * 2),
+        ([0, 3], [0, 1, 5], [1.0] * 3),
+        ([0, 3], [0, -1, 2], [1.0] * 3),
+        ([0, 3], [0, 2**32, 2], [1.0] * 3),
+    ],
+    ids=str,
+)
+def test_arrays_that_compiled_code_would_run_away_with_are_refused(indptr, indices, data):
+    arrays = np.array(indptr, np.int64), np.array(indices, np.int64), np.array(data)
+    with pytest.raises(ValueError, match=r"^block 7: "):
+        from_arrays(*arrays, 5, "block 7")
+
+
+@pytest.mark.parametrize(
+    "wrong", [[0, 1], np.array([[0, 1]]), np.array([0.0, 1.0]), np.array(["a", "b"]), None]
+)
+def test_what_are_no_arrays_of_a_chunk(wrong):
+    arrays = [np.array([0, 2]), np.array([0, 1]), np.ones(2)]
+    for place in range(2):
+        with pytest.raises(TypeError, match="not the arrays of a chunk"):
+            from_arrays(*arrays[:place], wrong, *arrays[place + 1 :], 5)

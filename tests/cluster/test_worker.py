@@ -70,3 +70,17 @@ def test_block_that_it_does_not_hold_is_asked_for(worker):
     assert "partial" in worker.process(job(payload={}))
     worker.forget("lda-1")
     assert worker.process(job(payload={}))["missing"] == [0]
+
+
+@pytest.mark.parametrize("kernel", ["lda", "lsi", "inference"])
+def test_documents_that_would_crash_compiled_code_are_refused(worker, kernel):
+    indptr, indices, data = job()["payload"][0]
+    for bad in (
+        (np.array([0, 2_000_000]), indices, data),
+        (np.array([0, 2**63 - 1, -2, 2]), indices, data),
+        (indptr, np.array([0, 1_000_000], dtype=np.int32), data),
+        (indptr, indices, data[:1]),
+    ):
+        with pytest.raises(ValueError, match="block 0"):
+            worker.process(job(kernel=kernel, payload={0: bad}))
+    assert "partial" in worker.process(job())

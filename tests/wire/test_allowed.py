@@ -112,6 +112,7 @@ def broken(**parts: Any) -> Any:
         {"indptr": np.array([0, 100, 3, 5], np.int32)},
         {"indptr": np.array([0, 1, 3, 1_000_000], np.int32)},
         {"indptr": np.array([0, 5], np.int32)},
+        {"indptr": np.array([0, 2**63 - 1, -2, 5]), "indices": np.array([0, 1, 2, 1, 2])},  # overflows
         {"indptr": np.array([1, 1, 3, 5], np.int32)},
         {"indices": np.array([0.0, 1, 2, 1, 2])},
         {"data": np.ones(3)},
