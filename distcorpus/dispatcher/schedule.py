@@ -744,7 +744,8 @@ class Schedule:
             sources = [round.owned[owner]]
         share = worker.threads / self._threads
         guided = round.pending_cost * share / (self._slots * self._job_factor)
-        worthwhile = min(round.least_job_cost, round.unsummed_cost * share)
+        held = sum(lease.job.cost for lease in worker.leases.values() if lease.job.round is round)
+        worthwhile = min(round.least_job_cost, round.unsummed_cost * share - held)
         blocks: list[_Block] = []
         cost = 0.0
         for queue in sources:
