@@ -134,6 +134,15 @@ def _parser() -> argparse.ArgumentParser:
         help="keep what is more than --memory in files there, which vanish with the dispatcher",
     )
     dispatcher.add_argument(
+        "--resume",
+        type=float,
+        nargs="?",
+        const=60.0,
+        metavar="SECONDS",
+        help="keep the trainings of distcorpus.models in files of --spool, so that they go on when this "
+        "dispatcher is killed and started again; it waits so long for their programs (default: 60)",
+    )
+    dispatcher.add_argument(
         "--worker-timeout",
         type=float,
         metavar="SECONDS",
@@ -223,8 +232,14 @@ def run_dispatcher(options: argparse.Namespace) -> None:
     from distcorpus.dispatcher.door import LdaDoor, LsiDoor, warm
     from distcorpus.dispatcher.drivers import PyroEngine
     from distcorpus.dispatcher.front import DRAIN_TIMEOUT, Dispatcher, LdaFront, LsiFront
+    from distcorpus.dispatcher.journal import Journals
     from distcorpus.dispatcher.spool import spool_directory
 
+    if options.resume is not None:
+        if not options.spool:
+            raise ValueError("--resume keeps trainings on disk: say where, with --spool DIR")
+        if options.resume <= 0:
+            raise ValueError(f"--resume {options.resume:g}: give a number of seconds above 0")
     raise_malloc_thresholds()
     raise_file_limit()
     blas = set_blas_threads(options.blas_threads)
@@ -236,11 +251,13 @@ def run_dispatcher(options: argparse.Namespace) -> None:
         return {name.removeprefix(names.WORKER_PREFIX): uri for name, uri in registered.items()}
 
     engine = PyroEngine(list_workers, worker_timeout=options.worker_timeout)
+    spool = spool_directory(options.spool) if options.spool else None
     dispatcher = Dispatcher(
         engine,
         max_queued=options.maxsize,
         memory=int(options.memory * 2**30),
-        spool=spool_directory(options.spool) if options.spool else None,
+        spool=spool,
+        journals=Journals(spool / "sessions", options.resume) if spool and options.resume else None,
     )
     advertise = _advertised(options, nameserver)
     daemon = Daemon(options.bind, options.bind_port, advertise)

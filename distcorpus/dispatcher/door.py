@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,12 @@ from distcorpus.algorithms.online import OnlineLda, Plan, Progress
 from distcorpus.algorithms.topics import LazyTopics
 from distcorpus.dispatcher.front import WORKER_GRACE, _Front
 from distcorpus.dispatcher.inference import LdaInference
-from distcorpus.dispatcher.session import LsiSession
+from distcorpus.dispatcher.journal import DamagedJournal, Journal
+from distcorpus.dispatcher.session import LsiSession, Session
 from distcorpus.dispatcher.training import LdaTraining
 from distcorpus.wire import expose
+
+logger = logging.getLogger(__name__)
 
 #: The longest that a call waits for something to happen, in seconds.
 LONGEST_WAIT = 10.0
@@ -29,6 +33,62 @@ class _Door(_Front):
     """What both doors share."""
 
     counts: bool  # whether a chunk's values have to be counts
+
+    def _make(self, name: str, task: dict[str, Any], **options: Any) -> Session:
+        """Return a new session for a task, which `begin` describes."""
+        raise NotImplementedError
+
+    def _begin(self, task: dict[str, Any]) -> dict[str, Any]:
+        name, options = self._begin_session()
+        journals = self._dispatcher.journals
+        journal = None if journals is None else journals.begin(task)
+        try:
+            self._opened(self._make(name, task, journal=journal, **options))
+        except BaseException:
+            if journal is not None:
+                journal.remove()
+            raise
+        return {"token": None if journal is None else journal.token, "chunks": self._session.num_chunks}
+
+    @expose
+    def go_on(self, token: str) -> int | None:
+        """Go on with a session that a dispatcher before this one had when it was killed.
+
+        Parameters
+        ----------
+        token : str
+            As `begin` returned it.
+
+        Returns
+        -------
+        int or None
+            Chunks that need not be put again; None where the session is lost.
+        """
+        self.close()
+        journals = self._dispatcher.journals
+        journal = None if journals is None else journals.claim(token)
+        if journals is None or journal is None:
+            return None
+        try:
+            self._restore(journal)
+        except DamagedJournal as error:
+            journals.set_aside(journal, error)
+            self.close()
+            return None
+        logger.info("session %s goes on with %d chunks", self._session.name, self._session.num_chunks)
+        return int(self._session.num_chunks)
+
+    def _restore(self, journal: Journal) -> None:
+        task = journal.read("session")["task"]
+        if "state" in journal:
+            task |= journal.read("state")
+        name, options = self._name_session()
+        try:
+            self._opened(self._make(name, task, journal=journal, **options))
+        except (LookupError, TypeError, ValueError) as error:
+            raise DamagedJournal(f"session: {error!r}") from error
+        for chunk in journal.chunks(self._session.num_chunks, self._session.num_terms):
+            self._session.put(chunk)
 
     def _current(self) -> Any:
         if self._session is None:
@@ -61,7 +121,7 @@ class LdaDoor(_Door):
     counts = True
 
     @expose
-    def begin(self, task: dict[str, Any]) -> None:
+    def begin(self, task: dict[str, Any]) -> dict[str, Any]:
         """Begin a training.
 
         Parameters
@@ -71,24 +131,36 @@ class LdaDoor(_Door):
             arguments of `Plan`), ``documents`` (how many will come, or None), ``progress`` (those of
             `Progress`) and ``pauses`` (whether to wait for `resume` after each pass) and
             ``pause_every`` (after how many updates).
+
+        Returns
+        -------
+        dict
+            ``token``, for `go_on` (None where the dispatcher keeps nothing), and ``chunks``, how many need
+            not be put.
         """
+        return self._begin(task)
+
+    def _make(self, name: str, task: dict[str, Any], **options: Any) -> LdaTraining:
         learnt = LazyTopics(**task["topics"])
-        model = OnlineLda(learnt, task["alpha"], task["eta"], task["num_updates"])
-        name, options = self._begin_session()
-        self._opened(
-            LdaTraining(
-                name,
-                self._dispatcher.engine,
-                learnt.num_terms,
-                model,
-                Plan(**task["plan"]),
-                documents=task["documents"],
-                progress=Progress(**task["progress"]),
-                pauses=task["pauses"],
-                pause_every=task["pause_every"],
-                **options,
-            )
+        return LdaTraining(
+            name,
+            self._dispatcher.engine,
+            learnt.num_terms,
+            OnlineLda(learnt, task["alpha"], task["eta"], task["num_updates"]),
+            Plan(**task["plan"]),
+            documents=task["documents"],
+            progress=Progress(**task["progress"]),
+            finished=task.get("finished"),
+            paused_at=task.get("paused_at"),
+            pauses=task["pauses"],
+            pause_every=task["pause_every"],
+            **options,
         )
+
+    def _restore(self, journal: Journal) -> None:
+        super()._restore(journal)
+        if "end" in journal:
+            self._session.end()
 
     @expose
     def end(self) -> None:
@@ -145,7 +217,7 @@ class LsiDoor(_Door):
     counts = False
 
     @expose
-    def begin(self, task: dict[str, Any]) -> None:
+    def begin(self, task: dict[str, Any]) -> dict[str, Any]:
         """Begin an addition of documents.
 
         Parameters
@@ -153,14 +225,21 @@ class LsiDoor(_Door):
         task : dict
             ``num_terms``, and the arguments of `LsiSession`: ``num_topics``, ``decay``, ``dtype``, ``seed``,
             ``power_iters``, ``extra_samples``, and ``base``, the factors of the documents that came before.
+
+        Returns
+        -------
+        dict
+            As `LdaDoor.begin` does.
         """
+        return self._begin(task)
+
+    def _make(self, name: str, task: dict[str, Any], **options: Any) -> LsiSession:
         base = task["base"]
         if base is not None and (base[0].shape[0] != task["num_terms"] or base[0].shape[1:] != base[1].shape):
             raise ValueError(f"base has shapes {base[0].shape} and {base[1].shape}")
-        options = dict(task)
-        num_terms = options.pop("num_terms")
-        name, session = self._begin_session()
-        self._opened(LsiSession(name, self._dispatcher.engine, num_terms, **options, **session))
+        num_terms = task["num_terms"]
+        of_task = {key: value for key, value in task.items() if key != "num_terms"}
+        return LsiSession(name, self._dispatcher.engine, num_terms, **of_task, **options)
 
     @expose
     def finish(self) -> tuple[np.ndarray, np.ndarray]:

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from distcorpus._version import __version__
 from distcorpus.algorithms.chunk import as_chunk
 from distcorpus.dispatcher.drivers import PyroEngine
+from distcorpus.dispatcher.journal import Journals
 from distcorpus.dispatcher.session import LdaSession, LsiSession, Session, Topics
 from distcorpus.wire import client_gone, current_connection, expose
 
@@ -54,6 +55,8 @@ class Dispatcher:
         Bytes of chunks that a session keeps in memory.
     spool : Path, optional
         Directory where it keeps the others.
+    journals : Journals, optional
+        Keeps the sessions of our own models for a dispatcher after this one.
     """
 
     def __init__(
@@ -63,15 +66,17 @@ class Dispatcher:
         max_queued: int = 10,
         memory: int = 2 << 30,
         spool: Path | None = None,
+        journals: Journals | None = None,
     ) -> None:
         self.engine = engine
+        self.journals = journals
         self.session_options = {"max_queued": max_queued, "memory": memory, "spool": spool}
         self.exit_asked = threading.Event()
         self.ending = threading.Event()
         self.sessions: dict[str, Session] = {}
         self._numbers = itertools.count(1)
         self._token = secrets.token_hex(3)
-        self._started = time.time()
+        self.started = time.time()
 
     def session_name(self, kind: str) -> str:
         """Return a name that no session of any dispatcher ever had: workers may still know those."""
@@ -98,7 +103,7 @@ class Dispatcher:
             "version": __version__,
             "host": socket.gethostname(),
             "pid": os.getpid(),
-            "uptime_seconds": time.time() - self._started,
+            "uptime_seconds": time.time() - self.started,
             "workers": [asdict(worker) for worker in self.engine.workers()],
             "sessions": sorted(self.sessions.copy()),
         }
@@ -144,7 +149,15 @@ class _Front:
         self._initialized = False
 
     def _begin_session(self) -> tuple[str, dict[str, Any]]:
-        """Close the session of an earlier ``initialize`` and return a name and the options for a new one."""
+        """Close the session of an earlier ``initialize`` and see that there are workers for a new one.
+
+        Returns
+        -------
+        name : str
+            Of the new session.
+        options : dict
+            Its arguments.
+        """
         self.close()
         self._check_ending()
         if not self._dispatcher.engine.wait_for_workers(WORKER_GRACE):
@@ -152,6 +165,9 @@ class _Front:
                 "no workers: the dispatcher is running but no worker is connected to it; start one with "
                 "'distcorpus worker' (or scripts/run_worker.py) on any host that reaches the name server"
             )
+        return self._name_session()
+
+    def _name_session(self) -> tuple[str, dict[str, Any]]:
         connection = current_connection()
         assert connection is not None  # this is one of its calls
 
@@ -182,8 +198,10 @@ class _Front:
         self._check_ending()
         if not self._initialized:
             raise RuntimeError(
-                "this connection has no session: it broke, or initialize() was not called. Train a new "
-                "model; what the cluster held for this one is gone"
+                "this connection has no session: it broke, or the dispatcher was killed and started again "
+                f"(this one has run since {time.ctime(self._dispatcher.started)}), or initialize() was not "
+                "called. Train a new model; what the cluster held for this one is gone. With "
+                "distcorpus.models, and dispatcher --spool DIR --resume, a training goes on"
             )
 
     def close(self) -> None:

@@ -26,6 +26,7 @@ from distcorpus.algorithms.partial import Extra, Partial
 from distcorpus.algorithms.summation import GridSum, exact_sum, grid_for, merge_extras
 from distcorpus.algorithms.topics import StatisticsSum
 from distcorpus.dispatcher.engine import Block, Engine, Round
+from distcorpus.dispatcher.journal import Journal
 from distcorpus.dispatcher.spool import Spool
 
 #: How much larger than its first chunk (by squared norm) an LSI corpus may grow before the first product,
@@ -230,6 +231,8 @@ class Session:
         Bytes of chunks to keep in memory.
     spool : Path, optional
         Directory for those that do not fit there.
+    journal : Journal, optional
+        Keeps what it takes to go on with the session in another process; removed when the session ends.
     check_client : callable
         Raises where the client is gone.
     """
@@ -243,6 +246,7 @@ class Session:
         max_queued: int = 10,
         memory: int = 2 << 30,
         spool: Path | None = None,
+        journal: Journal | None = None,
         check_client: Callable[[], None] = lambda: None,
     ) -> None:
         self.name = name
@@ -252,7 +256,8 @@ class Session:
         self._max_queued = max_queued
         self._memory = memory
         self._directory = spool
-        self._spool = Spool(memory, spool)
+        self._journal = journal
+        self._spool = Spool(memory, spool, journal)
         self._check_client = check_client
         self._num_blocks = 0
         self._num_rounds = 0
@@ -268,6 +273,8 @@ class Session:
     def close(self) -> None:
         """Give up everything; jobs under way count for nothing."""
         self._engine.close_session(self.name)
+        if self._journal is not None:
+            self._journal.remove()
 
     def _open_round(
         self,
@@ -297,7 +304,7 @@ class Session:
     def _keep(self, chunk: Chunk, **limits: int) -> list[Block]:
         """Keep the next chunk, cut into blocks (see `Chunk.split`)."""
         blocks, first = [], 0
-        kept = self._spool.keep(self.num_chunks, chunk) if chunk.n_docs else chunk
+        kept = self._spool.keep(self.num_chunks, chunk) if chunk.n_docs or self._journal else chunk
         for documents in kept.split(**limits):
             blocks.append(Block(self._num_blocks, (self.num_chunks, first), documents, documents.words()))
             self._num_blocks += 1

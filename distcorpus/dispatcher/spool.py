@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from distcorpus.algorithms.chunk import Chunk
+from distcorpus.dispatcher.journal import Journal
 
 
 class Spool:
@@ -25,10 +26,13 @@ class Spool:
         Bytes of chunks to keep in memory.
     directory : Path, optional
         Where the others go; without one there is no place for them.
+    journal : Journal, optional
+        Keeps all of them on disk, for a dispatcher after this one.
     """
 
-    def __init__(self, memory: int, directory: Path | None = None) -> None:
+    def __init__(self, memory: int, directory: Path | None = None, journal: Journal | None = None) -> None:
         self.directory = directory
+        self._journal = journal
         self._memory = memory
         self._in_memory: dict[int, int] = {}  # bytes by number
         self._lock = threading.Lock()
@@ -58,6 +62,8 @@ class Spool:
         RuntimeError
             If the disk is full, or fails.
         """
+        if self._journal is not None:
+            return self._journal.keep(number, chunk)
         if self.has_room(chunk.nbytes):
             with self._lock:
                 self._in_memory[number] = chunk.nbytes

@@ -8,6 +8,7 @@ it. What happens in the training is told in *events*, small dicts that the clien
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
@@ -24,6 +25,8 @@ from distcorpus.dispatcher.session import CLIENT_CHECK_EVERY, Session
 CHUNKS_AHEAD = 8
 #: Events that are kept for a client that does not fetch them.
 EVENTS_KEPT = 10_000
+#: The part of the time that saving how far the training is may take.
+SAVING_SHARE = 0.1
 
 
 class Ended(Exception):
@@ -46,6 +49,11 @@ class LdaTraining(Session):
         all of them are here.
     progress : Progress, optional
         Where an earlier training was interrupted.
+    finished : (int, int), optional
+        Chunks, and documents in them, that are in the topics and will not be put again, as they are not
+        needed again; by default what `progress` says.
+    paused_at : dict, optional
+        The event that an earlier training waited at for `resume`.
     pauses : bool
         Wait for `resume` after each pass.
     pause_every : int, optional
@@ -67,6 +75,8 @@ class LdaTraining(Session):
         *,
         documents: int | None,
         progress: Progress | None = None,
+        finished: tuple[int, int] | None = None,
+        paused_at: dict[str, Any] | None = None,
         pauses: bool = False,
         pause_every: int | None = None,
         check_client: Callable[[], None] = lambda: None,
@@ -83,9 +93,16 @@ class LdaTraining(Session):
         self._paused = False
         self._documents = documents
         self._used_again = plan.passes > 1
-        self._chunks: list[tuple[Chunk, list[Block]] | None] = []  # None: done with
-        self._ends: list[int] = []  # documents up to the end of each chunk
-        self._taken = 0
+        self._finished = finished or (self.progress.chunk, self.progress.documents)
+        if self._used_again:
+            self._finished = (0, 0)
+        done, documents_done = self._finished
+        self._chunks: list[tuple[Chunk, list[Block]] | None] = [None] * done  # None: done with
+        self._ends: list[int] = [documents_done] * done  # documents up to the end of each chunk
+        self._taken = self.num_chunks = done
+        self._paused_at = paused_at
+        self._saved = self.progress.updates
+        self._save_at = 0.0
         self._complete = False
         self._closed = False
         self._done = False
@@ -121,6 +138,8 @@ class LdaTraining(Session):
 
     def end(self) -> None:
         """No more chunks will come."""
+        if self._journal is not None:
+            self._journal.write("end", self.num_chunks)
         with self._changed:
             if self._documents is None:
                 self._documents = self._ends[-1] if self._ends else 0
@@ -150,20 +169,29 @@ class LdaTraining(Session):
     def fetch(self) -> dict[str, Any]:
         """Return a copy of the model as the latest M-step left it, and how far that is."""
         with self._updating:
-            topics = self.model.topics
-            return {
-                "topics": {
-                    "eta": topics.eta,
-                    "table": topics.table if self._done else topics.table.copy(),
-                    "scale": topics.scale,
-                    "numdocs": topics.numdocs,
-                    "sums": topics.sums.copy(),
-                },
-                "alpha": self.model.alpha,
-                "eta": self.model.eta,
-                "num_updates": self.model.num_updates,
-                "progress": asdict(self.progress),
-            }
+            learnt = self._learnt()
+            topics = learnt["topics"]
+            topics["sums"] = topics["sums"].copy()
+            if not self._done:
+                topics["table"] = topics["table"].copy()
+            return learnt
+
+    def _learnt(self) -> dict[str, Any]:
+        """Return the model and how far the training is; the arrays are the model's own."""
+        topics = self.model.topics
+        return {
+            "topics": {
+                "eta": topics.eta,
+                "table": topics.table,
+                "scale": topics.scale,
+                "numdocs": topics.numdocs,
+                "sums": topics.sums,
+            },
+            "alpha": self.model.alpha,
+            "eta": self.model.eta,
+            "num_updates": self.model.num_updates,
+            "progress": asdict(self.progress),
+        }
 
     def close(self) -> None:
         """Give up everything."""
@@ -183,6 +211,8 @@ class LdaTraining(Session):
             with self._changed:
                 self._wait(lambda: self._documents is not None)
             self._reporter = Reporter(self.model, self.plan, self.progress)
+            if self._paused_at is not None:
+                self._wait_for_answer(self._paused_at)
             train(
                 self.model,
                 self.plan,
@@ -205,7 +235,7 @@ class LdaTraining(Session):
                 self._changed.notify_all()
 
     def _arriving(self, pass_: int) -> Iterator[Numbered]:
-        number = 0
+        number = self.progress.chunk  # those before it are in the topics
         while True:
             with self._changed:
                 self._wait(partial(self._is_known, number))
@@ -240,6 +270,8 @@ class LdaTraining(Session):
             if event is not None:
                 self._tell(event)
         self._finish(round_)
+        if self.progress.updates > self._saved and time.monotonic() >= self._save_at:
+            self._save(None)  # while the workers compute, the topics stand still
         round_.wait()
         if not self._used_again:
             for number in used:
@@ -247,6 +279,8 @@ class LdaTraining(Session):
         return round_.extras
 
     def _after_update(self, rho: float, merged: int) -> None:
+        if not self._used_again:
+            self._finished = (self.progress.chunk, self.progress.documents)
         event = self._reporter.update(rho, merged, self._documents or 0)
         due = self._pause_every is not None and self.progress.updates % self._pause_every == 0
         self._pause({**event, "workers": len(self._engine.workers())}, due and self._complete)
@@ -254,10 +288,29 @@ class LdaTraining(Session):
     def _after_pass(self, pass_: int) -> None:
         self._pause({"kind": "pass", "pass_": pass_}, self._pauses)
 
+    def _save(self, paused_at: dict[str, Any] | None) -> None:
+        """Save what a dispatcher after this one needs, and drop the chunks that it does not need."""
+        if self._journal is None:
+            return
+        began = time.monotonic()
+        here = {"documents": self._documents, "finished": self._finished, "paused_at": paused_at}
+        self._journal.write("state", {**self._learnt(), **here})
+        self._journal.drop_chunks(self._finished[0])
+        self._saved = self.progress.updates
+        ended = time.monotonic()
+        self._save_at = ended + (ended - began) / SAVING_SHARE
+
     def _pause(self, event: dict[str, Any], wait: bool) -> None:
         """Tell of an event and, if asked, wait until the client has dealt with it."""
+        if wait:
+            self._save(event)
+            self._wait_for_answer(event)
+        else:
+            self._tell(event)
+
+    def _wait_for_answer(self, event: dict[str, Any]) -> None:
         with self._changed:
-            self._paused = wait
+            self._paused = True
             self._tell(event)
             self._wait(lambda: not self._paused)
 

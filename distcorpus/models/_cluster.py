@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -15,6 +16,7 @@ import numpy as np
 from distcorpus.algorithms.chunk import Chunk
 from distcorpus.wire import (
     CommunicationError,
+    ConnectionClosedError,
     MessageTooLargeError,
     NamingError,
     abort,
@@ -109,6 +111,9 @@ def local_cluster(workers: int) -> Iterator[Cluster]:
 def train_on(cluster: Cluster, name: str, attempt: Callable[[Training], T], *, rereadable: bool) -> T:
     """Train on a cluster; where the dispatcher is lost, go on when it is back, or another one.
 
+    A dispatcher that was started with ``--resume`` goes on itself, and `attempt` does not notice. Otherwise
+    there is another attempt.
+
     Parameters
     ----------
     cluster : Cluster
@@ -122,28 +127,45 @@ def train_on(cluster: Cluster, name: str, attempt: Callable[[Training], T], *, r
     Raises
     ------
     RuntimeError
-        If the dispatcher is lost and does not come back in time, or the corpus is a generator.
+        If the dispatcher is lost and does not come back in time, or has lost what a generator gave.
     """
     proxy = cluster.connect(name)
     for left in reversed(range(RECONNECTS)):
         try:
-            with Training(proxy) as training:
+            with Training(proxy, partial(_reconnect, cluster, name)) as training:
                 return attempt(training)
         except CommunicationError as error:
-            if remote_traceback(error) or isinstance(error, MessageTooLargeError) or not left:
+            if not _is_broken(error) or not left:
                 raise
             if not rereadable:
                 raise RuntimeError(
                     "the dispatcher is gone, and the corpus, a generator, cannot be read again to go on with "
-                    "another one: train again, with a corpus that can be read more than once"
+                    "another one: train again, with a corpus that can be read more than once, or with a "
+                    "dispatcher that keeps trainings on disk (--spool DIR --resume)"
                 ) from error
-            logger.warning(
-                "the connection to the dispatcher broke (%s): going on when one is there again, within %g s",
-                error,
-                RECONNECT_TIMEOUT,
-            )
+            _say_broken(error)
         proxy = _reconnect(cluster, name)
     raise AssertionError("the last attempt returns or raises")
+
+
+def _is_broken(error: CommunicationError) -> bool:
+    """Whether the connection broke, and not the dispatcher or the message is at fault."""
+    return not remote_traceback(error) and not isinstance(error, MessageTooLargeError)
+
+
+def _invoke(proxy: Any, method: str, *arguments: Any) -> Any:
+    """Call a method, over the connection that there is: Pyro4 would make another one, without a session."""
+    if proxy._pyroConnection is None:
+        raise ConnectionClosedError("the connection to the dispatcher broke")
+    return getattr(proxy, method)(*arguments)
+
+
+def _say_broken(error: CommunicationError) -> None:
+    logger.warning(
+        "the connection to the dispatcher broke (%s): going on when one is there again, within %g s",
+        error,
+        RECONNECT_TIMEOUT,
+    )
 
 
 def _reconnect(cluster: Cluster, name: str) -> Any:
@@ -160,24 +182,48 @@ def _reconnect(cluster: Cluster, name: str) -> Any:
 class Training:
     """One training on a cluster. The connection has a thread of its own, so that Ctrl-C never breaks a call.
 
+    When the dispatcher is killed, and started again with ``--resume``, every method goes on where it was: the
+    chunks that the dispatcher may not have are kept here.
+
     Parameters
     ----------
     proxy : Proxy
         The model's door at the dispatcher.
+    reconnect : callable, optional
+        Returns a new proxy when the dispatcher is there again; without it a broken connection is an error.
+
+    Raises
+    ------
+    CommunicationError
+        By every method: the dispatcher is lost, and the training with it.
     """
 
-    def __init__(self, proxy: Any) -> None:
+    def __init__(self, proxy: Any, reconnect: Callable[[], Any] | None = None) -> None:
         self._proxy = proxy
+        self._reconnect = reconnect
+        self._reconnects = RECONNECTS
+        self._token: str | None = None
         self._caller = ThreadPoolExecutor(1, thread_name_prefix="distcorpus")
-        self._sent: deque[Future[Any]] = deque()
+        self._num_put = 0
+        self._num_there = 0  # chunks that the dispatcher has, or does not need
+        self._sent: deque[tuple[Chunk, Future[Any]]] = deque()  # the chunks after those, on their way
+
+    def begin(self, task: dict[str, Any]) -> None:
+        """Begin what the door's ``begin`` describes."""
+        begun = self.call("begin", task)
+        self._token, self._num_there = begun["token"], begun["chunks"]
 
     def call(self, method: str, *arguments: Any) -> Any:
         """Call a method of the door after everything that was put, and return what it returns."""
-        self._collect(0)
-        return self._caller.submit(getattr(self._proxy, method), *arguments).result()
+        while True:
+            self._collect(0)
+            try:
+                return self._submit(method, *arguments).result()
+            except CommunicationError as error:
+                self._go_on(error)
 
     def put(self, chunk: Chunk) -> None:
-        """Send a chunk; waits while the cluster is too far behind.
+        """Send a chunk, if the dispatcher needs it; waits while the cluster is too far behind.
 
         Raises
         ------
@@ -185,7 +231,9 @@ class Training:
             What has ended the training.
         """
         self._collect(CHUNKS_AHEAD)
-        self._sent.append(self._caller.submit(self._proxy.put, chunk.indptr, chunk.indices, chunk.data))
+        self._num_put += 1
+        if self._num_put > self._num_there:
+            self._sent.append((chunk, self._send(chunk)))
 
     def evaluate(self, chunks: Iterable[Chunk]) -> Iterator[np.ndarray]:
         """Yield what the cluster computes of each chunk, in order; others are read and sent meanwhile."""
@@ -209,8 +257,9 @@ class Training:
                 told(event)
 
     def give_up(self) -> None:
-        """Forget the chunks that are not sent yet."""
-        for future in self._sent:
+        """Forget the chunks that are not sent yet; where the dispatcher is lost now, the training is."""
+        self._token = None
+        for _, future in self._sent:
             future.cancel()
         self._sent.clear()
 
@@ -221,10 +270,45 @@ class Training:
         self._caller.shutdown(wait=True, cancel_futures=True)
         self._proxy._pyroRelease()
 
+    def _submit(self, method: str, *arguments: Any) -> Future[Any]:
+        return self._caller.submit(_invoke, self._proxy, method, *arguments)
+
+    def _send(self, chunk: Chunk) -> Future[Any]:
+        return self._submit("put", chunk.indptr, chunk.indices, chunk.data)
+
     def _collect(self, limit: int) -> None:
         """Wait until no more than `limit` chunks are on their way."""
         while len(self._sent) > limit:
-            self._sent.popleft().result()
+            try:
+                self._sent[0][1].result()
+            except CommunicationError as error:
+                self._go_on(error)
+            else:
+                self._sent.popleft()
+                self._num_there += 1
+
+    def _go_on(self, error: CommunicationError) -> None:
+        """Reconnect, and send again what the dispatcher does not have; raise `error` where it has nothing."""
+        if self._token is None or self._reconnect is None or not self._reconnects or not _is_broken(error):
+            raise error
+        self._reconnects -= 1
+        _say_broken(error)
+        for _, future in self._sent:
+            future.cancel()
+        abort(self._proxy)
+        self._proxy = self._reconnect()
+        try:
+            there = self._submit("go_on", self._token).result()
+        except CommunicationError as again:
+            return self._go_on(again)
+        if there is None or there < self._num_there:
+            raise error
+        logger.info("the training goes on: the dispatcher has %d chunks of it", there)
+        while self._num_there < there and self._sent:
+            self._sent.popleft()
+            self._num_there += 1
+        self._num_there = there
+        self._sent = deque((chunk, self._send(chunk)) for chunk, _ in self._sent)
 
     def __enter__(self) -> Training:
         return self

@@ -6,7 +6,7 @@ import logging
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import asdict
 from itertools import chain, islice
 from typing import Any, ClassVar
@@ -53,7 +53,7 @@ from distcorpus.models._corpus import (
 from distcorpus.models._documents import DocumentTopics
 from distcorpus.models._progress import ProgressBar
 from distcorpus.models._saving import Saved
-from distcorpus.wire import names
+from distcorpus.wire import CommunicationError, names
 
 # Under the name that gensim's users know its lines by.
 logger = logging.getLogger("gensim.models.ldamodel")
@@ -799,6 +799,7 @@ class _Run:
             "pause_every": model.checkpoint_every if model.checkpoint is not None else None,
         }
         kept_at = time.monotonic()
+        answered: dict[str, Any] = {}
 
         def attempt(training: Training) -> None:
             def fetch() -> LazyTopics:
@@ -814,19 +815,25 @@ class _Run:
                 return learnt
 
             def told(event: dict[str, Any]) -> None:
+                nonlocal answered
+                if event == answered:  # the dispatcher was killed before it saved that it had gone on
+                    training.call("resume")
+                    return
                 if event["kind"] == "pass" and self.callback is not None:
                     fetch()
                     self._call_back(event["pass_"])
+                    answered = event
                     training.call("resume")
                 elif event["kind"] == "update" and self._checkpoint_is_due(event["updates"]):
                     fetch()
                     self._save_checkpoint()
+                    answered = event
                     training.call("resume")
                 elif time.monotonic() > kept_at + KEEP_EVERY:
                     fetch()
                 self.told(event)
 
-            training.call("begin", task)
+            training.begin(task)
             try:
                 end = 0
                 for chunk in self._chunks():
@@ -842,7 +849,8 @@ class _Run:
                 training.follow(told)
             except KeyboardInterrupt:
                 training.give_up()
-                fetch()
+                with suppress(CommunicationError):
+                    fetch()
                 raise
             fetch()
             model.interrupted = None

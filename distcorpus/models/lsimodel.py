@@ -193,7 +193,7 @@ class LsiModel(Saved, gensim.models.LsiModel):
 
     def _distributed(self, task: dict[str, Any], reading: _Reading) -> lsi.Factors:
         def attempt(training: Training) -> lsi.Factors:
-            training.call("begin", {**task, "num_terms": self.num_terms})
+            training.begin({**task, "num_terms": self.num_terms})
             for chunk in reading:
                 training.put(chunk)
                 logger.info("dispatched documents up to #%s", reading.documents)

@@ -1,0 +1,323 @@
+"""`dispatcher --spool DIR --resume`, killed and started again: our models go on where they were."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+
+import gensim.models
+import numpy as np
+import pytest
+
+from distcorpus import LdaModel, LocalCluster, LsiModel
+from distcorpus.models import _cluster
+from distcorpus.wire import CommunicationError, find, lookup, names
+
+from .conftest import wait_until
+from .test_restart import Reached, StopsAt, train_lda, train_lsi
+from .test_spool import disk
+
+
+class ResumingCluster:
+    """A cluster whose dispatcher is killed and started again at the same address."""
+
+    def __init__(self, cluster, spool):
+        self.cluster = cluster
+        self.sessions = spool / "sessions"
+        self._options = ("--bind-port", lookup(find(), names.DISPATCHER).rsplit(":", 1)[1])
+        self._options += ("--spool", str(spool), "--resume")
+        self._pid = cluster.dispatcher_pid
+        self._process = None
+
+    def kill(self):
+        os.kill(self._pid, signal.SIGKILL)
+        if self._process is not None:
+            self._process.communicate()
+
+    def start(self, *seconds):
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "distcorpus", "dispatcher", "--no-broadcast", *self._options, *seconds],
+            env={**os.environ, **self.cluster.environ()},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self._pid = self._process.pid
+        assert self._process.stdout.readline().startswith("distcorpus dispatcher")
+
+    def killed_and_restarted(self, reached, train):
+        """What a training comes to whose dispatcher is killed at that point, and started again."""
+        with ThreadPoolExecutor(1) as client:
+            training = client.submit(train)
+            try:
+                assert reached.there.wait(60)
+                self.kill()
+                self.start()
+            finally:
+                reached.go_on.set()
+            return training.result(timeout=90)
+
+    def close(self):
+        """End the dispatcher and return what it wrote to standard error."""
+        if self._process is None:
+            return ""
+        self._process.terminate()
+        return self._process.communicate(timeout=60)[1]
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    spool = tmp_path_factory.mktemp("spool")
+    with LocalCluster(2, dispatcher_options=("--spool", str(spool), "--resume")) as cluster:
+        resuming = ResumingCluster(cluster, spool)
+        yield resuming
+        resuming.close()
+
+
+@pytest.fixture
+def resuming(shared):
+    yield shared
+    wait_until(lambda: not os.listdir(shared.sessions), "the removal of what the sessions kept")
+
+
+@pytest.fixture
+def sent(monkeypatch):
+    """Counts the chunks that clients send and the sessions that they begin."""
+    counter = Counter()
+    submit = _cluster.Training._submit
+
+    def counted(training, method, *arguments):
+        counter[method] += 1
+        return submit(training, method, *arguments)
+
+    monkeypatch.setattr(_cluster.Training, "_submit", counted)
+    return counter
+
+
+def once(corpus, read):
+    """A generator that counts in `read` what it gave."""
+    for document in corpus:
+        read["documents"] += 1
+        yield document
+
+
+def test_while_the_corpus_is_read(resuming, lee_corpus, sent):
+    quiet = train_lda(lee_corpus, lee_corpus.counts)
+    sent.clear()
+    corpus = StopsAt(lee_corpus.counts, 250)
+    assert resuming.killed_and_restarted(corpus, lambda: train_lda(lee_corpus, corpus)) == quiet
+    # A session that goes on is not begun again; what was on the way when it was killed is sent twice.
+    assert sent["begin"] == 1
+    assert 6 <= sent["put"] <= 6 + 1 + _cluster.CHUNKS_AHEAD
+
+
+class Updates(Reached):
+    """An observer that stops the workers, and itself, at one update."""
+
+    def __init__(self, cluster, at):
+        super().__init__()
+        self.numbers = []
+        self._cluster, self._at = cluster, at
+
+    def __call__(self, event):
+        if event["kind"] == "update":
+            self.numbers.append(event["updates"])
+            if event["updates"] == self._at:
+                self._signal(signal.SIGSTOP)
+                self.stop()
+                self._signal(signal.SIGCONT)
+
+    def _signal(self, number):
+        for worker in self._cluster.workers:
+            os.kill(worker.pid, number)
+
+
+@pytest.mark.parametrize("passes", [1, 2])
+def test_lda_goes_on_after_its_last_update(resuming, lee_corpus, sent, passes):
+    """Of a generator, and of a corpus that is read once: what is in the topics is neither sent nor computed
+    again.
+    """
+
+    def train(corpus, progress=False):
+        model = LdaModel(
+            corpus,
+            id2word=lee_corpus.dictionary,
+            num_topics=10,
+            chunksize=3,
+            update_chunks=1,
+            passes=passes,
+            random_state=1,
+            distributed=True,
+            progress=progress,
+        )
+        return model.state.sstats.tobytes()
+
+    documents = lee_corpus.counts
+    quiet = train(iter(documents) if passes == 2 else documents)
+    sent.clear()
+    updates = Updates(resuming.cluster, 30)
+    read = Counter()
+    corpus = once(documents, read) if passes == 2 else documents
+    assert resuming.killed_and_restarted(updates, lambda: train(corpus, updates)) == quiet
+    assert sent["begin"] == 1
+    assert sent["put"] <= 100 + 1 + _cluster.CHUNKS_AHEAD
+    if passes == 2:
+        assert read["documents"] == 300
+    # From the second one on, updates are on disk, not each but often enough.
+    assert updates.numbers[-1] == 100 * passes
+    assert updates.numbers.count(1) == 1
+
+
+def test_lsi_of_added_documents(resuming, lee_corpus, sent):
+    half = len(lee_corpus.tfidf) // 2
+
+    def train(second):
+        model = LsiModel(
+            iter(lee_corpus.tfidf[:half]),
+            id2word=lee_corpus.dictionary,
+            num_topics=10,
+            chunksize=50,
+            distributed=True,
+        )
+        model.add_documents(second)
+        return model.projection.u.tobytes() + model.projection.s.tobytes()
+
+    quiet = train(lee_corpus.tfidf[half:])
+    sent.clear()
+    corpus, read = StopsAt(lee_corpus.tfidf[half:], 120), Counter()
+    assert resuming.killed_and_restarted(corpus, lambda: train(once(corpus, read))) == quiet
+    assert read["documents"] == half
+    assert sent["begin"] == 2
+
+
+class Paused(gensim.models.callbacks.Metric):
+    """A metric that stops once, at the end of the second pass, and says what the model was like."""
+
+    logger = None
+    title = "statistics"
+
+    def __init__(self, reached):
+        self.reached = reached
+        self.seen = []
+
+    def __getstate__(self):  # a checkpoint holds the model's callbacks
+        return {}
+
+    def get_value(self, **arguments):
+        if len(self.seen) == 1:
+            self.reached.stop()
+        statistics = arguments["model"].state.sstats.copy()
+        self.seen.append(statistics)
+        return float(statistics[0, 0])
+
+
+def test_callbacks_see_each_pass_once(resuming, lee_corpus, tmp_path):
+    """The dispatcher is killed while it waits for a callback."""
+
+    def train(reached, checkpoint):
+        metric = Paused(reached)
+        options = {"callbacks": [metric], "checkpoint": str(checkpoint), "checkpoint_every": 3}
+        result = train_lda(lee_corpus, iter(lee_corpus.counts), **options)
+        return result, metric.seen
+
+    nothing = Reached()
+    nothing.go_on.set()
+    quiet, seen = train(nothing, tmp_path / "quiet")
+    reached = Reached()
+    killed, seen_again = resuming.killed_and_restarted(reached, lambda: train(reached, tmp_path / "killed"))
+    assert killed == quiet
+    assert len(seen) == 4
+    np.testing.assert_array_equal(seen_again, seen)
+
+
+def test_killed_twice(resuming, lee_corpus):
+    quiet = train_lsi(lee_corpus, lee_corpus.tfidf)
+    first, read = StopsAt(lee_corpus.tfidf, 110), Counter()
+    second = StopsAt(first, 299)
+    with ThreadPoolExecutor(1) as client:
+        training = client.submit(train_lsi, lee_corpus, once(second, read))
+        for corpus in (first, second):
+            assert corpus.there.wait(60)
+            resuming.kill()
+            resuming.start()
+            corpus.go_on.set()
+        assert training.result(timeout=90) == quiet
+    assert read["documents"] == 300
+
+
+def abandoned(lee_corpus):
+    """Begin a training whose program vanishes with its dispatcher."""
+    with _cluster.Training(_cluster.Cluster().connect(names.LSI_MODELS)) as training:
+        options = {"num_topics": 5, "base": None, "num_terms": len(lee_corpus.dictionary)}
+        training.begin(options)
+        yield training._token
+
+
+def test_client_that_does_not_come_back(resuming, lee_corpus):
+    program = abandoned(lee_corpus)
+    token = next(program)
+    assert os.listdir(resuming.sessions) == [token]
+    resuming.kill()
+    program.close()
+    resuming.start("0.5")
+    wait_until(lambda: not os.listdir(resuming.sessions), "the removal of the session")
+    resuming.kill()
+    resuming.start()
+
+
+def test_damaged_session_is_set_aside(resuming, lee_corpus):
+    """The program sends its corpus again."""
+    quiet = train_lsi(lee_corpus, lee_corpus.tfidf)
+    corpus = StopsAt(lee_corpus.tfidf, 250)
+    with ThreadPoolExecutor(1) as client:
+        training = client.submit(train_lsi, lee_corpus, corpus)
+        assert corpus.there.wait(60)
+        resuming.kill()
+        [session] = resuming.sessions.iterdir()
+        with open(session / "chunk-1", "r+b") as file:
+            last = os.fstat(file.fileno()).st_size - 1
+            byte = os.pread(file.fileno(), 1, last)
+            os.pwrite(file.fileno(), bytes([byte[0] ^ 1]), last)
+        resuming.start()
+        corpus.go_on.set()
+        assert training.result(timeout=90) == quiet
+    damaged = resuming.sessions / f"damaged-{session.name}"
+    wait_until(lambda: os.listdir(resuming.sessions) == [damaged.name], "the end of the second session")
+    lines = resuming.close().splitlines()
+    assert len([line for line in lines if "chunk-1: it is not what was written" in line]) == 1, lines
+    for file in damaged.iterdir():
+        file.unlink()
+    damaged.rmdir()
+    resuming.start()
+
+
+def test_full_disk(resuming, lee_corpus):
+    with disk(resuming.sessions, "200k"):
+        with pytest.raises(RuntimeError, match=r"chunk-\d cannot be written.*No space left.*--spool DIR"):
+            train_lsi(lee_corpus, lee_corpus.tfidf)
+        gc.collect()  # the client, which the traceback holds
+        wait_until(lambda: not os.listdir(resuming.sessions), "the removal of the session")
+        train_lsi(lee_corpus, lee_corpus.tfidf[:60])
+
+
+def test_unmodified_models_are_told(resuming, lee_corpus):
+    """By the dispatcher that was started again: at once, if their program has PYRO_MAX_RETRIES=1."""
+    models = []
+    for retries in (0, 1):
+        model = gensim.models.LsiModel(id2word=lee_corpus.dictionary, num_topics=5, distributed=True)
+        model.dispatcher._pyroMaxRetries = retries
+        model.add_documents(lee_corpus.tfidf[:50])
+        models.append(model)
+    resuming.kill()
+    resuming.start()
+    with pytest.raises(CommunicationError):
+        models[0].add_documents(lee_corpus.tfidf)
+    message = r"no session.*dispatcher was killed and started again.*Train a new model.*--resume"
+    for model in models:
+        with pytest.raises(RuntimeError, match=message):
+            model.add_documents(lee_corpus.tfidf)
