@@ -408,6 +408,34 @@ def add_statistics(
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
+def absence(
+    indptr: np.ndarray,
+    rows: np.ndarray,
+    counts: np.ndarray,
+    table: np.ndarray,
+    theta: np.ndarray,
+    ratio: np.ndarray,
+    uses: np.ndarray,
+) -> np.ndarray:
+    absent = np.empty(uses.shape)
+    for d in range(uses.shape[0]):
+        for k in range(uses.shape[1]):
+            if not 1e-3 < uses[d, k] < 30:  # 1 - P is (1 - P) (1 + uses / 2) at least; P < exp(-uses)
+                absent[d, k] = max(1 - uses[d, k], 0.0)
+                continue
+            product = 1.0
+            for j in range(indptr[d], indptr[d + 1]):
+                count = np.float64(counts[j])
+                expected = np.float64(theta[d, k] * ratio[j] * table[rows[j], k])
+                if count == 1 or expected < 1e-4:  # (1 - expected / count) ** count, or nearly
+                    product *= max(1 - expected, 0.0)
+                else:
+                    product *= max(1 - expected / count, 0.0) ** count
+            absent[d, k] = product
+    return absent
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
 def starting_gamma(num_docs: int, num_topics: int, state: Any) -> np.ndarray:
     values = np.empty((num_docs, num_topics))
     flat = values.reshape(-1)

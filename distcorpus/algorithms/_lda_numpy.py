@@ -126,6 +126,29 @@ def add_statistics(
     steps[words] += np.rint(expected / grid)
 
 
+def absence(
+    indptr: np.ndarray,
+    rows: np.ndarray,
+    counts: np.ndarray,
+    table: np.ndarray,
+    theta: np.ndarray,
+    ratio: np.ndarray,
+    uses: np.ndarray,
+) -> np.ndarray:
+    """Return the probability that a document uses a topic for none of its words, float64 (D, K).
+
+    `theta` and `ratio` are those of `expectation`, and `uses` the expected numbers of uses, float64 (D, K),
+    which tell where it is as good as 1 or 0.
+    """
+    absent = np.ones(uses.shape)
+    for d in range(len(absent)):
+        words = slice(indptr[d], indptr[d + 1])
+        expected = theta[d, : table.shape[1]] * ratio[words, None] * table[rows[words]].astype(np.float64)
+        count = np.maximum(counts[words, None], np.finfo(counts.dtype).tiny)
+        absent[d] = np.prod(np.maximum(1 - expected / count, 0.0) ** count, axis=0)
+    return absent
+
+
 def word_bound(
     indptr: np.ndarray, rows: np.ndarray, counts: np.ndarray, log_topics: np.ndarray, log_theta: np.ndarray
 ) -> float:

@@ -251,6 +251,34 @@ def _expected_log_theta(gamma: np.ndarray) -> np.ndarray:
     return np.asarray(kernels.digamma(gamma) - kernels.digamma(totals))
 
 
+def _expected_log_counts(
+    block: Chunk,
+    rows: np.ndarray,
+    table: np.ndarray,
+    alpha: np.ndarray,
+    gamma: np.ndarray,
+    theta: np.ndarray,
+    ratio: np.ndarray,
+) -> np.ndarray:
+    """E[psi(alpha + N)] - psi(sum(gamma)) for each document, float64, N being its counts of the topics.
+
+    psi is far from linear near a small alpha: at the expected count alone it would take every trace of a
+    topic for a use of it, and alpha would grow without end. So the case of no use is taken by itself (Teh,
+    Kurihara & Welling, Collapsed variational inference for HDP, NIPS 2007).
+    """
+    kernels = _kernels()
+    dtype = table.dtype
+    prior = alpha.astype(np.float64)
+    uses = np.maximum(gamma - prior, 0)
+    used = 1 - kernels.absence(
+        _array(block.indptr, np.int64), rows, _array(block.data, dtype), table, theta, ratio, uses
+    )
+    at_none = kernels.digamma(prior)
+    uses /= np.maximum(used, np.finfo(np.float64).eps)
+    logs = at_none + used * (kernels.digamma(prior + uses) - at_none)
+    return np.asarray(logs - kernels.digamma(gamma.sum(axis=1, dtype=np.float64, keepdims=True)))
+
+
 def bound(
     block: Chunk, log_table: np.ndarray, table_row: np.ndarray, alpha: np.ndarray, gamma: np.ndarray
 ) -> float:
@@ -389,7 +417,11 @@ class EStep:
             block, rows, self._table, self._alpha, gamma, *self._options
         )
         if self._log_theta is not None:
-            log_theta = to_steps(_expected_log_theta(gamma).sum(axis=0), LDA_GRID)
+            if _collapsed(self._options[-1]):
+                logs = _expected_log_counts(block, rows, self._table, self._alpha, gamma, theta, ratio)
+            else:
+                logs = _expected_log_theta(gamma)
+            log_theta = to_steps(logs.sum(axis=0), LDA_GRID)
         with self._lock:
             kernels.add_statistics(
                 _array(block.indptr, np.int64),
@@ -412,8 +444,8 @@ class EStep:
         -------
         Partial
             Steps of `LDA_GRID`; the extras are ``documents``, ``converged`` and ``iterations`` and, if asked
-            for, ``gamma_statistics``: the sum over documents of psi(gamma) - psi(sum(gamma)), float64 (K,)
-            in steps of `LDA_GRID`.
+            for, ``gamma_statistics``: the sum over documents of psi(gamma) - psi(sum(gamma)) or, collapsed,
+            of E[psi(alpha + counts)] - psi(sum(gamma)), float64 (K,) in steps of `LDA_GRID`.
 
         Raises
         ------

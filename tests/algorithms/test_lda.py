@@ -135,6 +135,60 @@ def test_statistics_and_gamma_are_gensims(lee, backend, num_topics, dtype, alpha
     np.testing.assert_allclose(steps * LDA_GRID, log_theta.sum(axis=0), rtol=1e-5)
 
 
+def test_statistics_of_alpha_are_exact_for_documents_of_one_word(backend):
+    """Which either use a topic once, or not at all: E[psi(alpha + N)] is a sum of two terms."""
+    weights = np.array([[0.7, 0.2, 0.1], [0.05, 0.9, 0.05]])
+    alpha = np.array([0.1, 0.02, 0.3])
+    block = as_chunk([[(0, 1)], [(1, 1)], []], 2)
+    settings = params(
+        alpha, np.ones(3), variant="cvb0", dtype="float64", iterations=500, gamma_threshold=1e-12
+    )
+    step = EStep(settings, block.words(), EStep.prepare(weights, settings), np.arange(2, dtype=np.int32))
+    step.add(block, (0, 0))
+    gamma = infer(
+        block,
+        weights,
+        np.arange(2, dtype=np.int32),
+        alpha,
+        variant="cvb0",
+        iterations=500,
+        gamma_threshold=1e-12,
+    )
+    used = gamma - alpha  # the probabilities, since there is one word
+    expected = psi(alpha) + used * (psi(alpha + 1) - psi(alpha)) - psi(gamma.sum(axis=1))[:, None]
+    steps = step.partial().extras["gamma_statistics"]
+    np.testing.assert_allclose(steps * LDA_GRID, expected.sum(axis=0), rtol=1e-5)
+
+
+def test_compiled_absence_agrees_with_the_reference(lee):
+    (documents, num_terms), num_topics = lee, 40
+    block = as_chunk(documents, num_terms)
+    rng = np.random.default_rng(0)
+    table = rng.gamma(0.05, 1.0, (num_terms, num_topics)).astype(np.float32) + np.float32(1e-6)
+    alpha = np.full(num_topics, 0.1, np.float32)
+    absent = []
+    for kernels in (numba_kernels, _lda_numpy):
+        gamma = np.ones((len(documents), num_topics), np.float32)
+        theta, ratio, _, _ = numba_kernels.expectation(
+            block.indptr,
+            block.indices,
+            block.data,
+            table,
+            alpha,
+            gamma,
+            20,
+            np.float32(0),
+            np.float32(1e-7),
+            True,
+        )
+        absent.append(
+            kernels.absence(block.indptr, block.indices, block.data, table, theta, ratio, gamma - 0.1)
+        )
+    assert (absent[0] < 0.01).any()
+    assert (absent[0] > 0.99).any()
+    np.testing.assert_allclose(1 - absent[0], 1 - absent[1], rtol=1e-3, atol=1e-6)
+
+
 def block_statistics(kernels, block, lambda_, alpha, dtype, variant):
     """One block's statistics from the kernels alone, with float32's epsilon whatever the dtype."""
     scalar, collapsed = np.dtype(dtype).type, variant == "cvb0"

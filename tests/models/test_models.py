@@ -205,6 +205,32 @@ def test_cvb0_learns_better_topics(lee_corpus):
     assert scores["cvb0"] > scores["vb"]
 
 
+@pytest.mark.parametrize("inference", ["vb", "cvb0"])
+def test_alpha_is_learnt(inference):
+    """From documents that were drawn with a known one."""
+    rng = np.random.default_rng(1)
+    topics = rng.dirichlet(np.full(200, 0.05), 5)
+    alpha = np.array([0.05, 0.05, 0.1, 0.1, 0.3])
+    corpus = []
+    for theta in rng.dirichlet(alpha, 1000):
+        words = rng.choice(200, size=60, p=theta @ topics)
+        corpus.append([(word, count) for word, count in enumerate(np.bincount(words)) if count])
+    model = LdaModel(
+        corpus,
+        id2word=dict(enumerate(map(str, range(200)))),
+        num_topics=5,
+        alpha="auto",
+        eta=0.05,
+        chunksize=200,
+        passes=20,
+        offset=4,
+        random_state=0,
+        inference=inference,
+    )
+    assert model.alpha.sum() == pytest.approx(alpha.sum(), rel=0.25)
+    assert np.sort(model.alpha)[-1] == pytest.approx(0.3, rel=0.25)
+
+
 # Files and copies.
 
 
