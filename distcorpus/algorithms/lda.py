@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import itertools
 import threading
 from collections.abc import Mapping, Sequence
 from types import ModuleType
@@ -468,13 +469,13 @@ class EStep:
 
 
 def warm(dtypes: Sequence[str] = ("float32",)) -> None:
-    """Compile the kernels of `EStep`, or load them from numba's cache, by running a tiny job."""
+    """Compile the kernels of `EStep`, or load them from numba's cache, by running tiny jobs."""
     block = Chunk(np.array([0, 1]), np.zeros(1, np.int32), np.ones(1, np.float32), 1)
-    for dtype in dtypes:
+    for dtype, variant in itertools.product(dtypes, VARIANTS):
         params = {
             "alpha": np.ones(1),
             "totals": np.ones(1),
-            "variant": "vb",
+            "variant": variant,
             "iterations": 1,
             "gamma_threshold": 0.001,
             "seed": 0,
