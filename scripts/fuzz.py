@@ -2,7 +2,7 @@
 
 A target (see fuzztargets.py) takes bytes, and has to end with a result or with a clear error. Any other
 exception, a crash, more than `SECONDS` or more than `MEMORY` bytes for one input is a finding. It is made
-shorter, written to a folder, and tells on the last line how to see it again.
+shorter and written to a folder; the last lines say how to see it again.
 
 Inputs are real messages, damaged, spliced and rewritten. Those that come to something new are damaged
 further: with ``atheris`` (``pip install '.[fuzz]'``) to code that was not reached yet, otherwise to another
@@ -39,9 +39,11 @@ except ImportError:
 with atheris.instrument_imports(["distcorpus"]) if atheris else contextlib.nullcontext():
     from fuzztargets import TARGETS, TOKENS, Target
 
-#: Bounds of one input.
+#: Bounds of one input: seconds of computing, and bytes.
 SECONDS = 5.0
 MEMORY = 256 << 20
+#: Seconds in which an input has to end, however busy the machine is.
+PATIENCE = 60.0
 LONGEST = 1 << 16
 #: Inputs that are damaged further, at most.
 CORPUS = 2000
@@ -86,8 +88,8 @@ def _execute(target: Target, data: bytes) -> tuple[str | None, str]:
     """What is wrong, or None; and the outcome in words that are the same for inputs of one kind."""
     _forget_peak()
     before = _peak()
-    previous = signal.signal(signal.SIGALRM, _too_long)
-    signal.setitimer(signal.ITIMER_REAL, SECONDS)
+    previous = signal.signal(signal.SIGPROF, _too_long)
+    signal.setitimer(signal.ITIMER_PROF, SECONDS)
     wrong = None
     try:
         outcome = target.check(data)
@@ -99,8 +101,8 @@ def _execute(target: Target, data: bytes) -> tuple[str | None, str]:
         frame = traceback.extract_tb(error.__traceback__)[-1]
         wrong = outcome = f"{type(error).__name__} in {frame.name}: {error}"
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, previous)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, previous)
     if wrong is None and _peak() - before > MEMORY:
         wrong = f"took more than {MEMORY >> 20} MB"
     return wrong, re.sub(r"\d+|'[^']*'", "#", outcome)[:120]
@@ -228,7 +230,7 @@ def _watch(pid: int, record: _Record | None = None) -> str | None:
         now = record.get()[0] if record is not None else 0
         if now != inputs:
             inputs, since = now, time.monotonic()
-        elif time.monotonic() - since > 4 * SECONDS:  # compiled code heeds no timer
+        elif time.monotonic() - since > PATIENCE:  # it waits, or is compiled code, which heeds no timer
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
             return "does not end"

@@ -19,7 +19,8 @@ WRONG = """
 import os, sys, time
 sys.path.insert(0, sys.argv[1])
 import fuzz, fuzztargets
-fuzz.SECONDS = fuzz.POLL = 0.05
+fuzz.POLL = 0.05
+fuzz.SECONDS, fuzz.PATIENCE = 0.05, 1.0
 def check(data):
     if b"!" in data:
         os.abort()
@@ -30,7 +31,7 @@ def check(data):
         raise KeyError
     return data.decode()
 fuzz.TARGETS["wrong"] = lambda: fuzztargets.Target(check, [b"a message", b"a#nother", b"a!third!"], ())
-report = fuzz.fuzz("wrong", 1.5, 1, fuzz.Path(sys.argv[2]))
+report = fuzz.fuzz("wrong", 2.0, 1, fuzz.Path(sys.argv[2]))
 for path in report.findings:
     print(path.name, path.read_bytes())
 """
