@@ -13,7 +13,7 @@ from typing import Any
 
 from distcorpus._version import __version__
 from distcorpus.service import Lifetime, report_ready, say, set_blas_threads
-from distcorpus.wire import CommunicationError, Daemon, NamingError, connect, names
+from distcorpus.wire import CommunicationError, Daemon, NamingError, allow, connect, names
 from distcorpus.wire.location import NameServerLocation
 from distcorpus.wire.memory import raise_malloc_thresholds
 from distcorpus.wire.nameserver import NameServerDaemon, list_names, lookup
@@ -44,6 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # Pyro reports every connection that breaks or is refused; what matters of that, we say in our own words.
     logging.getLogger("Pyro4").setLevel(logging.CRITICAL)
     try:
+        for spec in getattr(options, "allow", ()):
+            allow(spec)
         options.run(options)
     except (CommunicationError, NamingError, RuntimeError, OSError, ValueError) as error:
         if options.verbose:
@@ -86,6 +88,13 @@ def _parser() -> argparse.ArgumentParser:
         "--advertise",
         metavar="HOST[:PORT]",
         help="address that others reach this daemon at, where it is not the one it listens on (NAT)",
+    )
+    serve.add_argument(
+        "--allow",
+        action="append",
+        default=[],
+        metavar="MODULE:CLASS",
+        help="let objects of a class of your own arrive, such as an id2word; may be given several times",
     )
     wait = argparse.ArgumentParser(add_help=False)
     wait.add_argument(
@@ -375,6 +384,7 @@ def _run_worker_processes(options: argparse.Namespace) -> None:
     common += ["--port", str(options.port)] if options.port else []
     common += [] if options.broadcast else ["--no-broadcast"]
     common += ["--verbose"] if options.verbose else []
+    common += [f"--allow={spec}" for spec in options.allow]
     processes = []
     for number in range(options.workers):
         port = options.bind_port + number if options.bind_port else 0

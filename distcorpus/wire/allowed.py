@@ -41,8 +41,8 @@ def resolve(module: str, name: str) -> Any:
         make = _ALLOWED.get(pair)
         if make is None:
             raise SecurityError(
-                f"refused {module}.{name}: this class may not arrive in a pickle. If it is your own, "
-                f"allow it with distcorpus.wire.allow('{module}:{name}') in the receiver"
+                f"refused {module}.{name}: this class may not arrive in a pickle. If it is your own, start "
+                f"the receiving daemon with --allow {module}:{name}"
             )
         found = _resolved[pair] = make()
     return found
@@ -51,12 +51,15 @@ def resolve(module: str, name: str) -> Any:
 def allow(spec: str) -> None:
     """Let objects of one class of yours arrive in this process, for example your own ``id2word``.
 
+    ``--allow`` does it in a daemon, and the environment variable ``DISTCORPUS_ALLOW`` in any process: such
+    pairs, with commas between them.
+
     Parameters
     ----------
     spec : str
         ``"module:Class"``, spelled as the class's ``__module__`` and ``__qualname__`` are. The class is
-        imported when the first such object arrives. Its ``__new__``, ``__init__`` and ``__setstate__`` then
-        run with arguments that whoever can reach the port has chosen.
+        imported when the first such object arrives. Its ``__new__``, ``__init__``, ``__setstate__`` and, of a
+        subclass of dict, ``__setitem__`` then run with arguments that whoever can reach the port has chosen.
 
     Raises
     ------
@@ -104,7 +107,12 @@ def _instances_of(module: str, name: str) -> Rule:
             f"refused {module}.{name}: only classes can be allowed, this is a {type(cls).__name__}"
         )
     restore = cls.__setstate__ if hasattr(cls, "__setstate__") else _plain_state
-    return Rule(call=cls, new=lambda *args: cls.__new__(cls, *args), restore=restore)
+    return Rule(
+        call=cls,
+        new=lambda *args: cls.__new__(cls, *args),
+        restore=restore,
+        takes_items=issubclass(cls, dict),
+    )
 
 
 # Exceptions.

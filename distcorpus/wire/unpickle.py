@@ -38,12 +38,15 @@ class Rule:
         Fills the object with its state (BUILD), at most once for each object.
     finish : callable, optional
         Checks the object when all of the pickle has been read, so that nothing can change after the check.
+    takes_items : bool
+        Items may be set (SETITEM) before the state is.
     """
 
     call: Callable[..., Any] | None = None
     new: Callable[..., Any] | None = None
     restore: Callable[[Any, Any], None] | None = None
     finish: Callable[[Any], None] | None = None
+    takes_items: bool = False
 
 
 Resolve = Callable[[str, str], Any]
@@ -320,16 +323,23 @@ class _Reader:
 
     def setitem(self, position: int) -> int:
         value, key = self.stack.pop(), self.stack.pop()
-        check_keys((key,))
-        self._top(dict)[key] = value
+        self._set_items((key,), (value,))
         return position
 
     def setitems(self, position: int) -> int:
         items = self.pop_mark()
-        keys = items[::2]
-        check_keys(keys)
-        self._top(dict).update(zip(keys, items[1::2], strict=True))
+        self._set_items(items[::2], items[1::2])
         return position
+
+    def _set_items(self, keys: Sequence[Any], values: Sequence[Any]) -> None:
+        check_keys(keys)
+        target = self.stack[-1]
+        _, rule = self.pending.get(id(target), (None, None))
+        if rule is None or not rule.takes_items:
+            self._top(dict).update(zip(keys, values, strict=True))
+            return
+        for key, value in zip(keys, values, strict=True):
+            target[key] = value
 
     def empty_set(self, position: int) -> int:
         self.stack.append(set())
