@@ -4,6 +4,9 @@
 this machine, again and again, two clients at once. Meanwhile workers are killed, stopped, asked to leave,
 started, cut off and frozen at random. It prints what was done to them, how often, and how many of these
 faults the trainings survived that were under way: that is, ended with the bytes of the quiet run.
+
+With ``--dispatcher`` the dispatcher is killed too, and started again with ``--resume``. It is then the models
+of `distcorpus.models` that are trained, each on a generator, since gensim's own cannot outlive a dispatcher.
 """
 
 from __future__ import annotations
@@ -15,19 +18,22 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from types import TracebackType
+from typing import Any, TypeVar
 
 import corpora
 from gensim.corpora import Dictionary
 from gensim.models import LdaModel, LsiModel, TfidfModel
 
-from distcorpus import LocalCluster
+from distcorpus import LocalCluster, models
+from distcorpus.wire import CommunicationError, find, lookup, names
 
 #: Seconds for which a worker is stopped or frozen: around the ping's deadline, so that some are only late and
 #: the others are taken for silent.
@@ -35,6 +41,7 @@ PAUSES = (1.0, 9.0)
 #: Seconds between two looks at the workers.
 POLL = 0.05
 
+T = TypeVar("T")
 Training = Callable[[], bytes]
 
 
@@ -165,9 +172,46 @@ class Worker:
         self.relay.close()
 
 
+class Dispatcher:
+    """A cluster's dispatcher, which is killed and started again at the same address.
+
+    Parameters
+    ----------
+    cluster : LocalCluster
+    options : sequence of str
+        More of its command line.
+    """
+
+    def __init__(self, cluster: LocalCluster, options: Sequence[str]) -> None:
+        uri = lookup(find(), names.DISPATCHER)
+        assert uri is not None  # the cluster has one
+        self._command = [sys.executable, "-m", "distcorpus", "dispatcher", "--no-broadcast"]
+        self._command += ["--bind-port", uri.rsplit(":", 1)[1], *options]
+        self._cluster = cluster
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def kill_and_restart(self) -> None:
+        if self._process is None:
+            os.kill(self._cluster.dispatcher_pid, signal.SIGKILL)
+        else:
+            self.close()
+        self._process = subprocess.Popen(
+            self._command,
+            env={**os.environ, **self._cluster.environ()},
+            stdout=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    def close(self) -> None:
+        """Leave no process behind."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What was done to a worker, and when."""
+    """What was done, and when."""
 
     kind: str
     at: float
@@ -182,6 +226,7 @@ FAULTS: dict[str, Callable[[Worker, float], None]] = {
     "frozen (network silent)": lambda worker, seconds: worker.freeze(seconds),
 }
 STARTED = "started in mid-training"
+DISPATCHER = "dispatcher killed (SIGKILL)"
 
 
 class Mischief:
@@ -199,10 +244,20 @@ class Mischief:
         Mean seconds between two faults.
     most : int
         Most workers at once.
+    dispatcher : Dispatcher, optional
+        The dispatcher, where it is to suffer too.
     """
 
-    def __init__(self, cluster: LocalCluster, seed: int, every: float, most: int = 4) -> None:
+    def __init__(
+        self,
+        cluster: LocalCluster,
+        seed: int,
+        every: float,
+        most: int = 4,
+        dispatcher: Dispatcher | None = None,
+    ) -> None:
         self.faults: list[Fault] = []
+        self._dispatcher = dispatcher
         self._cluster = cluster
         self._random = random.Random(seed)
         self._every = every
@@ -262,10 +317,12 @@ class Mischief:
                 due = now + self._every * self._random.uniform(0.5, 1.5)
 
     def _do_something(self, now: float) -> bool:
-        """Do something to a worker, if one can be spared."""
+        """Do something to a worker, if one can be spared, or to the dispatcher."""
         staying = [worker for worker in self._workers if not worker.leaving]
         working = [worker for worker in staying if worker.works]
         kinds = [*FAULTS] if len(working) > 1 else []
+        if kinds and self._dispatcher is not None:
+            kinds.append(DISPATCHER)
         if len(staying) < self._most:
             kinds.append(STARTED)
         if len(staying) < 2:
@@ -275,6 +332,8 @@ class Mischief:
         kind = self._random.choice(kinds)
         if kind == STARTED:
             self._start_worker()
+        elif kind == DISPATCHER and self._dispatcher is not None:
+            self._dispatcher.kill_and_restart()
         else:
             FAULTS[kind](self._random.choice(working), self._random.uniform(*PAUSES))
         self.faults.append(Fault(kind, now))
@@ -316,7 +375,8 @@ class Report:
 
     def __str__(self) -> str:
         times, survived = Counter(fault.kind for fault in self.faults), self.survived()
-        rows = [(kind, str(times[kind]), str(survived[kind])) for kind in (*FAULTS, STARTED)]
+        kinds = [*FAULTS, STARTED, *([DISPATCHER] if DISPATCHER in times else [])]
+        rows = [(kind, str(times[kind]), str(survived[kind])) for kind in kinds]
         rows.append(("all", str(times.total()), str(survived.total())))
         lines = [f"| {'fault':<28} | times | survived |", f"|{'-' * 30}|------:|---------:|"]
         lines += [f"| {kind:<28} | {number:>5} | {good:>8} |" for kind, number, good in rows]
@@ -330,7 +390,13 @@ class Report:
 
 
 def chaos(
-    trainings: Mapping[str, Training], *, seconds: float, seed: int, every: float, verbose: bool = False
+    trainings: Mapping[str, Training],
+    *,
+    seconds: float,
+    seed: int,
+    every: float,
+    dispatcher: bool = False,
+    verbose: bool = False,
 ) -> Report:
     """Train again and again for some time, all models at once, while workers suffer.
 
@@ -344,12 +410,21 @@ def chaos(
         Seeds the faults.
     every : float
         Mean seconds between two faults.
+    dispatcher : bool
+        Kill the dispatcher too.
     verbose : bool
         Let the dispatcher log to standard error.
     """
     with ExitStack() as stack:
-        cluster = stack.enter_context(LocalCluster(0, verbose=verbose))
-        mischief = stack.enter_context(Mischief(cluster, seed, every))
+        options: tuple[str, ...] = ()
+        if dispatcher:
+            options = ("--spool", stack.enter_context(tempfile.TemporaryDirectory()), "--resume")
+        cluster = stack.enter_context(LocalCluster(0, dispatcher_options=options, verbose=verbose))
+        victim = None
+        if dispatcher:
+            victim = Dispatcher(cluster, [*options, *(["--verbose"] if verbose else [])])
+            stack.callback(victim.close)
+        mischief = stack.enter_context(Mischief(cluster, seed, every, dispatcher=victim))
         mischief.start_workers(3)
         quiet = {model: train() for model, train in trainings.items()}
         report = Report(mischief.faults)
@@ -373,7 +448,7 @@ def chaos(
     return report
 
 
-def models(
+def gensims(
     dictionary: Dictionary, documents: Iterable[corpora.BoW], *, topics: int, chunksize: int, passes: int
 ) -> dict[str, Training]:
     """Return the trainings of gensim's own LDA and LSI on a corpus.
@@ -399,6 +474,42 @@ def models(
     return {"LDA": lda, "LSI": lsi}
 
 
+def ours(
+    dictionary: Dictionary, documents: Iterable[corpora.BoW], *, topics: int, chunksize: int, passes: int
+) -> dict[str, Training]:
+    """Return the trainings of `distcorpus.models` on a corpus that each of them reads once."""
+    counts = list(documents)
+    weigh = TfidfModel(dictionary=dictionary)
+    tfidf = [weigh[document] for document in counts]
+
+    options: dict[str, Any] = {"num_topics": topics, "chunksize": chunksize, "distributed": True}
+
+    def lda() -> bytes:
+        plan: dict[str, Any] = {"random_state": 1, "update_chunks": 4, "passes": passes}
+        model = when_there(lambda: models.LdaModel(id2word=dictionary, **plan, **options))
+        model.update(iter(counts))
+        return bytes(model.state.sstats.tobytes())
+
+    def lsi() -> bytes:
+        model = when_there(lambda: models.LsiModel(id2word=dictionary, **options))
+        model.add_documents(iter(tfidf))
+        return bytes(model.projection.u.tobytes() + model.projection.s.tobytes())
+
+    return {"LDA": lda, "LSI": lsi}
+
+
+def when_there(make: Callable[[], T]) -> T:
+    """Make a model, which asks the dispatcher for its workers, when the dispatcher is there."""
+    deadline = time.monotonic() + 60.0
+    while True:
+        try:
+            return make()
+        except (CommunicationError, RuntimeError):
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(POLL)
+
+
 def main() -> int:
     """Run from the command line; 1 where a training went wrong."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
@@ -409,18 +520,23 @@ def main() -> int:
     )
     parser.add_argument("--topics", type=int, default=100, help="of both models (default: %(default)s)")
     parser.add_argument("--passes", type=int, default=100, help="of LDA (default: %(default)s)")
+    parser.add_argument(
+        "--dispatcher", action="store_true", help="train distcorpus.models, and kill the dispatcher too"
+    )
     parser.add_argument("-v", "--verbose", action="store_true", help="show the dispatcher's log")
     options = parser.parse_args()
     try:
         dictionary, documents = corpora.bow(corpora.newsgroups())
     except corpora.CorpusUnavailable as error:
         sys.exit(str(error))
-    trainings = models(dictionary, documents, topics=options.topics, chunksize=500, passes=options.passes)
+    make = ours if options.dispatcher else gensims
+    trainings = make(dictionary, documents, topics=options.topics, chunksize=500, passes=options.passes)
     report = chaos(
         trainings,
         seconds=60 * options.minutes,
         seed=options.seed,
         every=options.every,
+        dispatcher=options.dispatcher,
         verbose=options.verbose,
     )
     print(report)

@@ -109,7 +109,7 @@ class Journal:
                 ) from error
 
     def read(self, name: str) -> Any:
-        """Read a file; large arrays are maps of it.
+        """Read a file.
 
         Raises
         ------
@@ -120,8 +120,8 @@ class Journal:
         except Exception as error:  # whatever a spoilt file leads to
             raise DamagedJournal(f"{name}: {error or type(error).__name__}") from error
 
-    def keep(self, number: int, chunk: Chunk) -> Chunk:
-        """Keep a chunk, if it is not here already, and return the same on disk.
+    def keep(self, number: int, chunk: Chunk) -> None:
+        """Keep a chunk, if it is not here already.
 
         Raises
         ------
@@ -129,11 +129,16 @@ class Journal:
             If the disk is full, or fails.
         """
         name = f"chunk-{number}"
-        if name in self:
-            return chunk
-        self.write(name, (chunk.indptr, chunk.indices, chunk.data))
-        indptr, indices, data = _read(self.folder / name, check=False)
-        return Chunk(indptr, indices, data, chunk.num_terms)
+        if name not in self:
+            self.write(name, (chunk.indptr, chunk.indices, chunk.data))
+
+    def mapped(self, number: int, num_terms: int) -> Chunk:
+        """Return a chunk that is kept, as maps of its file."""
+        with open(self.folder / f"chunk-{number}", "rb") as file:
+            # Private to this process, as frames want memory that could be written to.
+            view = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
+        indptr, indices, data = frames.decode(view[_HEAD_SIZE:])
+        return Chunk(indptr, indices, data, num_terms)
 
     def chunks(self, first: int, num_terms: int) -> Iterator[Chunk]:
         """Read the chunks from number `first` on.
@@ -225,7 +230,7 @@ class Journals:
         try:
             journal = Journal(folder)
         except OSError:
-            return  # another dispatcher has it
+            return  # another dispatcher has it, or nobody
         if folder.name.startswith("."):  # it was being made or removed
             journal.remove()
             return
@@ -264,6 +269,8 @@ class Journals:
     def claim(self, token: str) -> Journal | None:
         """Return the session that waits for the program with this token; None where there is none."""
         with self._lock:
+            if token not in self._waiting and _TOKEN.fullmatch(token):
+                self._find(self._directory / token)  # its dispatcher may have ended after this one began
             return self._waiting.pop(token, None)
 
     def set_aside(self, journal: Journal, reason: DamagedJournal) -> None:
@@ -297,12 +304,12 @@ def _write(path: Path, parts: list[memoryview]) -> None:
         file.writelines(parts)
 
 
-def _read(path: Path, *, check: bool = True) -> Any:
+def _read(path: Path) -> Any:
     with open(path, "rb") as file:
-        # Private to this process, where arrays that are maps of it can be written to.
-        view = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
-    magic, size, checksum = _HEAD.unpack_from(view)
-    message = view[_HEAD_SIZE:]
-    if magic != _MAGIC or size != message.nbytes or (check and zlib.crc32(message) != checksum):
+        content = memoryview(bytearray(os.fstat(file.fileno()).st_size))
+        file.readinto(content)
+    magic, size, checksum = _HEAD.unpack_from(content)
+    message = content[_HEAD_SIZE:]
+    if magic != _MAGIC or size != message.nbytes or zlib.crc32(message) != checksum:
         raise ValueError("it is not what was written")
     return frames.decode(message)

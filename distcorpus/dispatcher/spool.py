@@ -63,11 +63,13 @@ class Spool:
             If the disk is full, or fails.
         """
         if self._journal is not None:
-            return self._journal.keep(number, chunk)
+            self._journal.keep(number, chunk)
         if self.has_room(chunk.nbytes):
             with self._lock:
                 self._in_memory[number] = chunk.nbytes
             return chunk
+        if self._journal is not None:
+            return self._journal.mapped(number, chunk.num_terms)
         what = f"chunk {number} ({chunk.n_docs} documents, {chunk.nbytes / 1e6:.3g} MB)"
         if self.directory is None:
             raise ValueError(

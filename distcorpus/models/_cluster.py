@@ -137,7 +137,7 @@ def train_on(cluster: Cluster, name: str, attempt: Callable[[Training], T], *, r
         except CommunicationError as error:
             if not _is_broken(error) or not left:
                 raise
-            if not rereadable:
+            if training.begun and not rereadable:
                 raise RuntimeError(
                     "the dispatcher is gone, and the corpus, a generator, cannot be read again to go on with "
                     "another one: train again, with a corpus that can be read more than once, or with a "
@@ -192,6 +192,11 @@ class Training:
     reconnect : callable, optional
         Returns a new proxy when the dispatcher is there again; without it a broken connection is an error.
 
+    Attributes
+    ----------
+    begun : bool
+        Whether `begin` has succeeded; before that nobody has to read a corpus.
+
     Raises
     ------
     CommunicationError
@@ -202,6 +207,7 @@ class Training:
         self._proxy = proxy
         self._reconnect = reconnect
         self._reconnects = RECONNECTS
+        self.begun = False
         self._token: str | None = None
         self._caller = ThreadPoolExecutor(1, thread_name_prefix="distcorpus")
         self._num_put = 0
@@ -211,6 +217,7 @@ class Training:
     def begin(self, task: dict[str, Any]) -> None:
         """Begin what the door's ``begin`` describes."""
         begun = self.call("begin", task)
+        self.begun = True
         self._token, self._num_there = begun["token"], begun["chunks"]
 
     def call(self, method: str, *arguments: Any) -> Any:

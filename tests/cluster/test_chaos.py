@@ -6,7 +6,7 @@ import chaos
 
 
 def test_trainings_survive_everything(lee_corpus):
-    trainings = chaos.models(lee_corpus.dictionary, lee_corpus.counts, topics=50, chunksize=10, passes=20)
+    trainings = chaos.gensims(lee_corpus.dictionary, lee_corpus.counts, topics=50, chunksize=10, passes=20)
     report = chaos.chaos(trainings, seconds=15, seed=3, every=0.7)
     print(report)
     assert report.good, str(report)

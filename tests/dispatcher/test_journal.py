@@ -13,6 +13,7 @@ import pytest
 
 from distcorpus.dispatcher import journal as journals_module
 from distcorpus.dispatcher.journal import DamagedJournal, Journals
+from distcorpus.dispatcher.spool import Spool
 
 from .test_spool import assert_same, chunk_of, small_files  # noqa: F401
 
@@ -39,13 +40,26 @@ def test_a_session_is_found_with_all_that_was_kept(tmp_path):
     task["topics"][0, 0] = 7.0  # a training changes it, but not the file
     assert found.read("session")["task"]["topics"][0, 0] == 0.0
     for number, chunk in enumerate(found.chunks(0, 50)):
-        assert_same(chunk, chunk_of([5] * (number + 1)))
+        for same in (chunk, found.mapped(number, 50)):
+            assert_same(same, chunk_of([5] * (number + 1)))
     assert number == 2
     found.drop_chunks(2)
     assert [chunk.n_docs for chunk in found.chunks(2, 50)] == [3]
     assert list(found.chunks(3, 50)) == []
     found.remove()
     assert os.listdir(tmp_path) == []
+
+
+def test_chunks_in_memory_and_on_disk(tmp_path):
+    """A spool with a journal has all of them on disk, and in memory what fits there."""
+    first, second = chunk_of([5] * 10), chunk_of([6] * 10)
+    journal = Journals(tmp_path, 60.0).begin(TASK)
+    spool = Spool(first.nbytes, None, journal)
+    assert spool.keep(0, first) is first
+    mapped = spool.keep(1, second)
+    assert not mapped.data.flags.owndata
+    assert_same(mapped, second)
+    assert [chunk.n_docs for chunk in journal.chunks(0, 50)] == [10, 10]
 
 
 def test_nobody_else_may_read(tmp_path):
@@ -60,9 +74,10 @@ def test_nobody_else_may_read(tmp_path):
 
 def test_session_of_another_dispatcher_that_lives(tmp_path):
     living = Journals(tmp_path, 60.0).begin(TASK)
-    assert Journals(tmp_path, 60.0).claim(living.token) is None
-    living.let_go()
-    assert Journals(tmp_path, 60.0).claim(living.token) is not None
+    journals = Journals(tmp_path, 60.0)
+    assert journals.claim(living.token) is None
+    living.let_go()  # that one ends after this one began
+    assert journals.claim(living.token) is not None
 
 
 def test_nobody_comes(tmp_path, caplog):
@@ -138,7 +153,8 @@ def test_full_disk(tmp_path, small_files):  # noqa: F811
     with pytest.raises(RuntimeError, match=r"chunk-0 cannot be written to .*: .*--spool DIR"):
         journal.keep(0, chunk_of([1000] * 200))
     assert sorted(os.listdir(journal.folder)) == ["owner", "session"]
-    assert_same(journal.keep(0, chunk_of([5])), chunk_of([5]))
+    journal.keep(0, chunk_of([5]))
+    assert_same(journal.mapped(0, 50), chunk_of([5]))
     with pytest.raises(RuntimeError, match="session cannot be written"):
         journals.begin({"topics": np.zeros(1 << 20)})
     assert os.listdir(tmp_path) == [journal.token]
