@@ -10,18 +10,16 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
-import gensim.models
 import pytest
 
 from distcorpus import LdaModel, LsiModel
-from distcorpus.wire import CommunicationError, find, lookup, names
 
 
 @contextmanager
-def dispatcher(cluster, *options):
+def dispatcher(cluster):
     """A dispatcher in the place of the one that was killed."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "distcorpus", "dispatcher", "--no-broadcast", *options],
+        [sys.executable, "-m", "distcorpus", "dispatcher", "--no-broadcast"],
         env={**os.environ, **cluster.environ()},
         stdout=subprocess.PIPE,
         text=True,
@@ -124,18 +122,3 @@ def test_generator_cannot_be_read_again(own_cluster, lee_corpus):
     corpus = StopsAt(lee_corpus.tfidf, 250)
     with pytest.raises(RuntimeError, match=r"the dispatcher is gone.*generator.*train again"):
         killed_and_restarted(own_cluster, corpus, lambda: train_lsi(lee_corpus, iter(corpus)))
-
-
-def test_unmodified_model_is_told(own_cluster, lee_corpus):
-    """gensim's own model has an error, and a clear one where it goes on regardless."""
-    model = gensim.models.LsiModel(id2word=lee_corpus.dictionary, num_topics=5, distributed=True)
-    model.add_documents(lee_corpus.tfidf)
-    port = lookup(find(), names.DISPATCHER).rsplit(":", 1)[1]
-    os.kill(own_cluster.dispatcher_pid, signal.SIGKILL)
-    with pytest.raises(CommunicationError):
-        model.add_documents(lee_corpus.tfidf)
-    with (
-        dispatcher(own_cluster, "--bind-port", port),
-        pytest.raises(RuntimeError, match=r"no session.*Train a new model.*is gone"),
-    ):
-        model.add_documents(lee_corpus.tfidf)

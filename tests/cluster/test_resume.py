@@ -43,7 +43,15 @@ class ResumingCluster:
     def start(self, *seconds):
         with open(self.log, "w") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "distcorpus", "dispatcher", "--no-broadcast", *self._options, *seconds],
+                [
+                    sys.executable,
+                    "-m",
+                    "distcorpus",
+                    "dispatcher",
+                    "--no-broadcast",
+                    *self._options,
+                    *seconds,
+                ],
                 env={**os.environ, **self.cluster.environ()},
                 stdout=subprocess.PIPE,
                 stderr=log,
