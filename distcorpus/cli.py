@@ -5,15 +5,19 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import shlex
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
+from types import ModuleType
 from typing import Any
 
 from distcorpus._version import __version__
 from distcorpus.service import Lifetime, report_ready, say, set_blas_threads
-from distcorpus.wire import CommunicationError, Daemon, NamingError, allow, connect, names
+from distcorpus.wire import CommunicationError, Daemon, NamingError, allow, connect, names, roles, tls
+from distcorpus.wire.daemon import check_exposure
 from distcorpus.wire.location import NameServerLocation
 from distcorpus.wire.memory import raise_malloc_thresholds
 from distcorpus.wire.nameserver import NameServerDaemon, list_names, lookup
@@ -67,6 +71,14 @@ def _parser() -> argparse.ArgumentParser:
         "-v", "--verbose", action="store_true", help="log what happens, not only what is wrong"
     )
 
+    secure = argparse.ArgumentParser(add_help=False)
+    secure.add_argument(
+        "--tls",
+        default=os.environ.get(tls.VARIABLE) or None,
+        metavar="DIR",
+        help=f"speak TLS, with the certificate in this folder of 'certs issue' (default: {tls.VARIABLE})",
+    )
+
     find = argparse.ArgumentParser(add_help=False)
     find.add_argument("--host", help="the name server's host (default: PYRO_NS_HOST, else broadcast)")
     find.add_argument("--port", type=int, help="the name server's port (default: PYRO_NS_PORT, else 9090)")
@@ -83,6 +95,11 @@ def _parser() -> argparse.ArgumentParser:
         default="127.0.0.1",
         metavar="ADDRESS",
         help="address to listen on (default: %(default)s; 0.0.0.0 for all of this host's)",
+    )
+    serve.add_argument(
+        "--insecure",
+        action="store_true",
+        help="listen beyond this machine without TLS: whoever reaches the port can use and stop the cluster",
     )
     serve.add_argument(
         "--advertise",
@@ -108,7 +125,9 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--until-eof", action="store_true", help=argparse.SUPPRESS)
     serve.add_argument("--report-fd", type=int, help=argparse.SUPPRESS)
 
-    nameserver = commands.add_parser("nameserver", parents=[verbose, serve], help="run the name server")
+    nameserver = commands.add_parser(
+        "nameserver", parents=[verbose, secure, serve], help="run the name server"
+    )
     nameserver.add_argument(
         "--bind-port", type=int, default=9090, help="port to listen on (default: %(default)s)"
     )
@@ -118,7 +137,7 @@ def _parser() -> argparse.ArgumentParser:
     nameserver.set_defaults(run=run_nameserver)
 
     dispatcher = commands.add_parser(
-        "dispatcher", parents=[verbose, find, wait, serve], help="run the dispatcher"
+        "dispatcher", parents=[verbose, secure, find, wait, serve], help="run the dispatcher"
     )
     dispatcher.add_argument(
         "--bind-port", type=int, default=0, help="port to listen on (default: any free one)"
@@ -173,7 +192,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     dispatcher.set_defaults(run=run_dispatcher)
 
-    worker = commands.add_parser("worker", parents=[verbose, find, wait, serve], help="run worker daemons")
+    worker = commands.add_parser(
+        "worker", parents=[verbose, secure, find, wait, serve], help="run worker daemons"
+    )
     worker.add_argument("--bind-port", type=int, default=0, help="port to listen on (default: any free one)")
     worker.add_argument(
         "--workers", type=int, default=1, metavar="N", help="daemons to run (default: %(default)s)"
@@ -208,26 +229,67 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--topics", type=int, default=20, help="topics to find (default: %(default)s)")
     demo.set_defaults(run=run_demo)
 
-    status = commands.add_parser("status", parents=[verbose, find], help="show a running cluster")
+    status = commands.add_parser("status", parents=[verbose, secure, find], help="show a running cluster")
     status.set_defaults(run=run_status)
 
-    stop = commands.add_parser("stop", parents=[verbose, find], help="end the dispatcher and all its workers")
+    stop = commands.add_parser(
+        "stop", parents=[verbose, secure, find], help="end the dispatcher and all its workers"
+    )
     stop.set_defaults(run=run_stop)
+    _add_certs(commands, verbose)
     return parser
+
+
+def _add_certs(commands: Any, verbose: argparse.ArgumentParser) -> None:
+    certs = commands.add_parser("certs", help="make the certificates of a cluster with TLS")
+    actions = certs.add_subparsers(dest="action", required=True, metavar="ACTION")
+    folder = argparse.ArgumentParser(add_help=False)
+    folder.add_argument("authority", metavar="DIR", help="folder of the certification authority")
+
+    init = actions.add_parser("init", parents=[verbose, folder], help="make a certification authority")
+    init.add_argument(
+        "--days", type=float, default=3650, metavar="N", help="how long it is valid (default: %(default)g)"
+    )
+    init.set_defaults(run=run_certs_init)
+
+    issue = actions.add_parser("issue", parents=[verbose, folder], help="issue or renew a certificate")
+    issue.add_argument("--role", required=True, choices=roles.ROLES, help="what its holder may do")
+    issue.add_argument(
+        "--host",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="host names and addresses at which others reach its holder; none for a client",
+    )
+    issue.add_argument(
+        "--days", type=float, default=30, metavar="N", help="how long it is valid (default: %(default)g)"
+    )
+    issue.add_argument(
+        "--out",
+        metavar="FOLDER",
+        help="where to write it (default: a folder in DIR named after role and host)",
+    )
+    issue.set_defaults(run=run_certs_issue)
 
 
 def run_nameserver(options: argparse.Namespace) -> None:
     """Run the name server until it is told to end."""
     raise_file_limit()
     lifetime = Lifetime(until_eof=options.until_eof)
+    credentials = _credentials(options, roles.NAMESERVER)
     daemon = NameServerDaemon(
-        options.bind, options.bind_port, broadcast=options.broadcast, advertise=options.advertise
+        options.bind,
+        options.bind_port,
+        broadcast=options.broadcast,
+        advertise=options.advertise,
+        credentials=credentials,
+        insecure=options.insecure,
     )
     daemon.start()
     try:
         say(
             f"distcorpus name server {__version__}, pid {os.getpid()}",
-            f"listens on {daemon.location}",
+            f"listens on {daemon.location}{_with_tls(credentials)}",
             "BLAS: not used",
         )
         report_ready(options.report_fd, {"location": daemon.location})
@@ -251,6 +313,7 @@ def run_dispatcher(options: argparse.Namespace) -> None:
             raise ValueError(f"--resume {options.resume:g}: give a number of seconds above 0")
     raise_malloc_thresholds()
     raise_file_limit()
+    credentials = _credentials(options, roles.DISPATCHER)
     blas = set_blas_threads(options.blas_threads)
     lifetime = Lifetime(until_eof=options.until_eof)
     nameserver = _nameserver(options, lifetime)
@@ -268,8 +331,7 @@ def run_dispatcher(options: argparse.Namespace) -> None:
         spool=spool,
         journals=Journals(spool / "sessions", options.resume) if spool and options.resume else None,
     )
-    advertise = _advertised(options, nameserver)
-    daemon = Daemon(options.bind, options.bind_port, advertise)
+    daemon = _daemon(options, credentials, nameserver)
     daemon.serve(names.DISPATCHER, dispatcher)
     daemon.serve_each(names.LSI_DISPATCHER, LsiFront, lambda: LsiFront(dispatcher))
     daemon.serve_each(names.LDA_DISPATCHER, LdaFront, lambda: LdaFront(dispatcher))
@@ -291,11 +353,16 @@ def run_dispatcher(options: argparse.Namespace) -> None:
         try:
             registration.start(replace=options.replace)
         except NamingError as error:
-            raise RuntimeError(f"{error}; pass --replace to end that dispatcher and take its place") from None
+            remedy = (
+                "it was asked to end, and did not: end its process"
+                if options.replace
+                else "pass --replace to end that dispatcher and take its place"
+            )
+            raise RuntimeError(f"{error}; {remedy}") from None
         lifetime.end_with(dispatcher.exit_asked)
         say(
             f"distcorpus dispatcher {__version__}, pid {os.getpid()}",
-            f"listens on {daemon.location}, name server {nameserver}",
+            f"listens on {daemon.location}, name server {nameserver}{_with_tls(credentials)}",
             f"BLAS: {blas}",
         )
         report_ready(options.report_fd, {"location": daemon.location})
@@ -324,12 +391,13 @@ def _run_worker(options: argparse.Namespace) -> None:
 
     raise_malloc_thresholds()
     raise_file_limit()
+    credentials = _credentials(options, roles.WORKER)
     lifetime = Lifetime(until_eof=options.until_eof)
     blas = set_blas_threads(options.blas_threads)
     name = options.name or f"{socket.gethostname()}-{os.getpid()}"
     worker = Worker(name, options.threads, int(options.cache * 2**30))
     nameserver = _nameserver(options, lifetime)
-    daemon = Daemon(options.bind, options.bind_port, _advertised(options, nameserver))
+    daemon = _daemon(options, credentials, nameserver)
     registered_name = names.worker(name)
     daemon.serve(registered_name, worker)
     registration = Registration(
@@ -339,7 +407,7 @@ def _run_worker(options: argparse.Namespace) -> None:
     )
     say(
         f"distcorpus worker {name} {__version__}, pid {os.getpid()}",
-        f"listens on {daemon.location}, name server {nameserver}",
+        f"listens on {daemon.location}, name server {nameserver}{_with_tls(credentials)}",
         f"BLAS: {blas}; kernels: {worker.warm()}, {options.threads} thread(s)",
     )
     daemon.start()
@@ -383,6 +451,8 @@ def _run_worker_processes(options: argparse.Namespace) -> None:
     common += ["--host", options.host] if options.host else []
     common += ["--port", str(options.port)] if options.port else []
     common += [] if options.broadcast else ["--no-broadcast"]
+    common += ["--tls", options.tls] if options.tls else []
+    common += ["--insecure"] if options.insecure else []
     common += ["--verbose"] if options.verbose else []
     common += [f"--allow={spec}" for spec in options.allow]
     processes = []
@@ -414,6 +484,7 @@ def run_status(options: argparse.Namespace) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    _credentials(options)
     status = _dispatcher(options).status()
     table = Table(title=f"dispatcher {status['version']} on {status['host']}, pid {status['pid']}")
     for column in ("worker", "host", "pid", "threads", "state"):
@@ -427,6 +498,7 @@ def run_status(options: argparse.Namespace) -> None:
 
 def run_stop(options: argparse.Namespace) -> None:
     """End the dispatcher and all its workers."""
+    _credentials(options)
     _dispatcher(options).exit()
     say("the dispatcher and its workers are ending")
 
@@ -438,8 +510,76 @@ def run_demo(options: argparse.Namespace) -> None:
     demo(options.corpus, options.dictionary, n_workers=options.workers, num_topics=options.topics)
 
 
+def run_certs_init(options: argparse.Namespace) -> None:
+    """Make a certification authority."""
+    certificates = _certificates()
+    folder = certificates.make_authority(options.authority, options.days)
+    say(
+        f"a certification authority for {options.days:g} days: {folder}",
+        f"{certificates.AUTHORITY_KEY} makes certificates: it stays here, no node needs it",
+    )
+
+
+def run_certs_issue(options: argparse.Namespace) -> None:
+    """Issue a certificate, and say how it is used."""
+    folder = _certificates().issue(options.authority, options.role, options.host, options.days, options.out)
+    say(
+        f"# a {options.role}'s certificate, for {options.days:g} days: copy {folder} to where it is used"
+        f"{', and pass it with --tls' if options.role != roles.CLIENT else ''}"
+    )
+    if options.role == roles.CLIENT:
+        say(
+            "# for programs that import distcorpus, and the commands status and stop:",
+            f"export {tls.VARIABLE}={shlex.quote(str(folder.absolute()))}",
+            "# for all other programs with gensim's models:",
+            *(f"export {name}={shlex.quote(value)}" for name, value in tls.stock_variables(folder).items()),
+        )
+
+
+def _certificates() -> ModuleType:
+    try:
+        from distcorpus.wire import certificates
+    except ImportError as error:
+        raise RuntimeError(str(error)) from error
+    return certificates
+
+
+def _credentials(options: argparse.Namespace, role: str | None = None) -> tls.Credentials | None:
+    """Let this process use the certificate that ``--tls`` names, if any; a daemon's has to have its role."""
+    tls.use(options.tls)
+    credentials = tls.current()
+    if credentials is not None:
+        credentials.check_role(role or credentials.role)
+    elif role is not None:
+        check_exposure(options.bind, options.insecure)
+    return credentials
+
+
+def _with_tls(credentials: tls.Credentials | None) -> str:
+    if credentials is None:
+        return ""
+    return f", TLS with a certificate until {time.strftime('%Y-%m-%d', time.localtime(credentials.expires))}"
+
+
+def _daemon(
+    options: argparse.Namespace, credentials: tls.Credentials | None, nameserver: NameServerLocation
+) -> Daemon:
+    """Return the daemon that the options describe, at an address that others can reach."""
+    advertise = options.advertise
+    if advertise is None and options.bind in ("0.0.0.0", "::"):
+        own = nameserver.own_address()
+        # On the name server's own host that is loopback, where nobody else looks: the daemon knows better.
+        if not is_loopback(own):
+            advertise = credentials.name_for(own) if credentials is not None else own
+    return Daemon(
+        options.bind, options.bind_port, advertise, credentials=credentials, insecure=options.insecure
+    )
+
+
 def _nameserver(options: argparse.Namespace, lifetime: Lifetime | None = None) -> NameServerLocation:
-    location = NameServerLocation(options.host, options.port, broadcast=options.broadcast)
+    # A daemon that only this machine reaches has no use for one that answers from elsewhere.
+    alone = lifetime is not None and tls.current() is None and is_loopback(options.bind)
+    location = NameServerLocation(options.host, options.port, broadcast=options.broadcast and not alone)
     if lifetime is not None:
         try:
             location.locate(options.wait, lifetime.ended)
@@ -468,12 +608,3 @@ def _dispatcher(options: argparse.Namespace) -> Any:
             f"the name server {location} knows no dispatcher that answers: start 'distcorpus dispatcher'"
         )
     return dispatcher
-
-
-def _advertised(options: argparse.Namespace, nameserver: NameServerLocation) -> str | None:
-    """Return the address to register: one that others can reach, also where we listen on every address."""
-    if options.advertise is None and options.bind in ("0.0.0.0", "::"):
-        own = nameserver.own_address()
-        # On the name server's own host that is loopback, where nobody else looks: the daemon knows better.
-        return None if is_loopback(own) else own
-    return options.advertise

@@ -7,6 +7,7 @@ import os
 import select
 import subprocess
 import sys
+import tempfile
 import time
 import weakref
 from contextlib import suppress
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
-from distcorpus.wire import abort, connect, names
+from distcorpus.wire import abort, connect, names, roles, tls, use_tls
 from distcorpus.wire.location import use_nameserver
 from distcorpus.wire.nameserver import find, lookup
 
@@ -60,6 +61,9 @@ class LocalCluster:
         dispatcher has one, whatever the number of workers: LSI's last bits depend on it.
     dispatcher_options : sequence of str, optional
         More of the command line of ``distcorpus dispatcher``.
+    tls : bool, default False
+        Speak TLS, with certificates that are made for this cluster alone: nobody else on this machine can use
+        it. Needs the cryptography library (``pip install 'distcorpus[tls]'``).
     verbose : bool, default False
         Let the daemons log what they do to standard error.
     timeout : float, default 120
@@ -68,7 +72,7 @@ class LocalCluster:
     Raises
     ------
     RuntimeError
-        If a process does not start.
+        If a process does not start, or certificates cannot be made.
     TimeoutError
         If they are not ready in time.
 
@@ -87,6 +91,7 @@ class LocalCluster:
         threads: int = 1,
         blas_threads: int | None = None,
         dispatcher_options: tuple[str, ...] = (),
+        tls: bool = False,
         verbose: bool = False,
         timeout: float = 120.0,
     ) -> None:
@@ -104,6 +109,8 @@ class LocalCluster:
         self._num_started = 0
         self._dispatcher: Any = None
         self._previous: tuple[str, int] | None = None
+        self._certificates = _Certificates() if tls else None
+        self._undo_tls = use_tls(None if self._certificates is None else self._certificates.of(roles.CLIENT))
         # Also when the interpreter ends, and when the cluster is simply forgotten.
         self._processes = (self._leaving, self._workers, self._daemons)
         self._finalizer = weakref.finalize(self, _end_all, *self._processes)
@@ -152,7 +159,11 @@ class LocalCluster:
     def environ(self) -> dict[str, str]:
         """Return the environment variables with which another process finds this cluster."""
         host, port = self._nameserver
-        return {"PYRO_NS_HOST": host, "PYRO_NS_PORT": str(port), "PYRO_SERIALIZER": "pickle"}
+        where = {"PYRO_NS_HOST": host, "PYRO_NS_PORT": str(port)}
+        if self._certificates is None:
+            return {**where, "PYRO_SERIALIZER": "pickle", "PYRO_SSL": "false", tls.VARIABLE: ""}
+        client = self._certificates.of(roles.CLIENT)
+        return {**where, **tls.stock_variables(client), tls.VARIABLE: client}
 
     def scale(self, n_workers: int, *, wait: bool = True) -> None:
         """Start or end workers until there are `n_workers`; trainings go on meanwhile.
@@ -187,6 +198,7 @@ class LocalCluster:
         if self._dispatcher is not None:
             abort(self._dispatcher)
             self._dispatcher = None
+        self._undo_tls()
         self._finalizer.detach()
         _end_all(*self._processes)
 
@@ -207,7 +219,8 @@ class LocalCluster:
         return ("--host", host, "--port", str(port), "--no-broadcast")
 
     def _launch(self, *arguments: str) -> _Process:
-        return _Process([*arguments, *(["--verbose"] if self._verbose else [])])
+        folder = "" if self._certificates is None else self._certificates.of(arguments[0])
+        return _Process([*arguments, *(["--verbose"] if self._verbose else [])], folder)
 
     def _add_workers(self, number: int) -> None:
         for _ in range(number):
@@ -232,10 +245,30 @@ class LocalCluster:
             time.sleep(0.05)
 
 
+class _Certificates:
+    """A certification authority in a directory that vanishes with it, and a certificate for each role."""
+
+    def __init__(self) -> None:
+        try:
+            from distcorpus.wire import certificates
+        except ImportError as error:
+            raise RuntimeError(str(error)) from error
+        self._directory = tempfile.TemporaryDirectory(prefix="distcorpus-tls-")
+        authority = certificates.make_authority(self._directory.name)
+        self._folders = {
+            role: certificates.issue(authority, role, () if role == roles.CLIENT else ("127.0.0.1",))
+            for role in roles.ROLES
+        }
+
+    def of(self, role: str) -> str:
+        """The folder of a role's certificate."""
+        return str(self._folders[role])
+
+
 class _Process:
     """A daemon process that ends when we end: its standard input is a pipe that only we hold."""
 
-    def __init__(self, arguments: list[str]) -> None:
+    def __init__(self, arguments: list[str], tls_folder: str) -> None:
         self.what = arguments[0]
         self.facts: dict[str, Any] = {}
         self._received = b""
@@ -246,6 +279,7 @@ class _Process:
             # In a session of its own: Ctrl-C at a terminal is for the training, not for the cluster.
             self._popen = subprocess.Popen(
                 command,
+                env={**os.environ, tls.VARIABLE: tls_folder},
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 pass_fds=(write,),

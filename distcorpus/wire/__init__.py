@@ -27,12 +27,15 @@ from distcorpus.wire.proxy import (
 )
 from distcorpus.wire.serializer import install
 from distcorpus.wire.sockets import client_gone, default_bind, is_loopback, raise_file_limit
+from distcorpus.wire.tls import Credentials
+from distcorpus.wire.tls import use as use_tls
 
 __all__ = [
     "CallTimeout",
     "CommunicationError",
     "Connection",
     "ConnectionClosedError",
+    "Credentials",
     "Daemon",
     "MessageTooLargeError",
     "NameServer",
@@ -59,4 +62,5 @@ __all__ = [
     "register",
     "remote_traceback",
     "unregister",
+    "use_tls",
 ]

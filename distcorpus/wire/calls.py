@@ -3,11 +3,65 @@
 from __future__ import annotations
 
 import pickle
+import pickletools
+from collections.abc import Callable
 from typing import Any
 
+import Pyro4.core
 from Pyro4.errors import SerializeError
 
-from distcorpus.wire import allowed, unpickle
+from distcorpus.wire import allowed, roles, unpickle
+
+_LONGEST_HEAD = 2048
+_BEFORE_NAMES = frozenset({"PROTO", "FRAME", "MARK", "MEMOIZE", "BINPUT", "LONG_BINPUT"})
+
+
+def read_call(data: Any, load: Callable[[], Any]) -> tuple[str, str, Any, Any]:
+    """Read a call that arrived; its arguments only if the caller's role allows the call.
+
+    Parameters
+    ----------
+    data : bytes-like
+        The pickle of the call.
+    load : callable
+        Loads it.
+
+    Returns
+    -------
+    tuple of (str, str, sequence, dict or None)
+        As `check_call` returns it.
+
+    Raises
+    ------
+    SecurityError
+        The caller may not make this call.
+    SerializeError
+        It is malformed.
+    """
+    connection = Pyro4.core.current_context.client
+    role = getattr(connection, "role", None)
+    if role is None:
+        return check_call(load())
+    roles.check_call(role, *_names_in(data))
+    call = check_call(load())
+    roles.check_call(role, *call[:2])  # a pickle may take back what it began with
+    return call
+
+
+def _names_in(data: Any) -> list[str]:
+    """The object and the method that a call's pickle begins with."""
+    texts: list[str] = []
+    try:
+        for opcode, argument, _ in pickletools.genops(bytes(data[:_LONGEST_HEAD])):
+            if type(argument) is str:
+                texts.append(argument)
+                if len(texts) == 2:
+                    return texts
+            elif opcode.name not in _BEFORE_NAMES:
+                break
+    except ValueError:
+        pass
+    raise SerializeError("malformed call: it does not begin with an object and a method")
 
 
 def check_call(call: Any) -> tuple[str, str, Any, Any]:

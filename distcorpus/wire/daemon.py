@@ -12,11 +12,13 @@ import Pyro4.core
 from Pyro4.core import behavior, expose
 from Pyro4.errors import MessageTooLargeError
 
-from distcorpus.wire import sockets
+from distcorpus.wire import sockets, tls
 from distcorpus.wire.serializer import install
 from distcorpus.wire.transport import MAX_CONNECTIONS, Connection, Transport
 
 __all__ = ["Connection", "Daemon", "behavior", "current_connection", "expose"]
+
+_EXPOSED = "whoever reaches the port can then use the cluster, read its data and stop it"
 
 log = logging.getLogger(__name__)
 
@@ -38,13 +40,18 @@ class Daemon(Pyro4.core.Daemon):
         connection's thread.
     max_connections : int
         Each connection has a thread, idle ones too (about 50 KB); further ones are refused.
+    credentials : distcorpus.wire.tls.Credentials, optional
+        Serve with TLS, and only peers whose certificate's role allows what they call.
+    insecure : bool
+        Listen beyond this machine without TLS.
 
     Raises
     ------
     OSError
         The address cannot be listened on.
     ValueError
-        `advertise` is not an address.
+        `advertise` is not an address; or `bind` is more than this machine, with neither credentials nor
+        `insecure`; or the credentials are not for the address at which others reach this daemon.
 
     Notes
     -----
@@ -60,11 +67,22 @@ class Daemon(Pyro4.core.Daemon):
         advertise: str | None = None,
         on_disconnect: Callable[[Connection], None] | None = None,
         max_connections: int = MAX_CONNECTIONS,
+        credentials: tls.Credentials | None = None,
+        insecure: bool = False,
     ) -> None:
         install()
         public = sockets.parse_address(advertise) if advertise else None
+        if public is None and bind in ("", "0.0.0.0", "::"):
+            address = sockets.outward_address()
+            public = credentials.name_for(address) if credentials is not None else address, 0
+        if credentials is not None:
+            credentials.check_host(public[0] if public is not None else bind)
+        elif not sockets.is_loopback(bind):
+            check_exposure(bind, insecure)
+            log.warning("listening on %s without TLS: %s", bind or "all addresses", _EXPOSED)
         self._on_disconnect = on_disconnect
         self._max_connections = max_connections
+        self.credentials = credentials
         self._transport: Transport | None = None
         self._stop_lock = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -72,8 +90,6 @@ class Daemon(Pyro4.core.Daemon):
         super().__init__(host=bind, port=port)
         self.host = bind
         self.port: int = self.sock.getsockname()[1]
-        if public is None and bind in ("", "0.0.0.0", "::"):
-            public = sockets.outward_address(), self.port
         if public is not None:
             self.natLocationStr = sockets.format_address(public[0], public[1] or self.port)
 
@@ -85,7 +101,9 @@ class Daemon(Pyro4.core.Daemon):
     @transportServer.setter
     def transportServer(self, server: Any) -> None:
         # Pyro4 makes a server of its own choice here, and offers no other place to put ours.
-        self._transport = None if server is None else Transport(self._max_connections)
+        if server is not None:
+            server = Transport(self._max_connections, self.credentials)
+        self._transport = server
 
     def start(self) -> None:
         """Begin to serve, in a thread of the daemon's own."""
@@ -171,6 +189,25 @@ class Daemon(Pyro4.core.Daemon):
         if clazz not in conn.pyroInstances:
             conn.pyroInstances[clazz] = make()
         return conn.pyroInstances[clazz]
+
+
+def check_exposure(bind: str, insecure: bool) -> None:
+    """Refuse to listen beyond this machine without TLS, unless that is wanted.
+
+    Raises
+    ------
+    ValueError
+        `bind` is not loopback, and `insecure` is false.
+    """
+    if not insecure and not sockets.is_loopback(bind):
+        raise ValueError(
+            f"without TLS a daemon listens on this machine only, not on {bind or 'all addresses'}. "
+            "Set TLS up with\n"
+            "    distcorpus certs init DIR\n"
+            "    distcorpus certs issue DIR --role ROLE --host NAME\n"
+            "once for each ROLE of nameserver, dispatcher and worker, and pass the folder that this makes "
+            f"with --tls. Or pass --insecure: {_EXPOSED}"
+        )
 
 
 def current_connection() -> Connection | None:

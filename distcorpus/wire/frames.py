@@ -21,7 +21,7 @@ from Pyro4.errors import SecurityError, SerializeError
 from Pyro4.util import SerializerBase
 
 from distcorpus.wire import allowed, unpickle
-from distcorpus.wire.calls import check_call, portable
+from distcorpus.wire.calls import portable, read_call
 from distcorpus.wire.sockets import Gather
 
 FRAMES_ID = 64
@@ -48,7 +48,8 @@ class FramesSerializer(SerializerBase):
         return decode(data)
 
     def loadsCall(self, data: Any) -> tuple[str, str, Any, Any]:
-        return check_call(decode(data))
+        stream, buffers = split(data)
+        return read_call(stream, lambda: unpickle.load(stream, allowed.resolve, buffers))
 
     def deserializeData(self, data: Any, compressed: bool = False) -> Any:
         _refuse_compressed(compressed)
@@ -107,6 +108,18 @@ def decode(data: Any) -> Any:
     SerializeError
         The message is malformed.
     """
+    stream, buffers = split(data)
+    return unpickle.load(stream, allowed.resolve, buffers)
+
+
+def split(data: Any) -> tuple[memoryview, list[memoryview]]:
+    """The pickle of a message and its buffers, which are views of `data`, and writable where `data` is.
+
+    Raises
+    ------
+    SerializeError
+        The message is malformed.
+    """
     view = memoryview(data)
     try:
         magic, count = _HEAD.unpack_from(view)
@@ -126,7 +139,7 @@ def decode(data: Any) -> Any:
     stream, *buffers = parts
     if view.readonly:
         buffers = [memoryview(bytearray(buffer)) for buffer in buffers]
-    return unpickle.load(stream, allowed.resolve, buffers)
+    return stream, buffers
 
 
 def _refuse_compressed(compressed: bool) -> None:

@@ -15,10 +15,11 @@ from Pyro4 import socketutil
 from Pyro4.configuration import config
 from Pyro4.errors import NamingError, PyroError
 
-from distcorpus.wire import sockets
-from distcorpus.wire.daemon import Daemon, expose
+from distcorpus.wire import roles, sockets
+from distcorpus.wire.daemon import Daemon, current_connection, expose
 from distcorpus.wire.names import NAME_SERVER
 from distcorpus.wire.proxy import Proxy, connect
+from distcorpus.wire.tls import Credentials
 
 log = logging.getLogger(__name__)
 
@@ -37,42 +38,65 @@ _LONGEST_DELAY = 2.0
 
 @expose
 class NameServer(Pyro4.naming.NameServer):
-    """Pyro4's name server, in memory, with a bound on everything that a peer can ask of it."""
+    """Pyro4's name server, in memory, with a bound on everything that a peer can ask of it.
+
+    With TLS, a name belongs to the role that serves it (see `distcorpus.wire.roles`). Without, it belongs to
+    the host that registered it for as long as something answers at its URI.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._holders: dict[str, str] = {}  # the host that registered a name
 
     def register(
         self, name: str, uri: Any, safe: bool = False, metadata: Iterable[str] | None = None
     ) -> None:
-        """Register `uri` under `name`.
+        """Register `uri` under `name`; to register what is registered already changes nothing.
 
         Raises
         ------
         NamingError
-            With `safe`, when what is registered under that name already is another URI that answers. Always,
-            when the name server is full.
+            What is registered under that name is another URI, which answers (only the role that serves the
+            name may replace it, without `safe`); or the name server is full.
+        SecurityError
+            The caller's certificate is not for that name.
         """
         text = str(uri)
         metadata = _check_texts(name, text, metadata)
-        if safe:
-            known = self._uri_of(name)
-            if known is not None and known != text and _answers(known) is not False:
-                raise NamingError(f"{name} is already registered, at {known}, and something answers there")
+        may_replace = _is_authorised(name) and not safe
+        known = self._uri_of(name)
+        if known == text:
+            return
+        if known is not None and not may_replace and _answers(known) is not False:
+            raise NamingError(f"{name} is already registered, at {known}, and something answers there")
         with self.lock:
             if name not in self.storage and len(self.storage) >= MAX_NAMES:
                 raise NamingError(f"the name server holds {MAX_NAMES} names, which is all that it takes")
-            if safe and self._uri_of(name) not in (known, None):
+            if not may_replace and self._uri_of(name) not in (known, None):
                 raise NamingError(f"{name} has just been registered by another")
             super().register(name, text, metadata=metadata)
+            self._holders[name] = _caller()
 
     def set_metadata(self, name: str, metadata: Iterable[str] | None) -> None:
-        """Replace the metadata of a registration."""
+        """Replace the metadata of a registration, by who may remove it."""
+        self._check_owner(name)
         super().set_metadata(name, _check_texts(name, "", metadata))
 
     def remove(self, name: str | None = None, prefix: str | None = None, regex: str | None = None) -> int:
-        """Remove one name; returns how many were removed. Whole prefixes and patterns are refused."""
+        """Remove one name; returns how many were removed. Whole prefixes and patterns are refused.
+
+        Raises
+        ------
+        NamingError
+            Without TLS: something answers at its URI, and another host has registered it.
+        SecurityError
+            The caller's certificate is not for that name.
+        """
         if prefix is not None or regex is not None:
             raise NamingError("this name server removes names one by one, not by prefix or regex")
+        self._check_owner(name)
         with self.lock:
-            return int(super().remove(name))
+            return self._remove(name)
 
     def list(
         self,
@@ -88,6 +112,22 @@ class NameServer(Pyro4.naming.NameServer):
         listed: dict[str, Any] = super().list(prefix, None, metadata_all, metadata_any, return_metadata)
         return listed
 
+    def _check_owner(self, name: Any) -> None:
+        _check_texts(name, "", None)
+        known = self._uri_of(name)
+        if _is_authorised(name) or known is None or self._holders.get(name) == _caller():
+            return
+        if _answers(known) is not False:
+            raise NamingError(
+                f"{name} is for {self._holders.get(name)} to remove, and something answers at {known}"
+            )
+
+    def _remove(self, name: str | None) -> int:
+        removed = int(super().remove(name))
+        if removed:
+            del self._holders[name or ""]
+        return removed
+
     def _uri_of(self, name: str) -> str | None:
         entry = self.storage.get(name)
         return None if entry is None else entry[0]
@@ -95,7 +135,7 @@ class NameServer(Pyro4.naming.NameServer):
     def _remove_if_still(self, name: str, uri: str) -> None:
         with self.lock:
             if self._uri_of(name) == uri:
-                super().remove(name)
+                self._remove(name)
                 log.warning("removed %s: nothing answers at %s", name, uri)
 
 
@@ -111,7 +151,7 @@ class NameServerDaemon(Daemon):
     broadcast : bool
         Answer those who look for a name server by broadcast (UDP, port 9091 or PYRO_NS_BCPORT); never on
         loopback.
-    advertise : str, optional
+    advertise, credentials, insecure
         As for `Daemon`.
     """
 
@@ -121,8 +161,16 @@ class NameServerDaemon(Daemon):
         port: int | None = None,
         broadcast: bool = True,
         advertise: str | None = None,
+        credentials: Credentials | None = None,
+        insecure: bool = False,
     ) -> None:
-        super().__init__(bind, config.NS_PORT if port is None else port, advertise)
+        super().__init__(
+            bind,
+            config.NS_PORT if port is None else port,
+            advertise,
+            credentials=credentials,
+            insecure=insecure,
+        )
         self.nameserver = NameServer()
         self.register(self.nameserver, NAME_SERVER)
         self.nameserver.register(NAME_SERVER, self.uri(), metadata=["class:Pyro4.naming.NameServer"])
@@ -256,7 +304,7 @@ def find(
 
 
 def register(ns: Proxy, name: str, uri: str, replace: bool = False) -> None:
-    """Register `uri` under `name`; with `replace`, also in the place of one that answers.
+    """Register `uri` under `name`; with `replace` and TLS, also in the place of one that answers.
 
     Raises
     ------
@@ -308,6 +356,27 @@ def _broadcast() -> str | None:
                 if uri.protocol == "PYRO" and uri.object == NAME_SERVER and uri.host:
                     return str(uri)
     return None
+
+
+def _caller() -> str:
+    """The host whose call this thread computes."""
+    connection = current_connection()
+    return "the name server" if connection is None else connection.peer
+
+
+def _is_authorised(name: str) -> bool:
+    """Whether the caller's certificate is for `name`; False without TLS.
+
+    Raises
+    ------
+    SecurityError
+        It is for something else.
+    """
+    connection = current_connection()
+    if connection is None or connection.role is None:
+        return False
+    roles.check_name(connection.role, name)
+    return True
 
 
 def _answers(uri: str) -> bool | None:

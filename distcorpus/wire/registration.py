@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -15,6 +16,10 @@ logger = logging.getLogger(__name__)
 #: Seconds between two looks whether the names still stand: a name server that was restarted has forgotten
 #: them.
 CHECK_EVERY = 2.0
+#: Seconds that a daemon which is asked to make place has for it.
+REPLACE_TIMEOUT = 15.0
+#: Seconds between two looks whether it has.
+REPLACE_POLL = 0.1
 
 
 class Registration:
@@ -48,16 +53,25 @@ class Registration:
         Parameters
         ----------
         replace : bool, default False
-            Take a name over from a daemon that is alive.
+            Take a name over from a daemon that is alive: at once with TLS, and else when that has ended,
+            within `REPLACE_TIMEOUT`.
 
         Raises
         ------
         NamingError
-            If a name leads to a daemon that is alive, and `replace` is false.
+            If a name leads to a daemon that is alive, and `replace` is false or that daemon does not end.
         """
         nameserver = self._locate()
+        deadline = time.monotonic() + (REPLACE_TIMEOUT if replace else 0.0)
         for name, uri in self._names.items():
-            register(nameserver, name, uri, replace=replace)
+            while True:
+                try:
+                    register(nameserver, name, uri, replace=replace)
+                    break
+                except NamingError:
+                    if time.monotonic() > deadline:
+                        raise
+                    time.sleep(REPLACE_POLL)
         self._thread.start()
 
     def stop(self) -> None:

@@ -9,12 +9,12 @@ import zlib
 from typing import Any
 
 import Pyro4.core
-from Pyro4 import socketutil, util
+from Pyro4 import message, socketutil, util
 from Pyro4.configuration import config
 from Pyro4.errors import SecurityError, SerializeError
 
-from distcorpus.wire import allowed, sockets, unpickle
-from distcorpus.wire.calls import check_call, portable
+from distcorpus.wire import allowed, sockets, tls, unpickle
+from distcorpus.wire.calls import portable, read_call
 from distcorpus.wire.frames import FramesSerializer
 
 MAX_MESSAGE_BYTES = 1 << 30
@@ -36,7 +36,7 @@ class RestrictedPickleSerializer(util.PickleSerializer):
         return unpickle.load(data, allowed.resolve)
 
     def loadsCall(self, data: Any) -> tuple[str, str, Any, Any]:
-        return check_call(self.loads(data))
+        return read_call(data, lambda: self.loads(data))
 
     def deserializeData(self, data: Any, compressed: bool = False) -> Any:
         return self.loads(decompress(data) if compressed else data)
@@ -101,8 +101,9 @@ def install() -> None:
     """Make Pyro4 in this process speak the restricted serializers; again and again does no harm.
 
     Stock pickle's id then belongs to `RestrictedPickleSerializer`, `FramesSerializer` is added, dill and
-    cloudpickle are removed, marshal reads strings only, blobs with marshalled annotations are refused, and no
-    object is replaced by a proxy. Pyro4's proxies use pickle, as gensim's distributed models need.
+    cloudpickle are removed, marshal reads strings only, blobs and batches are refused, and no
+    object is replaced by a proxy. Pyro4's proxies use pickle, as gensim's distributed models need, and TLS
+    where ``DISTCORPUS_TLS`` names credentials.
     """
     global _installed
     with _lock:
@@ -121,6 +122,7 @@ def install() -> None:
         for spec in filter(None, os.environ.get(ALLOW_VARIABLE, "").split(",")):
             allowed.allow(spec)
         Pyro4.core.Daemon._Daemon__deserializeBlobArgs = _refuse_blob
+        message.FLAGS_BATCH = 0  # a batch would hide the methods that it calls
         socketutil.sendData = sockets.send_data
         socketutil.receiveData = sockets.receive_data
         socketutil.setKeepalive = sockets.set_keepalive
@@ -134,6 +136,7 @@ def install() -> None:
         config.ONEWAY_THREADED = False  # any caller may ask for a oneway call, and each would start a thread
         config.SOCK_NODELAY = True
         config.MAX_MESSAGE_SIZE = config.MAX_MESSAGE_SIZE or MAX_MESSAGE_BYTES
+        tls.install()
         _installed = True
 
 

@@ -6,6 +6,7 @@ import ipaddress
 import os
 import select
 import socket
+import ssl
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -15,6 +16,8 @@ import numpy as np
 from Pyro4 import socketutil
 from Pyro4.errors import CommunicationError, ConnectionClosedError
 from Pyro4.errors import TimeoutError as CallTimeout
+
+from distcorpus.wire import tls
 
 # A host that vanished without a word is noticed after IDLE + PROBES * INTERVAL seconds.
 KEEPALIVE_IDLE = 3
@@ -106,10 +109,13 @@ def receive_data(
         while received < size:
             wanted = min(size - received, max(received, _FIRST_PIECE), _LARGEST_PIECE)
             before_piece(wanted)
-            count = sock.recv_into(view[received:], wanted, flags)
-            if not count:
-                raise ConnectionClosedError("receiving: not enough data")
-            received += count
+            piece = view[received : received + wanted]
+            received += wanted
+            while piece:
+                count = sock.recv_into(piece, len(piece), flags)
+                if not count:
+                    raise ConnectionClosedError("receiving: not enough data")
+                piece = piece[count:]
     except OSError as error:
         raise _failure("receiving", error) from error
     return bytes(view) if size < _LARGE else view
@@ -119,6 +125,8 @@ def _failure(doing: str, error: OSError) -> CommunicationError:
     # Python has one exception for a socket's own timeout and for a connection that the system has given up.
     if isinstance(error, TimeoutError) and error.errno is None:
         return CallTimeout(f"{doing}: timeout")
+    if isinstance(error, ssl.SSLError):
+        return ConnectionClosedError(f"{doing}: {tls.explain(error)}")
     return ConnectionClosedError(f"{doing}: connection lost: {error}")
 
 
@@ -172,7 +180,21 @@ def client_gone(sock: socket.socket) -> bool:
 def shut(sock: socket.socket) -> None:
     """End the connection of `sock` in both directions; whoever is blocked on it returns at once."""
     with suppress(OSError):
-        sock.shutdown(socket.SHUT_RDWR)
+        # The class's method: a TLS socket's own makes it a plain one first, in which another thread that is
+        # just sending would go on in the clear.
+        socket.socket.shutdown(sock, socket.SHUT_RDWR)
+
+
+def drain(sock: socket.socket, limit: int) -> None:
+    """End sending on `sock`, and read up to `limit` bytes until the peer ends too.
+
+    Closing a socket with unread data resets the connection, and the peer would lose what was sent last: why
+    it is refused.
+    """
+    with suppress(OSError):
+        socket.socket.shutdown(sock, socket.SHUT_WR)
+        while limit > 0 and (data := socket.socket.recv(sock, 4096)):
+            limit -= len(data)
 
 
 def can_connect(host: str, port: int, timeout: float) -> bool | None:
@@ -220,8 +242,11 @@ def default_bind() -> str:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether `host` names this machine alone."""
-    return host == "localhost" or host == "::1" or host.startswith("127.")
+    """Whether `host` names this machine alone: ``localhost`` or an address; other names are not looked up."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def peer_group(address: str) -> str:

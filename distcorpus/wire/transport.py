@@ -22,10 +22,11 @@ from typing import Any
 
 from Pyro4 import socketutil
 from Pyro4.configuration import config
+from Pyro4.core import current_context
 from Pyro4.errors import ConnectionClosedError, MessageTooLargeError, PyroError
 from Pyro4.message import Message
 
-from distcorpus.wire import sockets
+from distcorpus.wire import roles, sockets, tls
 
 HANDSHAKE_SECONDS = 5.0
 HANDSHAKE_BYTES = 1 << 16
@@ -66,6 +67,8 @@ class Connection(socketutil.SocketConnection):
         A message of it is.
     nbytes : int
         Bytes of the message under way.
+    role : str or None
+        What the peer's certificate is for; None without TLS.
     """
 
     def __init__(self, sock: socket.socket, peer: str, transport: Transport) -> None:
@@ -76,6 +79,7 @@ class Connection(socketutil.SocketConnection):
         self.deadline: float | None = time.monotonic() + HANDSHAKE_SECONDS
         self.arriving = False
         self.nbytes = 0
+        self.role: str | None = None
         self._transport = transport
         self._began = 0.0
 
@@ -137,10 +141,21 @@ class Connection(socketutil.SocketConnection):
 
 
 class Transport:
-    """The socket server; its public methods are those that Pyro4's daemon calls."""
+    """The socket server; its public methods are those that Pyro4's daemon calls.
 
-    def __init__(self, max_connections: int = MAX_CONNECTIONS) -> None:
+    Parameters
+    ----------
+    max_connections : int
+    credentials : Credentials, optional
+        Speak TLS, with peers that have a certificate too.
+    """
+
+    def __init__(
+        self, max_connections: int = MAX_CONNECTIONS, credentials: tls.Credentials | None = None
+    ) -> None:
         self.max_connections = max_connections
+        self.credentials = credentials
+        self._complain = tls.Complaints()
         self.grace = 1.0
         self.sock: Any = None
         self.locationStr = ""
@@ -268,7 +283,10 @@ class Transport:
         self._drop([victim], "too many handshakes at once, this is the oldest")
 
     def _serve(self, connection: Connection, refusal: str | None) -> None:
+        current_context.client = connection  # all calls of this thread are this connection's
         try:
+            if self.credentials is not None:
+                refusal = self._shake_hands(connection, self.credentials) or refusal
             if not self._daemon._handshake(connection, denied_reason=refusal):
                 return
             with self._lock:
@@ -285,6 +303,27 @@ class Transport:
             log.warning("connection ended by %s: %s", type(error).__name__, error)
         finally:
             self._forget(connection)
+
+    def _shake_hands(self, connection: Connection, credentials: tls.Credentials) -> str | None:
+        """Begin TLS; returns why the peer is refused, where it is and can be told so."""
+        if not tls.is_offered(connection.sock):
+            self._complain(connection.peer, "it speaks no TLS")
+            return tls.WANTED
+        context = credentials.server_context()
+        connection.sock = context.wrap_socket(
+            connection.sock, server_side=True, do_handshake_on_connect=False
+        )
+        try:
+            connection.sock.do_handshake()
+        except tls.HandshakeError as error:
+            self._complain(connection.peer, str(error))
+            sockets.drain(connection.sock, HANDSHAKE_BYTES)
+            raise
+        connection.role = roles.role_in(connection.sock.getpeercert())
+        if connection.role is None:
+            self._complain(connection.peer, "its certificate names no role")
+            return "your certificate names no role: issue one with 'distcorpus certs issue'"
+        return None
 
     def _may_wait(self, connection: Connection) -> bool:
         with self._lock:

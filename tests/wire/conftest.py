@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import socket
+import ssl
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -38,8 +39,16 @@ class Echo:
 class Peer:
     """A client that writes its messages by hand."""
 
-    def __init__(self, host: str, port: int, source: tuple[str, int] | None = None) -> None:
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        source: tuple[str, int] | None = None,
+        context: ssl.SSLContext | None = None,
+    ) -> None:
         self.sock = socket.create_connection((host, port), timeout=20, source_address=source)
+        if context is not None:
+            self.sock = context.wrap_socket(self.sock, server_hostname=host)
         self.connection = socketutil.SocketConnection(self.sock)
 
     def send(
@@ -59,8 +68,8 @@ class Peer:
                 received += part
         return received
 
-    def shake_hands(self) -> None:
-        self.send(message.MSG_CONNECT, pickle.dumps({"handshake": "hello", "object": "echo"}))
+    def shake_hands(self, object_id: str = "echo") -> None:
+        self.send(message.MSG_CONNECT, pickle.dumps({"handshake": "hello", "object": object_id}))
         assert self.receive().type == message.MSG_CONNECTOK
 
     def ask(self, data: bytes, flags: int = 0, serializer: int = PICKLE, **annotations: bytes) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import socket
 import subprocess
 import sys
@@ -9,15 +10,16 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import pytest
 from Pyro4.configuration import config
 from Pyro4.errors import NamingError
 
 from distcorpus import wire
-from distcorpus.wire import nameserver
+from distcorpus.wire import nameserver, sockets
 
-from .conftest import Echo
+from .conftest import Echo, Peer
 
 
 def free_port(kind: int = socket.SOCK_STREAM) -> int:
@@ -84,10 +86,46 @@ def test_a_name_that_is_alive_is_not_taken(ns: wire.Proxy, daemon: wire.Daemon, 
     with pytest.raises(NamingError, match=f"already registered.*{daemon.port}"):
         wire.register(ns, "name", other.uri("echo"))
     assert wire.lookup(ns, "name") == daemon.uri("echo")
-    wire.register(ns, "name", other.uri("echo"), replace=True)
-    assert wire.lookup(ns, "name") == other.uri("echo")
-    assert not wire.unregister(ns, "name", daemon.uri("echo"))
-    assert wire.lookup(ns, "name") == other.uri("echo")
+    with pytest.raises(NamingError, match=f"already registered.*{daemon.port}"):
+        ns.register("name", other.uri("echo"))  # as Pyro4's own clients do it
+    assert wire.lookup(ns, "name") == daemon.uri("echo")
+    assert not wire.unregister(ns, "name", other.uri("echo"))
+    assert wire.lookup(ns, "name") == daemon.uri("echo")
+
+
+def call_from_elsewhere(server: wire.NameServerDaemon, method: str, *arguments: Any) -> Any:
+    """Call the name server from another address of this machine; returns the answer or the error."""
+    peer = Peer("127.0.0.1", server.port, source=("127.0.0.2", 0))
+    peer.shake_hands(wire.names.NAME_SERVER)
+    return peer.ask(pickle.dumps((wire.names.NAME_SERVER, method, arguments, {})))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="127.0.0.2 is this machine's on Linux only")
+def test_a_stranger_removes_no_name_that_is_alive(
+    server: wire.NameServerDaemon, daemon: wire.Daemon, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(sockets, "peer_group", lambda address: address)  # as if they were two hosts
+    ns = wire.find("127.0.0.1", server.port)
+    uri = daemon.uri("echo")
+    wire.register(ns, "name", uri)
+    answer = call_from_elsewhere(server, "remove", "name")
+    assert isinstance(answer, NamingError)
+    assert "127.0.0.1 to remove" in str(answer)
+    assert isinstance(call_from_elsewhere(server, "set_metadata", "name", ["mine"]), NamingError)
+    # To register the very same does not make it one's own.
+    assert call_from_elsewhere(server, "register", "name", uri) is None
+    assert isinstance(call_from_elsewhere(server, "remove", "name"), NamingError)
+    assert isinstance(call_from_elsewhere(server, "remove", wire.names.NAME_SERVER), NamingError)
+    assert wire.lookup(ns, "name") == uri
+    daemon.stop()
+    assert call_from_elsewhere(server, "remove", "name") == 1
+    assert wire.lookup(ns, "name") is None
+
+
+def test_who_registered_a_name_removes_it(ns: wire.Proxy, server: wire.NameServerDaemon, daemon: wire.Daemon):
+    wire.register(ns, "name", daemon.uri("echo"))
+    again = wire.find("127.0.0.1", server.port)  # after its connection broke, say
+    assert wire.unregister(again, "name", daemon.uri("echo"))
 
 
 def test_a_name_whose_daemon_died_is_taken_over(ns: wire.Proxy, daemon: wire.Daemon, other: wire.Daemon):
@@ -160,7 +198,8 @@ def test_names_are_not_removed_wholesale(ns: wire.Proxy, daemon: wire.Daemon):
     for prefix in ("", "n", "Pyro"):
         with pytest.raises(NamingError, match="one by one"):
             ns.remove(prefix=prefix)
-    ns.remove(wire.names.NAME_SERVER)
+    with pytest.raises(NamingError, match="to remove"):
+        ns.remove(wire.names.NAME_SERVER)
     assert len(wire.list_names(ns)) == 2
 
 
@@ -228,7 +267,7 @@ def test_it_is_found_by_broadcast(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(config, "NS_BCPORT", free_port(socket.SOCK_DGRAM))
     monkeypatch.setattr(config, "NS_HOST", "127.0.0.1")
     monkeypatch.setattr(config, "NS_PORT", free_port())
-    server = wire.NameServerDaemon("0.0.0.0", port=0)
+    server = wire.NameServerDaemon("0.0.0.0", port=0, insecure=True)
     server.start()
     try:
         assert wire.find().count() == 1
@@ -241,7 +280,7 @@ def test_on_loopback_it_answers_no_broadcast(server: wire.NameServerDaemon):
 
 
 def test_its_stop_is_prompt_and_frees_the_port():
-    server = wire.NameServerDaemon("0.0.0.0", port=0, broadcast=True)
+    server = wire.NameServerDaemon("0.0.0.0", port=0, broadcast=True, insecure=True)
     server.start()
     start = time.monotonic()
     server.stop()
