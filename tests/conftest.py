@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import NamedTuple
 
 import corpora
 import pytest
 from gensim.corpora import Dictionary
 from gensim.models import TfidfModel
+
+from distcorpus.wire import certificates, roles
 
 
 class BagsOfWords(NamedTuple):
@@ -22,6 +25,22 @@ def bags_of_words(corpus: corpora.Corpus) -> BagsOfWords:
     dictionary, counts = corpora.bow(corpus)
     model = TfidfModel(dictionary=dictionary)
     return BagsOfWords(dictionary, counts, [model[document] for document in counts])
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A certification authority that trusts nobody else."""
+    return certificates.make_authority(tmp_path_factory.mktemp("authority"))
+
+
+@pytest.fixture(scope="session")
+def credentials(authority: Path) -> dict[str, Path]:
+    """The folder of a certificate for each role, on this machine."""
+    hosts = ("127.0.0.1", "localhost")
+    return {
+        role: certificates.issue(authority, role, () if role == roles.CLIENT else hosts)
+        for role in roles.ROLES
+    }
 
 
 @pytest.fixture(scope="session")

@@ -30,6 +30,7 @@ from distcorpus.wire.tls import AUTHORITY, CERTIFICATE, KEY
 AUTHORITY_KEY = "ca-key.pem"
 AUTHORITY_DAYS = 3650
 DAYS = 30
+_MOST_DAYS = 36500
 
 #: A certificate is valid from so long ago, for hosts whose clocks are behind.
 _CLOCK_SKEW = datetime.timedelta(minutes=10)
@@ -174,7 +175,7 @@ def _sign(
         subject_name=subject,
         public_key=public_key,
         serial_number=x509.random_serial_number(),
-        not_valid_before=_from_now(0) - _CLOCK_SKEW,
+        not_valid_before=_now() - _CLOCK_SKEW,
         not_valid_after=until,
     )
     for extension, critical in extensions:
@@ -217,9 +218,13 @@ def _alternative_names(role: str, hosts: Sequence[str]) -> list[x509.GeneralName
 
 
 def _from_now(days: float) -> datetime.datetime:
-    if not 0 <= days <= 36500:
-        raise ValueError(f"{days} days: give a number from 0 to 36500")
-    return datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(days=days)
+    if not 0 < days <= _MOST_DAYS:
+        raise ValueError(f"{days:g} days: give a number above 0, up to {_MOST_DAYS}")
+    return _now() + datetime.timedelta(days=days)
+
+
+def _now() -> datetime.datetime:
+    return datetime.datetime.now(datetime.timezone.utc)
 
 
 def _key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:

@@ -236,7 +236,8 @@ class NameServerDaemon(Daemon):
                 log.exception("cannot clean the names")
 
     def _broadcast_server(self) -> Any:
-        internal = self.uriFor(NAME_SERVER, nat=False)
+        # With TLS the name that the certificate has, else the address at which the caller reaches this host.
+        internal = self.uriFor(NAME_SERVER, nat=self.credentials is not None)
         try:
             return Pyro4.naming.BroadcastServer(internal)
         except OSError as error:

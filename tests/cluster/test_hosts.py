@@ -205,10 +205,10 @@ class Network:
 def network() -> Iterator[Network]:
     with ExitStack() as stack:
         network = Network(stack)
-        network.start(CENTRE, "-m", "distcorpus", "nameserver", "--bind", ADDRESSES[CENTRE])
-        network.start(CENTRE, "-m", "distcorpus", "dispatcher", "--bind", ADDRESSES[CENTRE])
+        network.start(CENTRE, "-m", "distcorpus", "nameserver", "--bind", ADDRESSES[CENTRE], "--insecure")
+        network.start(CENTRE, "-m", "distcorpus", "dispatcher", "--bind", ADDRESSES[CENTRE], "--insecure")
         for worker in WORKERS:
-            options = ["--bind", ADDRESSES[worker], "--name", worker, "--blas-threads", "1"]
+            options = ["--insecure", "--bind", ADDRESSES[worker], "--name", worker, "--blas-threads", "1"]
             network.start(worker, "-m", "distcorpus", "worker", *options)
         wait_until(lambda: network.workers() == set(WORKERS), "the joining of three hosts", 90)
         yield network
