@@ -95,7 +95,7 @@ class Cluster:
                 else "at PYRO_NS_HOST, here, and by broadcast"
             )
             raise RuntimeError(
-                f"no cluster to train on was found, looking {looked}. {HOW_TO_START}"
+                f"no cluster to train on was found, looking {looked}: {error}\n{HOW_TO_START}"
             ) from error
 
 
