@@ -116,6 +116,26 @@ def test_short_answers_are_right(matrix, dtype):
         assert_factors(factors, matrix, 12, 1e-4)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    "spectrum",
+    [
+        pytest.param(1 / np.sqrt(np.arange(1.0, 101)), id="slow decay"),
+        pytest.param(np.full(100, 2.0), id="flat"),
+        pytest.param(np.linspace(9, 8, 25), id="rank between a block and the topics"),
+        pytest.param(np.r_[np.linspace(9, 8, 25), np.linspace(0.3, 0.1, 75)], id="a cliff among the wanted"),
+        pytest.param(np.r_[100.0, np.linspace(2, 1, 99)], id="one that dwarfs the others"),
+    ],
+)
+def test_any_spectrum(spectrum, dtype):
+    """Whether the filter suits the matrix or not, which an estimate has to tell, the answer is right."""
+    random = np.random.default_rng(5)
+    u, v = (np.linalg.qr(random.standard_normal((n, len(spectrum))))[0] for n in (300, 150))
+    matrix = (u * spectrum) @ v.T
+    factors = lsi(chunks_of(scipy.sparse.csc_array(matrix)), 300, 30, dtype=dtype)
+    assert_factors(factors, matrix, 30, 1e-4)
+
+
 def test_no_chunks_at_all():
     u, s = lsi([], 7, 3)
     assert u.shape == (7, 0)
