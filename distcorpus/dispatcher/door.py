@@ -195,14 +195,13 @@ class LdaDoor(_Door):
         Parameters
         ----------
         task : dict
-            ``topics`` (the arguments of `LazyTopics`), and ``params``, see `LdaInference`.
+            ``topics`` (the arguments of `LazyTopics`), ``params`` and ``first``, see `LdaInference`.
         """
         learnt = LazyTopics(**task["topics"])
         name, options = self._begin_session()
+        options |= {"params": task["params"], "first": task["first"]}
         engine = self._dispatcher.engine
-        self._opened(
-            LdaInference(name, engine, learnt.num_terms, topics=learnt, params=task["params"], **options)
-        )
+        self._opened(LdaInference(name, engine, learnt.num_terms, topics=learnt, **options))
 
     @expose
     def take(self) -> np.ndarray:

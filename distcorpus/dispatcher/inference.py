@@ -26,10 +26,20 @@ class LdaInference(Session):
     topics : LazyTopics
     params : dict
         Of `evaluation.Inference`.
+    first : int
+        The number of the first chunk that will be put: those before it were evaluated elsewhere.
     """
 
-    def __init__(self, *session: Any, topics: LazyTopics, params: dict[str, Any], **options: Any) -> None:
+    def __init__(
+        self,
+        *session: Any,
+        topics: LazyTopics,
+        params: dict[str, Any],
+        first: int = 0,
+        **options: Any,
+    ) -> None:
         super().__init__(*session, **options)
+        self.num_chunks = first
         total = StatisticsSum(self.num_terms, topics.num_topics, LDA_GRID)  # to which nothing is added
         self._round = self._open_round("inference", params, total, topics.rows, self._spool)
         self._waiting: deque[list[Block]] = deque()

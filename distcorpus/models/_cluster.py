@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
+from itertools import islice
 from typing import Any, TypeVar
 
 import numpy as np
@@ -98,6 +99,23 @@ class Cluster:
                 f"no cluster to train on was found, looking {looked}: {error}\n{HOW_TO_START}"
             ) from error
 
+    def reconnect(self, name: str) -> Any:
+        """Connect when the dispatcher, or another one, is there again.
+
+        Raises
+        ------
+        RuntimeError
+            If none comes in time.
+        """
+        deadline = time.monotonic() + RECONNECT_TIMEOUT
+        while True:
+            try:
+                return self.connect(name)
+            except RuntimeError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(RECONNECT_EVERY)
+
 
 @contextmanager
 def local_cluster(workers: int) -> Iterator[Cluster]:
@@ -132,7 +150,7 @@ def train_on(cluster: Cluster, name: str, attempt: Callable[[Training], T], *, r
     proxy = cluster.connect(name)
     for left in reversed(range(RECONNECTS)):
         try:
-            with Training(proxy, partial(_reconnect, cluster, name)) as training:
+            with Training(proxy, partial(cluster.reconnect, name)) as training:
                 return attempt(training)
         except CommunicationError as error:
             if not _is_broken(error) or not left:
@@ -144,7 +162,7 @@ def train_on(cluster: Cluster, name: str, attempt: Callable[[Training], T], *, r
                     "dispatcher that keeps trainings on disk (--spool DIR --resume)"
                 ) from error
             _say_broken(error)
-        proxy = _reconnect(cluster, name)
+        proxy = cluster.reconnect(name)
     raise AssertionError("the last attempt returns or raises")
 
 
@@ -166,17 +184,6 @@ def _say_broken(error: CommunicationError) -> None:
         error,
         RECONNECT_TIMEOUT,
     )
-
-
-def _reconnect(cluster: Cluster, name: str) -> Any:
-    deadline = time.monotonic() + RECONNECT_TIMEOUT
-    while True:
-        try:
-            return cluster.connect(name)
-        except RuntimeError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(RECONNECT_EVERY)
 
 
 class Training:
@@ -242,17 +249,41 @@ class Training:
         if self._num_put > self._num_there:
             self._sent.append((chunk, self._send(chunk)))
 
-    def evaluate(self, chunks: Iterable[Chunk]) -> Iterator[np.ndarray]:
-        """Yield what the cluster computes of each chunk, in order; others are read and sent meanwhile."""
-        ahead = 0
-        for chunk in chunks:
-            if ahead == CHUNKS_EVALUATED_AHEAD:
-                yield self.call("take")
-                ahead -= 1
-            self.put(chunk)
-            ahead += 1
-        for _ in range(ahead):
-            yield self.call("take")
+    def evaluate(self, task: dict[str, Any], chunks: Iterable[Chunk]) -> Iterator[np.ndarray]:
+        """Yield what the cluster computes of each chunk, in order; others are read and sent meanwhile.
+
+        Chunks are kept here until that has come, so it needs no more than any dispatcher to go on.
+
+        Parameters
+        ----------
+        task : dict
+            Of the door's ``begin_inference``, but for ``first``.
+        chunks : iterable of Chunk
+        """
+        unread = iter(chunks)
+        waiting: deque[Chunk] = deque()
+        taken, begun = 0, False
+        while True:
+            try:
+                if not begun:
+                    self.call("begin_inference", {**task, "first": taken})
+                    begun = True
+                    for chunk in waiting:
+                        self.put(chunk)
+                for chunk in islice(unread, CHUNKS_EVALUATED_AHEAD - len(waiting)):
+                    waiting.append(chunk)
+                    self.put(chunk)
+                if not waiting:
+                    return
+                result = self.call("take")
+            except CommunicationError as error:
+                self._connect_again(error)
+                self._sent.clear()
+                begun = False
+                continue
+            waiting.popleft()
+            taken += 1
+            yield result
 
     def follow(self, told: Callable[[dict[str, Any]], None], timeout: float = 1.0) -> None:
         """Say that all chunks were put and wait for the end of the training, telling what happens in it."""
@@ -296,14 +327,9 @@ class Training:
 
     def _go_on(self, error: CommunicationError) -> None:
         """Reconnect, and send again what the dispatcher does not have; raise `error` where it has nothing."""
-        if self._token is None or self._reconnect is None or not self._reconnects or not _is_broken(error):
+        if self._token is None:
             raise error
-        self._reconnects -= 1
-        _say_broken(error)
-        for _, future in self._sent:
-            future.cancel()
-        abort(self._proxy)
-        self._proxy = self._reconnect()
+        self._connect_again(error)
         try:
             there = self._submit("go_on", self._token).result()
         except CommunicationError as again:
@@ -316,6 +342,17 @@ class Training:
             self._num_there += 1
         self._num_there = there
         self._sent = deque((chunk, self._send(chunk)) for chunk, _ in self._sent)
+
+    def _connect_again(self, error: CommunicationError) -> None:
+        """Connect to the dispatcher when it is there again; raise `error` where that is of no use."""
+        if self._reconnect is None or not self._reconnects or not _is_broken(error):
+            raise error
+        self._reconnects -= 1
+        _say_broken(error)
+        for _, future in self._sent:
+            future.cancel()
+        abort(self._proxy)
+        self._proxy = self._reconnect()
 
     def __enter__(self) -> Training:
         return self

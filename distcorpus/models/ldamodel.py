@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import nullcontext, suppress
 from dataclasses import asdict
+from functools import partial
 from itertools import chain, islice
 from typing import Any, ClassVar
 
@@ -568,18 +569,19 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
             seed=int(self.random_state.randint(2**31 - 1)),
             bound=bound,
         )
-        door = self._door(required) if spread else None
-        if door is None:
+        evaluation = self._evaluation(required) if spread else None
+        if evaluation is None:
             yield from evaluate(topics, params, read)
             return
-        with Training(door) as evaluation:
+        with evaluation:
             task = {"topics": topics_as_dict(topics, topics.numdocs), "params": params}
-            evaluation.call("begin_inference", task)
-            yield from evaluation.evaluate(read)
+            yield from evaluation.evaluate(task, read)
 
-    def _door(self, required: bool) -> Any:
+    def _evaluation(self, required: bool) -> Training | None:
+        cluster = self.dispatcher or Cluster(self.ns_conf)
         try:
-            return (self.dispatcher or Cluster(self.ns_conf)).connect(names.LDA_MODELS)
+            proxy = cluster.connect(names.LDA_MODELS)
+            return Training(proxy, partial(cluster.reconnect, names.LDA_MODELS))
         except RuntimeError:
             if required:
                 raise

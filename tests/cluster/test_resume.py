@@ -258,6 +258,37 @@ def test_killed_twice(resuming, lee_corpus):
     assert read["documents"] == 300
 
 
+def test_while_a_session_begins(resuming, lee_corpus, monkeypatch):
+    """Nothing has been read by then, so that another one can begin."""
+    quiet = train_lsi(lee_corpus, lee_corpus.tfidf)
+    submit = _cluster.Training._submit
+
+    def kill_first(training, method, *arguments):
+        if method == "begin":
+            monkeypatch.undo()
+            resuming.kill()
+            resuming.start()
+        return submit(training, method, *arguments)
+
+    monkeypatch.setattr(_cluster.Training, "_submit", kill_first)
+    assert train_lsi(lee_corpus, iter(lee_corpus.tfidf)) == quiet
+
+
+def test_evaluation(resuming, lee_corpus):
+    """Of a generator; it goes on with any dispatcher."""
+    model = LdaModel(id2word=lee_corpus.dictionary, num_topics=5, random_state=1, distributed=True)
+    before = model.random_state.get_state()
+    quiet = list(model.transform(lee_corpus.counts, chunksize=10))
+    model.random_state.set_state(before)
+    corpus, read = StopsAt(lee_corpus.counts, 200), Counter()
+
+    def evaluate():
+        return list(model.transform(once(corpus, read), chunksize=10))
+
+    np.testing.assert_array_equal(resuming.killed_and_restarted(corpus, evaluate), quiet)
+    assert read["documents"] == 300
+
+
 def abandoned(lee_corpus):
     """Begin a training whose program vanishes with its dispatcher."""
     with _cluster.Training(_cluster.Cluster().connect(names.LSI_MODELS)) as training:
