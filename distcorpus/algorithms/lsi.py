@@ -24,7 +24,7 @@ import scipy.sparse
 from ._lsi_basis import Basis, orthonormalise
 from .chunk import Chunk
 from .partial import Partial
-from .summation import GridSum, compiled_kernels, grid_for, narrow_steps
+from .summation import GridSum, compiled_kernels, exact_sum, grid_for, narrow_steps
 
 #: Entries of a block of documents, about. Rounding a block's product costs a tenth of computing it, and a
 #: corpus of two million entries still makes four blocks that two workers can share.
@@ -39,6 +39,11 @@ Factors = tuple[np.ndarray, np.ndarray]
 #: Bits of the bound on a product's entries that the grid resolves. In float32 that is well below the rounding
 #: error of the product itself, and most entries fit into int32.
 GRID_BITS = {"float32": 38, "float64": 52}
+
+
+#: How much larger than its first chunk (by squared norm) a corpus may grow before the first product, which a
+#: cluster sums while the chunks arrive and thus on a grid chosen early, has to be computed again.
+GROWTH_FORESEEN = 2.0**20
 
 
 def product_grid(squared_norm: float, dtype: Any) -> float:
@@ -632,9 +637,10 @@ def lsi(
     block_nnz: int = BLOCK_NNZ,
     dtype: Any = np.float32,
     base: Factors | None = None,
+    after_round: Callable[[int], None] = lambda rounds: None,
     **options: Any,
 ) -> Factors:
-    """Factorise a corpus in this process.
+    """Factorise a corpus in this process: to the same bits as a cluster whose sessions have as much memory.
 
     Parameters
     ----------
@@ -654,6 +660,8 @@ def lsi(
         float32 or float64.
     base : (ndarray, ndarray), optional
         U and s of documents seen earlier.
+    after_round : callable
+        Told how many products with the corpus there have been, after each.
     **options
         Passed on to `factorise`.
 
@@ -664,7 +672,20 @@ def lsi(
     """
     name = np.dtype(dtype).name
     kept: dict[int, Chunk] = {}
-    number = -1
+    number = folded = -1  # the newest chunk, and the newest that is in the base
+    start_bound = 0.0
+    rounds = 0
+    width = block_width(num_terms, num_topics, options.get("power_iters"), options.get("extra_samples"))
+
+    def counted(product: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:
+        def multiply(q: np.ndarray) -> np.ndarray:
+            nonlocal rounds
+            y = product(q)
+            rounds += 1
+            after_round(rounds)
+            return y
+
+        return multiply
 
     def factors(keep: int) -> Factors:
         weights = chunk_weights(kept, number, decay)
@@ -673,28 +694,44 @@ def lsi(
             for key, chunk in kept.items()
             for first, block in _numbered(chunk.split(max_nnz=block_nnz))
         ]
-        squared_norm = math.fsum(weights[key] * chunk.squared_norm() for key, chunk in kept.items())
+        norms = np.array([block.squared_norm() for block, _ in blocks])
+        squared_norm = exact_sum(norms * [weights[key] for _, (key, _) in blocks])
+        start = None
+        if blocks and exact_sum(norms) <= start_bound and options.get("block") is None:
+            params = {"grid": grid_for(start_bound), "dtype": name}
+            omega = start_block(num_terms, num_topics, options.get("seed", 0), dtype, width)
+            start = counted(_local_product(blocks, num_terms, params))(omega)
         params = {"grid": product_grid(squared_norm, name), "dtype": name, "weights": weights}
-        product = _local_product(blocks, num_terms, params)
         return factorise(
-            product,
+            counted(_local_product(blocks, num_terms, params)),
             num_terms,
             num_topics,
             squared_norm=squared_norm,
             dtype=dtype,
-            base=base,
+            base=None if base is None else (base[0], base[1] * decay ** (number - folded)),
+            start=start,
             **{**options, "keep": keep},
         )
 
     for chunk in chunks:
         if must_fold(sum(one.nbytes for one in kept.values()), chunk.nbytes, memory_budget):
-            base = factors(max(2 * num_topics, options.get("keep") or 0))
+            base, folded = factors(max(2 * num_topics, options.get("keep") or 0)), number
             kept.clear()
-        if base is not None:
-            base = base[0], base[1] * decay
+        if not kept:
+            blocks = chunk.split(max_nnz=block_nnz)
+            start_bound = bound_foreseen(exact_sum(np.array([block.squared_norm() for block in blocks])))
         number += 1
         kept[number] = chunk
     return factors(options.get("keep") or num_topics)
+
+
+def bound_foreseen(squared_norm: float) -> float:
+    """Return a bound on the squared norm of a corpus whose first chunk has this one.
+
+    While the chunks arrive, their product with `start_block` is summed on a grid made for that bound; where
+    the corpus outgrows it, the product is computed again.
+    """
+    return GROWTH_FORESEEN * max(squared_norm, 1.0)
 
 
 def _numbered(blocks: Sequence[Chunk]) -> list[tuple[int, Chunk]]:

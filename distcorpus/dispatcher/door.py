@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
 
 import numpy as np
 
-from distcorpus.algorithms import topics
+from distcorpus.algorithms import lsi, topics
 from distcorpus.algorithms.chunk import Chunk, as_chunk, from_arrays
 from distcorpus.algorithms.online import OnlineLda, Plan, Progress
 from distcorpus.algorithms.topics import LazyTopics
@@ -214,6 +215,7 @@ class LsiDoor(_Door):
 
     kind = "lsi"
     counts = False
+    _factors: Future[lsi.Factors] | None = None
 
     @expose
     def begin(self, task: dict[str, Any]) -> dict[str, Any]:
@@ -236,11 +238,29 @@ class LsiDoor(_Door):
         base = task["base"]
         if base is not None and (base[0].shape[0] != task["num_terms"] or base[0].shape[1:] != base[1].shape):
             raise ValueError(f"base has shapes {base[0].shape} and {base[1].shape}")
+        self._factors = None
         num_terms = task["num_terms"]
         of_task = {key: value for key, value in task.items() if key != "num_terms"}
         return LsiSession(name, self._dispatcher.engine, num_terms, **of_task, **options)
 
     @expose
-    def finish(self) -> tuple[np.ndarray, np.ndarray]:
-        """Factorise everything that was put, and return U and s."""
-        return self._current().finish()
+    def finish(self, timeout: float) -> dict[str, Any]:
+        """Factorise everything that was put; called until it is done.
+
+        Returns
+        -------
+        dict
+            ``factors``: U and s, or None where they are not there after `timeout` seconds; ``rounds``, how
+            many were begun, and ``workers``, how many there are.
+        """
+        session = self._current()
+        if self._factors is None:
+            thread = ThreadPoolExecutor(1, thread_name_prefix=session.name)
+            self._factors = thread.submit(session.finish)
+            thread.shutdown(wait=False)
+        done, _ = wait([self._factors], min(timeout, LONGEST_WAIT))
+        return {
+            "factors": self._factors.result() if done else None,
+            "rounds": session.num_rounds,
+            "workers": len(self._dispatcher.engine.workers()),
+        }

@@ -29,9 +29,6 @@ from distcorpus.dispatcher.engine import Block, Engine, Round
 from distcorpus.dispatcher.journal import Journal
 from distcorpus.dispatcher.spool import Spool
 
-#: How much larger than its first chunk (by squared norm) an LSI corpus may grow before the first product,
-#: which is summed while the chunks arrive and thus on a grid chosen early, has to be computed again.
-GROWTH_FORESEEN = 2.0**20
 #: Non-zeros for each term of the vocabulary that a job has to have, by kernel: with fewer, sending its
 #: broadcast rows and adding its partial, which have a row a term, take longer than computing it. Inference
 #: sends rows once for a whole corpus and adds up nothing.
@@ -260,7 +257,7 @@ class Session:
         self._spool = Spool(memory, spool, journal)
         self._check_client = check_client
         self._num_blocks = 0
-        self._num_rounds = 0
+        self.num_rounds = 0
         self._latest: Callable[[], SumRound | None] = lambda: None  # a weak reference: sums are large
         engine.open_session(name)
 
@@ -285,10 +282,10 @@ class Session:
         spool: Spool | None,
     ) -> SumRound:
         self._check_client()
-        self._num_rounds += 1
+        self.num_rounds += 1
         round_ = SumRound(
             self.name,
-            self._num_rounds,
+            self.num_rounds,
             kernel,
             params,
             total,
@@ -536,7 +533,7 @@ class LsiSession(Session):
         """Open the round that multiplies the chunks with the start block as they arrive."""
         width = lsi.block_width(self.num_terms, self.num_topics, **self._effort)
         omega = lsi.start_block(self.num_terms, self.num_topics, self._seed, self.dtype, width)
-        self._streamed_bound = GROWTH_FORESEEN * max(self._squared_norm(self._weights(1.0)), 1.0)
+        self._streamed_bound = lsi.bound_foreseen(self._squared_norm(self._weights(1.0)))
         self._streamed = self._open_product(omega, grid_for(self._streamed_bound), None)
         earlier = [block for block in self._blocks.values() if block.key[0] < self.num_chunks - 1]
         self._add(self._streamed, earlier)

@@ -7,7 +7,7 @@ from typing import Any
 
 
 class ProgressBar:
-    """Shows one bar with documents, rate, time left, updates and workers; or calls a function of the user's.
+    """Shows one bar with documents, rate, time left, updates or rounds, and workers; or calls a function.
 
     Parameters
     ----------
@@ -21,20 +21,25 @@ class ProgressBar:
         self._call = progress if callable(progress) else None
         self._what = what
         self._bar: Any = None
+        self._facts: dict[str, int] = {}
 
     def told(self, event: dict[str, Any], passes: int) -> None:
         """Take in an event of the training."""
         if self._call is not None:
             self._call(event)
-        elif self._shown and event["kind"] == "update":
+        if not self._shown:
+            return
+        if event["kind"] == "update":
             if self._bar is None:
                 from tqdm.auto import tqdm
 
-                self._bar = tqdm(total=event["of"] * passes, unit="doc", desc=self._what)
-            done = event["pass_"] * event["of"] + event["documents"]
+                total = event["of"] * passes if event["of"] is not None else None
+                self._bar = tqdm(total=total, unit="doc", desc=self._what)
+            done = event["pass_"] * (event["of"] or 0) + event["documents"]
             self._bar.update(done - self._bar.n)
-            workers = {"workers": event["workers"]} if "workers" in event else {}
-            self._bar.set_postfix(updates=event["updates"], **workers)
+        if self._bar is not None:
+            self._facts |= {name: event[name] for name in ("updates", "rounds", "workers") if name in event}
+            self._bar.set_postfix(self._facts)
 
     def __enter__(self) -> ProgressBar:
         return self

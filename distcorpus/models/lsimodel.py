@@ -28,6 +28,8 @@ logger = logging.getLogger("gensim.models.lsimodel")
 
 #: Bytes of chunks that a training in this process keeps before it folds them.
 MEMORY = 2 << 30
+#: Seconds between two looks at how far a cluster is.
+SECONDS_BETWEEN_EVENTS = 1.0
 
 
 class LsiModel(Saved, gensim.models.LsiModel):
@@ -49,8 +51,9 @@ class LsiModel(Saved, gensim.models.LsiModel):
         False: `decay` weighs the earlier documents against all new ones together, not chunk by chunk.
     power_iters, extra_samples : int, optional
         How much work to do: ``power_iters + 1`` steps with blocks of ``num_topics + extra_samples`` columns,
-        which is more accurate than as many power iterations of gensim's. By default the iteration goes on
-        until every singular value is accurate to 1e-4.
+        which is more accurate than as many power iterations of gensim's. Where only one is given the other is
+        gensim's, 2 or 100; where none is, the iteration goes on until every singular value is accurate to
+        1e-4.
     dtype : {numpy.float64, numpy.float32}
         Of the computation.
     random_seed : int, optional
@@ -59,7 +62,9 @@ class LsiModel(Saved, gensim.models.LsiModel):
         Where the cluster's name server is: ``host``, ``port``, ``broadcast``. By default that of an active
         `LocalCluster`, else PYRO_NS_HOST, else whoever answers a broadcast.
     progress : bool or callable
-        Show a progress bar; or call this with each event, a dict.
+        Show a progress bar; or call this with each event, a dict: ``kind`` is "update" when a chunk was read
+        (with ``documents`` so far ``of`` all, or None), and "round" for products with the whole corpus (with
+        ``rounds`` so far and, on a cluster, ``workers``).
     workers : int, optional
         Compute with so many worker processes of this machine, which live as long as the training does.
 
@@ -174,8 +179,7 @@ class LsiModel(Saved, gensim.models.LsiModel):
             "decay": decay,
             "dtype": np.dtype(self.dtype).name,
             "seed": self.random_seed or 0,
-            "power_iters": self.power_iters,
-            "extra_samples": self.extra_samples,
+            **self._effort(),
             "base": base,
         }
         reading = _Reading(self, corpus, size)
@@ -191,6 +195,12 @@ class LsiModel(Saved, gensim.models.LsiModel):
         if logger.isEnabledFor(logging.INFO):
             self.print_topics(5)
 
+    def _effort(self) -> dict[str, int | None]:
+        """Return `power_iters` and `extra_samples`; one that is not given is gensim's, where the other is."""
+        if self.power_iters is None and self.extra_samples is None:
+            return {"power_iters": None, "extra_samples": None}
+        return {"power_iters": self.projection.power_iters, "extra_samples": self.projection.extra_dims}
+
     def _distributed(self, task: dict[str, Any], reading: _Reading) -> lsi.Factors:
         def attempt(training: Training) -> lsi.Factors:
             training.begin({**task, "num_terms": self.num_terms})
@@ -198,8 +208,15 @@ class LsiModel(Saved, gensim.models.LsiModel):
                 training.put(chunk)
                 logger.info("dispatched documents up to #%s", reading.documents)
             logger.info("reached the end of input; now waiting for all remaining jobs to finish")
-            u, s = training.call("finish")
-            return u, s
+            told = 0
+            while True:
+                state = training.call("finish", SECONDS_BETWEEN_EVENTS)
+                if state["rounds"] > told:
+                    told = state["rounds"]
+                    reading.tell_round(told, workers=state["workers"])
+                if state["factors"] is not None:
+                    u, s = state["factors"]
+                    return u, s
 
         where = nullcontext(self.dispatcher) if self.workers is None else local_cluster(self.workers)
         with where as cluster:
@@ -249,11 +266,15 @@ class _Reading:
 
     def __iter__(self) -> Iterator[Chunk]:
         self.documents = 0
-        for number, chunk in enumerate(self._read()):
+        for chunk in self._read():
             self.documents += chunk.n_docs
             yield chunk
             event = {"kind": "update", "pass_": 0, "documents": self.documents, "of": self._of}
-            self.bar.told({**event, "updates": number + 1}, passes=1)
+            self.bar.told(event, passes=1)
+
+    def tell_round(self, rounds: int, **facts: Any) -> None:
+        """Tell of a product with the corpus."""
+        self.bar.told({"kind": "round", "rounds": rounds, **facts}, passes=1)
 
 
 def _here(task: dict[str, Any], reading: _Reading, num_terms: int) -> lsi.Factors:
@@ -268,4 +289,5 @@ def _here(task: dict[str, Any], reading: _Reading, num_terms: int) -> lsi.Factor
         seed=task["seed"],
         power_iters=task["power_iters"],
         extra_samples=task["extra_samples"],
+        after_round=reading.tell_round,
     )

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import scipy.sparse
 from gensim.matutils import Sparse2Corpus, corpus2csc, corpus2dense
-from gensim.models.callbacks import PerplexityMetric
+from gensim.models.callbacks import CoherenceMetric, ConvergenceMetric, DiffMetric, PerplexityMetric
+from threadpoolctl import threadpool_limits
 
 from distcorpus import LocalCluster
 from distcorpus.models import LdaModel, LsiModel
@@ -37,18 +38,24 @@ def lsi_bytes(model):
     return [model.projection.u.tobytes(), model.projection.s.tobytes()]
 
 
+def blas_as_in_the_dispatcher():
+    """A BLAS product rounds differently with another number of threads."""
+    return threadpool_limits(1, user_api="blas")
+
+
 def test_the_same_bytes_with_any_number_of_workers(lee_corpus):
-    """For LDA also without a cluster."""
+    """And without a cluster."""
     dictionary = lee_corpus.dictionary
     lda = {**LDA, "id2word": dictionary, "passes": 2, "alpha": "auto", "eta": "auto"}
-    expected = lda_bytes(LdaModel(lee_corpus.counts, **lda))
-    lsi = []
+    expected_lda = lda_bytes(LdaModel(lee_corpus.counts, **lda))
+    lsi = {**LSI, "id2word": dictionary, "decay": 0.9}
+    with blas_as_in_the_dispatcher():
+        expected_lsi = lsi_bytes(LsiModel(lee_corpus.tfidf, **lsi))
     with LocalCluster(n_workers=1) as cluster:
         for workers in (1, 2, 3):
             cluster.scale(workers)
-            assert lda_bytes(LdaModel(lee_corpus.counts, distributed=True, **lda)) == expected
-            lsi.append(lsi_bytes(LsiModel(lee_corpus.tfidf, id2word=dictionary, distributed=True, **LSI)))
-    assert lsi[0] == lsi[1] == lsi[2]
+            assert lda_bytes(LdaModel(lee_corpus.counts, distributed=True, **lda)) == expected_lda
+            assert lsi_bytes(LsiModel(lee_corpus.tfidf, distributed=True, **lsi)) == expected_lsi
 
 
 def test_a_killed_worker_changes_nothing(lee_corpus):
@@ -108,8 +115,11 @@ LDA_ARGUMENTS = {
 }
 LSI_ARGUMENTS = {
     "num_topics": 9,
+    "chunksize": 30,
     "decay": 0.5,
+    "onepass": False,
     "power_iters": 1,
+    "extra_samples": 5,
     "dtype": np.float32,
     "random_seed": 1,
 }
@@ -127,13 +137,24 @@ def test_every_lda_argument_reaches_the_workers(cluster, lee_corpus, argument):
 
 @pytest.mark.parametrize("argument", LSI_ARGUMENTS)
 def test_every_lsi_argument_reaches_the_workers(cluster, lee_corpus, argument):
-    options = {**LSI, "id2word": lee_corpus.dictionary}
+    options = {**LSI, "id2word": lee_corpus.dictionary, "decay": 0.7}
     default = LsiModel(lee_corpus.tfidf[:120], distributed=True, **options)
     options[argument] = LSI_ARGUMENTS[argument]
-    here, there = (LsiModel(lee_corpus.tfidf[:120], distributed=d, **options) for d in (False, True))
-    np.testing.assert_allclose(here.projection.s, there.projection.s, rtol=1e-4)
+    there = LsiModel(lee_corpus.tfidf[:120], distributed=True, **options)
+    with blas_as_in_the_dispatcher():
+        here = LsiModel(lee_corpus.tfidf[:120], **options)
+    assert lsi_bytes(here) == lsi_bytes(there)
     assert there.projection.u.dtype == options.get("dtype", np.float64)
     assert lsi_bytes(there) != lsi_bytes(default)
+
+
+@pytest.mark.parametrize("argument", ["chunksize", "decay"])
+def test_arguments_of_add_documents_count(cluster, lee_corpus, argument):
+    options = {**LSI, "id2word": lee_corpus.dictionary, "decay": 0.7, "distributed": True}
+    at_once = LsiModel(lee_corpus.tfidf, **{**options, argument: LSI_ARGUMENTS[argument]})
+    later = LsiModel(**options)
+    later.add_documents(lee_corpus.tfidf, **{argument: LSI_ARGUMENTS[argument]})
+    assert lsi_bytes(later) == lsi_bytes(at_once)
 
 
 @pytest.mark.parametrize(
@@ -215,29 +236,78 @@ def test_an_interrupt_leaves_a_usable_model(cluster, lee_corpus, distributed):
     model.update(lee_corpus.counts, resume=True)
     assert lda_bytes(model) == lda_bytes(whole)
     if distributed:
-        ended = threading.Event()
-        for _ in range(100):
-            if not cluster.dispatcher.status()["sessions"]:
-                break
-            ended.wait(0.1)
-        else:
-            pytest.fail("the interrupted session is still open")
+        wait_until_free(cluster)
+
+
+def wait_until_free(cluster):
+    """Wait until no session is open."""
+    ended = threading.Event()
+    for _ in range(100):
+        if not cluster.dispatcher.status()["sessions"]:
+            return
+        ended.wait(0.1)
+    pytest.fail("the interrupted session is still open")
 
 
 @pytest.mark.parametrize("distributed", [False, True])
-def test_callbacks_see_each_pass(cluster, lee_corpus, distributed):
-    metric = PerplexityMetric(corpus=lee_corpus.counts[:20], logger="shell")
-    model = LdaModel(
-        lee_corpus.counts,
-        id2word=lee_corpus.dictionary,
-        passes=3,
-        callbacks=[metric],
-        distributed=distributed,
-        **LDA,
-    )
-    values = model.metrics["Perplexity"]
-    assert len(set(values)) == 3
-    assert values[2] < values[0]
+@pytest.mark.parametrize("kind", ["update", "round"])
+def test_an_interrupted_addition_leaves_the_model_as_it_was(cluster, lee_corpus, distributed, kind):
+    """Whether its documents were read or multiplied."""
+    options = {**LSI, "id2word": lee_corpus.dictionary, "distributed": distributed}
+    model = LsiModel(lee_corpus.tfidf[:100], **options)
+    before, events = lsi_bytes(model), []
+
+    def interrupt(event):
+        events.append(event["kind"])
+        if events.count(kind) == 2 or (distributed and events[-1] == kind == "round"):
+            raise KeyboardInterrupt
+
+    model.progress = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        model.add_documents(lee_corpus.tfidf[100:])
+    assert lsi_bytes(model) == before
+    if distributed:
+        wait_until_free(cluster)
+    model.progress = False
+    model.add_documents(lee_corpus.tfidf[100:])
+    assert model.docs_processed == 300
+
+
+@pytest.mark.parametrize("chunksize", [40, 300])
+def test_callbacks_see_each_pass(cluster, lee_corpus, chunksize):
+    """As gensim's own metrics see gensim's: with the topics of a whole pass, and those of the one before."""
+    texts = [[lee_corpus.dictionary[word] for word, _ in document] for document in lee_corpus.counts]
+
+    def train(distributed):
+        metrics = [
+            PerplexityMetric(corpus=lee_corpus.counts[:90], logger="shell"),
+            CoherenceMetric(
+                texts=texts, coherence="u_mass", topn=5, corpus=lee_corpus.counts, logger="shell"
+            ),
+            DiffMetric(logger="shell", num_words=20),
+            ConvergenceMetric(logger="shell", num_words=20),
+        ]
+        return LdaModel(
+            lee_corpus.counts,
+            callbacks=metrics,
+            passes=3,
+            distributed=distributed,
+            **{**LDA, "id2word": lee_corpus.dictionary, "chunksize": chunksize},
+        )
+
+    here, there = train(False), train(True)
+    assert set(here.metrics) == {"Perplexity", "Coherence", "Diff", "Convergence"}
+    for name in ("Coherence", "Diff", "Convergence"):
+        assert np.array_equal(here.metrics[name], there.metrics[name]), name
+        assert len(here.metrics[name]) == 3
+    for model in (here, there):
+        perplexities = model.metrics["Perplexity"]
+        assert len(set(perplexities)) == 3
+        assert perplexities[2] < perplexities[0]
+        assert np.shape(model.metrics["Diff"]) == (3, 8)
+        convergence = model.metrics["Convergence"]
+        assert convergence[2] < convergence[0]
+    np.testing.assert_allclose(there.metrics["Perplexity"], here.metrics["Perplexity"], rtol=1e-2)
 
 
 @pytest.mark.parametrize("distributed", [False, True])
@@ -250,16 +320,29 @@ def test_the_log_lines_stay(cluster, lee_corpus, caplog, distributed):
         assert line in caplog.text, line
 
 
+@pytest.mark.parametrize("distributed", [False, True])
 @pytest.mark.parametrize("model", [LdaModel, LsiModel])
-def test_progress(cluster, lee_corpus, capsys, model):
+def test_progress(cluster, lee_corpus, capsys, model, distributed):
+    """Of documents and updates or rounds, also where nobody knows how many documents there are."""
     corpus, options = (lee_corpus.counts, LDA) if model is LdaModel else (lee_corpus.tfidf, LSI)
+    options = {**options, "id2word": lee_corpus.dictionary, "distributed": distributed}
     events = []
-    model(corpus, id2word=lee_corpus.dictionary, distributed=True, progress=events.append, **options)
+    model(corpus, progress=events.append, **options)
     documents = [event["documents"] for event in events if event["kind"] == "update"]
     assert documents == sorted(documents)
     assert documents[-1] == 300
-    model(corpus, id2word=lee_corpus.dictionary, distributed=True, progress=True, **options)
-    assert "300/300" in capsys.readouterr().err
+    steps = "updates" if model is LdaModel else "rounds"
+    counts = [event[steps] for event in events if steps in event]
+    assert counts == sorted(counts)
+    assert counts[-1] >= 4
+    if distributed:
+        assert events[-1 if model is LsiModel else -2]["workers"] == 2
+    for given in (corpus, iter(corpus)):
+        model(given, progress=True, **options)
+        shown = capsys.readouterr().err
+        assert "300/300" in shown or given is not corpus
+        assert f"{steps}=" in shown
+        assert ("workers=2" in shown) == distributed
 
 
 def test_an_error_names_the_document_and_the_model_goes_on(cluster, lee_corpus):
