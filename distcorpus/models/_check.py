@@ -5,7 +5,8 @@ allowed.
 from __future__ import annotations
 
 import numbers
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -52,6 +53,33 @@ def one_of(name: str, value: Any, allowed: Sequence[str]) -> str:
     if value not in allowed:
         raise ValueError(f"{name}={value!r}: give one of {', '.join(map(repr, allowed))}")
     return str(value)
+
+
+def progress(name: str, value: Any) -> Any:
+    """Return True or False, or a function."""
+    if not (isinstance(value, bool) or callable(value)):
+        raise TypeError(f"{name}={value!r}: give True, False, or a function that is called with each event")
+    return value
+
+
+def metrics(name: str, value: Any) -> Any:
+    """Return gensim's callbacks of a topic model, or None."""
+    given = () if value is None else value
+    if not isinstance(given, Iterable) or not all(hasattr(metric, "get_value") for metric in given):
+        raise TypeError(f"{name}={value!r}: give a list of metrics of gensim.models.callbacks")
+    return value
+
+
+def path(name: str, value: Any) -> str:
+    """Return the path of a file in a directory that there is."""
+    try:
+        found = os.fsdecode(value)
+    except TypeError:
+        raise TypeError(f"{name}={value!r}: give the path of a file") from None
+    folder = os.path.dirname(found) or "."
+    if not os.path.isdir(folder):
+        raise ValueError(f"{name}={value!r}: there is no directory {folder}; make it, or give another path")
+    return found
 
 
 def random_state(seed: Any) -> np.random.RandomState:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
@@ -11,6 +12,8 @@ import scipy.sparse
 from gensim import utils
 
 from distcorpus.algorithms.chunk import Chunk, as_chunk
+
+EMPTY_CORPUS = "the corpus is empty: give at least one document"
 
 
 def is_sparse(corpus: Any) -> bool:
@@ -112,7 +115,12 @@ def vocabulary(id2word: Any, corpus: Any) -> tuple[Any, int]:
         raise TypeError(
             f"id2word is a {type(id2word).__name__}: give a gensim Dictionary or a dict of id to word"
         )
-    return id2word, 1 + max(keys(), default=-1)
+    largest = max(keys(), default=-1)
+    if not isinstance(largest, numbers.Integral):
+        raise TypeError(
+            f"id2word has the key {largest!r}: give a dict of id to word, as Dictionary is, not of word to id"
+        )
+    return id2word, 1 + int(largest)
 
 
 def compact(chunk: Chunk) -> tuple[np.ndarray, Chunk]:

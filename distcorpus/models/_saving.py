@@ -4,6 +4,8 @@ other's.
 
 from __future__ import annotations
 
+import os
+import tempfile
 from typing import Any, ClassVar
 
 from distcorpus.models._cluster import Cluster
@@ -60,3 +62,16 @@ class Saved:
         model = cls.__new__(cls)
         model.__setstate__(loaded.__dict__)
         return model
+
+
+def save_whole(model: Any, path: str) -> None:
+    """Save a model such that there is a whole one at any moment, also where this process is killed.
+
+    The file that tells where a training goes on is the last to be put in place; a training that goes on uses
+    nothing of the others.
+    """
+    folder, name = os.path.split(os.path.abspath(path))
+    with tempfile.TemporaryDirectory(dir=folder, prefix=f".{name}-") as new:
+        model.save(os.path.join(new, name))
+        for file in sorted(os.listdir(new), key=lambda file: file == name):
+            os.replace(os.path.join(new, file), os.path.join(folder, file))

@@ -43,6 +43,7 @@ from distcorpus.algorithms.topics import LazyTopics
 from distcorpus.models import _check as check
 from distcorpus.models._cluster import Cluster, Training, local_cluster, train_on
 from distcorpus.models._corpus import (
+    EMPTY_CORPUS,
     as_corpus,
     chunks,
     compact,
@@ -53,7 +54,7 @@ from distcorpus.models._corpus import (
 )
 from distcorpus.models._documents import DocumentTopics
 from distcorpus.models._progress import ProgressBar
-from distcorpus.models._saving import Saved
+from distcorpus.models._saving import Saved, save_whole
 from distcorpus.wire import CommunicationError, names
 
 # Under the name that gensim's users know its lines by.
@@ -177,12 +178,12 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
         self.minimum_probability = check.number("minimum_probability", minimum_probability, 0.0, 1.0)
         self.minimum_phi_value = check.number("minimum_phi_value", minimum_phi_value, 0.0)
         self.per_word_topics = per_word_topics
-        self.callbacks = callbacks
+        self.callbacks = check.metrics("callbacks", callbacks)
         self.random_state = check.random_state(random_state)
         self.variant = check.one_of("inference", inference, VARIANTS)
         self.update_chunks = None if update_chunks is None else check.whole("update_chunks", update_chunks, 1)
-        self.progress = progress
-        self.checkpoint = checkpoint
+        self.progress = check.progress("progress", progress)
+        self.checkpoint = None if checkpoint is None else check.path("checkpoint", checkpoint)
         self.checkpoint_every = check.whole("checkpoint_every", checkpoint_every, 1)
         self.workers = None if workers is None else check.whole("workers", workers, 1)
         self.ns_conf = ns_conf
@@ -233,7 +234,9 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
         check.whole("passes", passes, 0)
         check.whole("update_every", update_every, 0)
         check.number("decay", decay, 0.0, 1.0)
-        check.number("offset", offset, 0.0)
+        check.number(
+            "offset", offset, 1.0
+        )  # below 1 the first update overshoots: its learning rate exceeds 1
         check.whole("eval_every", eval_every or 0, 0)
         check.whole("iterations", iterations, 0)
         check.number("gamma_threshold", gamma_threshold, 0.0)
@@ -321,7 +324,12 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
         def given(value: Any, default: Any) -> Any:
             return default if value is None else value
 
-        chunksize = given(chunksize, self.chunksize)
+        corpus = as_corpus(corpus)
+        documents = length(corpus)
+        if documents == 0:
+            raise ValueError(EMPTY_CORPUS)
+        if chunksize is None:
+            chunksize = min(self.chunksize, documents or self.chunksize)
         passes = given(passes, self.passes)
         update_every = given(update_every, self.update_every)
         decay, offset = given(decay, self.decay), given(offset, self.offset)
@@ -331,17 +339,12 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
         self._check_schedule(
             chunksize, passes, update_every, decay, offset, eval_every, iterations, gamma_threshold
         )
-        corpus = as_corpus(corpus)
-        documents = length(corpus)
-        if documents == 0:
-            logger.warning("LdaModel.update() called with an empty corpus")
-            return
         update_chunks = self.update_chunks or update_every * self.numworkers
         watched = logger.isEnabledFor(logging.INFO)
         plan = Plan(
             passes=int(passes),
             update_chunks=int(update_chunks if update_every else 0),
-            chunksize=int(min(chunksize, documents or chunksize)),
+            chunksize=int(chunksize),
             decay=float(decay),
             offset=float(offset),
             iterations=int(iterations),
@@ -628,6 +631,11 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
         for chunk in read:
             words, local = compact(chunk)
             of_chunk = self._infer(chunk) if gamma is None else gamma[first : first + chunk.n_docs]
+            if of_chunk.shape != (chunk.n_docs, self.num_topics):
+                raise ValueError(
+                    f"gamma has shape {np.shape(of_chunk)} for {chunk.n_docs} documents: give a row of "
+                    f"{self.num_topics} for each"
+                )
             log_table = log_topics(topics.rows(words), totals)
             score += bound(local, log_table, np.arange(len(words), dtype=np.int32), self.alpha, of_chunk)
             first += chunk.n_docs
@@ -727,6 +735,8 @@ class _Run:
         if self.documents is None:
             kept = list(self._chunks())
             self.documents = sum(chunk.n_docs for chunk in kept)
+            if not kept:
+                raise ValueError(EMPTY_CORPUS)
             read: Callable[[], Iterator[Chunk]] = lambda: iter(kept)  # noqa: E731
         else:
             read = self._chunks
@@ -847,6 +857,8 @@ class _Run:
                     if time.monotonic() > kept_at + KEEP_EVERY:
                         fetch()
                 self._check_length(end)
+                if not end:
+                    raise ValueError(EMPTY_CORPUS)
                 logger.info("reached the end of input; now waiting for all remaining jobs to finish")
                 training.follow(told)
             except KeyboardInterrupt:
@@ -899,7 +911,7 @@ class _Run:
 
     def _save_checkpoint(self) -> None:
         assert self.model.checkpoint is not None
-        self.model.save(self.model.checkpoint)
+        save_whole(self.model, self.model.checkpoint)
         logger.info("saved a checkpoint after %i updates to %s", self.progress.updates, self.model.checkpoint)
 
     def _set_callback_model(self) -> None:

@@ -18,7 +18,15 @@ from distcorpus.algorithms import lsi
 from distcorpus.algorithms.chunk import Chunk
 from distcorpus.models import _check as check
 from distcorpus.models._cluster import Cluster, Training, local_cluster, train_on
-from distcorpus.models._corpus import as_corpus, chunks, is_rereadable, is_sparse, length, vocabulary
+from distcorpus.models._corpus import (
+    EMPTY_CORPUS,
+    as_corpus,
+    chunks,
+    is_rereadable,
+    is_sparse,
+    length,
+    vocabulary,
+)
 from distcorpus.models._progress import ProgressBar
 from distcorpus.models._saving import Saved
 from distcorpus.wire import names
@@ -110,7 +118,7 @@ class LsiModel(Saved, gensim.models.LsiModel):
         self.extra_samples = None if extra_samples is None else check.whole("extra_samples", extra_samples, 0)
         self.dtype = check.floats(dtype).type
         self.random_seed = None if random_seed is None else check.whole("random_seed", random_seed, 0)
-        self.progress = progress
+        self.progress = check.progress("progress", progress)
         self.workers = None if workers is None else check.whole("workers", workers, 1)
         self.ns_conf = ns_conf
         if corpus is not None:
@@ -165,8 +173,7 @@ class LsiModel(Saved, gensim.models.LsiModel):
         decay = check.positive("decay", self.decay if decay is None else decay)
         corpus = as_corpus(corpus)
         if length(corpus) == 0:
-            logger.warning("LsiModel.add_documents() called but no documents provided, is this intended?")
-            return
+            raise ValueError(EMPTY_CORPUS)
         base = None
         if self.projection.u is not None:
             base = (np.asarray(self.projection.u), np.asarray(self.projection.s, dtype=np.float64))
@@ -271,6 +278,8 @@ class _Reading:
             yield chunk
             event = {"kind": "update", "pass_": 0, "documents": self.documents, "of": self._of}
             self.bar.told(event, passes=1)
+        if not self.documents:
+            raise ValueError(EMPTY_CORPUS)
 
     def tell_round(self, rounds: int, **facts: Any) -> None:
         """Tell of a product with the corpus."""

@@ -284,6 +284,46 @@ def test_copies_of_lsi(lee_corpus, lsi, tmp_path, make):
     assert np.array_equal(other.projection.u, lsi.projection.u)
 
 
+#: Uses our files, and makes some for us.
+PLAIN_GENSIM = """
+import sys
+sys.modules["distcorpus"] = None  # not to be imported
+import pickle
+import gensim.models
+
+folder, counts, tfidf = pickle.load(sys.stdin.buffer)
+lda = gensim.models.LdaModel.load(folder + "/lda")
+lsi = gensim.models.LsiModel.load(folder + "/lsi")
+assert lda[counts[0]] and lsi[tfidf[0]]
+lda.update(counts)
+lsi.add_documents(tfidf)
+lda.save(folder + "/lda-again")
+lsi.save(folder + "/lsi-again")
+sys.stdout.buffer.write(pickle.dumps((lda.get_topics(), lsi.projection.u)))
+"""
+
+
+@pytest.mark.parametrize("distributed", [False, True])
+def test_files_go_to_gensim_and_back_where_this_package_is_not_installed(
+    request, lee_corpus, tmp_path, distributed
+):
+    if distributed:
+        request.getfixturevalue("cluster")
+    options = {"id2word": lee_corpus.dictionary, "num_topics": 8, "distributed": distributed}
+    LdaModel(lee_corpus.counts, **options).save(str(tmp_path / "lda"))
+    LsiModel(lee_corpus.tfidf, **options).save(str(tmp_path / "lsi"))
+    given = pickle.dumps((str(tmp_path), lee_corpus.counts[:50], lee_corpus.tfidf[:50]))
+    done = subprocess.run([sys.executable, "-c", PLAIN_GENSIM], input=given, capture_output=True, check=True)
+    topics, u = pickle.loads(done.stdout)
+    lda = LdaModel.load(str(tmp_path / "lda-again"))
+    lsi = LsiModel.load(str(tmp_path / "lsi-again"))
+    assert np.array_equal(lda.get_topics(), topics)
+    assert np.array_equal(lsi.projection.u, u)
+    lda.update(lee_corpus.counts[50:100])
+    lsi.add_documents(lee_corpus.tfidf[50:100])
+    assert lda.state.numdocs == lsi.docs_processed == 400
+
+
 def test_options_survive_a_file(lee_corpus, tmp_path):
     model = LdaModel(
         id2word=lee_corpus.dictionary, inference="cvb0", update_chunks=3, progress=print, num_topics=3
@@ -297,7 +337,8 @@ def test_a_distributed_model_is_saved_without_its_cluster(cluster, lee_corpus, t
     for model, corpus in ((LdaModel, lee_corpus.counts), (LsiModel, lee_corpus.tfidf)):
         trained = model(corpus, id2word=lee_corpus.dictionary, num_topics=5, distributed=True)
         trained.save(str(tmp_path / "model"))
-        for other in (model.load(str(tmp_path / "model")), copy.deepcopy(trained)):
+        copies = copy.deepcopy(trained), pickle.loads(pickle.dumps(trained))
+        for other in (model.load(str(tmp_path / "model")), *copies):
             assert other[corpus[0]]
             (other.update if model is LdaModel else other.add_documents)(corpus[:20])
 
@@ -318,6 +359,36 @@ def test_coherence_and_similarities(lee_corpus, lda, lsi):
     assert difference.shape == (8, 8)
 
 
+@pytest.mark.parametrize("coherence", ["u_mass", "c_v"])
+def test_coherence_is_that_of_gensims_model(lee_corpus, lda, coherence):
+    words = lee_corpus.dictionary
+    options = {
+        "texts": [[words[word] for word, _ in document] for document in lee_corpus.counts],
+        "corpus": lee_corpus.counts,
+        "dictionary": words,
+        "coherence": coherence,
+        "topn": 5,
+        "processes": 1,
+    }
+    found, expected = (CoherenceModel(model=model, **options) for model in (lda, lda.as_gensim()))
+    assert found.get_coherence_per_topic() == expected.get_coherence_per_topic()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_pyldavis(lee_corpus, lda):
+    """It asks for the topics, and infers those of the whole corpus."""
+    gensim_models = pytest.importorskip("pyLDAvis.gensim_models")
+    tables = []
+    for model in (lda, lda.as_gensim()):
+        model.random_state = np.random.RandomState(5)
+        shown = gensim_models.prepare(model, lee_corpus.counts, lee_corpus.dictionary, n_jobs=1)
+        tables.append(shown.topic_coordinates.sort_index()["Freq"].to_numpy())
+        assert len(shown.topic_info["Term"].unique()) > 30
+    assert len(tables[0]) == 8
+    assert tables[0].sum() == pytest.approx(100)
+    np.testing.assert_allclose(tables[0], tables[1], rtol=1e-3)
+
+
 # What is refused.
 
 BAD_LDA = {
@@ -326,34 +397,40 @@ BAD_LDA = {
     "passes": [-1, 1.5],
     "update_every": [-1, "often"],
     "decay": [-0.1, 1.5, float("nan"), "slow"],
-    "offset": [-1.0, float("inf")],
+    "offset": [-1.0, 0.5, float("inf")],
     "eval_every": [-1],
     "iterations": [-1, 2.5],
     "gamma_threshold": [-1.0, "small"],
     "minimum_probability": [-0.1, 1.1],
     "minimum_phi_value": [-1.0],
-    "random_state": ["seed"],
+    "random_state": ["seed", -1],
     "alpha": [[0.1, 0.2], -1.0, [0.1] * 7 + [np.nan], "wrong"],
     "eta": [np.ones((2, 2)), 0.0, "asymmetric"],
     "dtype": [np.float16, np.int32, "nothing"],
     "inference": ["gibbs"],
     "update_chunks": [0, 1.5],
+    "progress": ["yes"],
+    "callbacks": [5, ["perplexity"]],
+    "checkpoint": [5, "/nowhere/checkpoint"],
+    "checkpoint_every": [0],
     "workers": [0, "all"],
-    "ns_conf": [{"hmac_key": "x"}],
-    "id2word": [{}, 5],
-    "corpus": [5, "text"],
+    "ns_conf": [{"hmac_key": "x"}, "localhost"],
+    "id2word": [{}, 5, {"word": 0}],
+    "corpus": [5, "text", []],
 }
 BAD_LSI = {
     "num_topics": [0, "many"],
     "chunksize": [0],
     "decay": [0.0, -1.0, float("nan"), "slow"],
     "power_iters": [-1, 1.5],
-    "extra_samples": [-1],
+    "extra_samples": [-1, "many"],
     "dtype": [np.float16, np.int64],
     "random_seed": [-1, "seed"],
+    "progress": ["yes"],
     "workers": [0],
-    "id2word": [5],
-    "corpus": [5, "text"],
+    "ns_conf": [{"hmac_key": "x"}, "localhost"],
+    "id2word": [5, {"word": 0}],
+    "corpus": [5, "text", []],
 }
 
 
@@ -370,11 +447,44 @@ def test_bad_arguments_are_refused_by_name(lee_corpus, model, argument, value):
 
 
 @pytest.mark.parametrize(
-    ("argument", "value"), [("passes", -1), ("chunksize", 0), ("decay", 2.0), ("iterations", "x")]
+    "argument",
+    [
+        "chunksize",
+        "decay",
+        "offset",
+        "passes",
+        "update_every",
+        "eval_every",
+        "iterations",
+        "gamma_threshold",
+    ],
 )
-def test_update_refuses_them_too(lee_corpus, lda, argument, value):
-    with pytest.raises((ValueError, TypeError), match=argument):
-        lda.update(lee_corpus.counts, **{argument: value})
+def test_update_refuses_them_too(lee_corpus, lda, argument):
+    for value in BAD_LDA[argument]:
+        if value is not None:
+            with pytest.raises((ValueError, TypeError), match=argument):
+                lda.update(lee_corpus.counts, **{argument: value})
+
+
+def test_methods_refuse_bad_arguments(lee_corpus, lda, lsi):
+    for argument in ("chunksize", "decay"):
+        for value in BAD_LSI[argument]:
+            with pytest.raises((ValueError, TypeError), match=argument):
+                lsi.add_documents(lee_corpus.tfidf, **{argument: value})
+    for model in (lda, lsi):
+        with pytest.raises(ValueError, match="chunksize"):
+            next(model.transform(lee_corpus.counts, chunksize=0))
+    with pytest.raises(ValueError, match="minimum_probability"):
+        lda.transform(lee_corpus.counts, sparse=True, minimum_probability=2.0)
+    with pytest.raises(ValueError, match="subsample_ratio"):
+        lda.bound(lee_corpus.counts, subsample_ratio=0.0)
+    with pytest.raises(ValueError, match="total_docs"):
+        lda.log_perplexity(lee_corpus.counts, total_docs=0)
+    for gamma in (np.ones((9, 8)), np.ones((10, 7)), np.ones(10)):
+        with pytest.raises(ValueError, match="gamma has shape"):
+            lda.bound(lee_corpus.counts[:10], gamma=gamma)
+    with pytest.raises(ValueError, match="interrupted"):
+        lda.update(lee_corpus.counts, resume=True)
 
 
 def test_wrong_documents_are_refused(lee_corpus, lda, lsi):
@@ -406,11 +516,20 @@ def test_a_corpus_that_changes_its_size_is_noticed(lee_corpus, lda):
         lda.update(Shrinking(lee_corpus.counts))
 
 
-def test_empty_corpora_are_left_alone(lee_corpus, caplog, lda, lsi):
+@pytest.mark.parametrize("distributed", [False, True])
+def test_empty_corpora_are_refused(request, lee_corpus, distributed):
+    """Also where only reading tells; the model stays as it was."""
+    if distributed:
+        request.getfixturevalue("cluster")
+    options = {"id2word": lee_corpus.dictionary, "num_topics": 4, "distributed": distributed}
+    lda, lsi = LdaModel(lee_corpus.counts, **options), LsiModel(lee_corpus.tfidf, **options)
     before = lda.state.sstats.copy(), lsi.projection.u.copy()
-    lda.update([])
-    lsi.add_documents([])
-    lda.update(Sparse2Corpus(corpus2csc([], num_terms=len(lee_corpus.dictionary))))
+    matrix = corpus2csc([], num_terms=len(lee_corpus.dictionary))
+    for empty in ([], iter([]), matrix, Sparse2Corpus(matrix)):
+        for train in (lda.update, lsi.add_documents):
+            with pytest.raises(ValueError, match="corpus is empty"):
+                train(empty)
     assert np.array_equal(lda.state.sstats, before[0])
     assert np.array_equal(lsi.projection.u, before[1])
-    assert "empty corpus" in caplog.text
+    lda.update(lee_corpus.counts[:20])
+    lsi.add_documents(lee_corpus.tfidf[:20])

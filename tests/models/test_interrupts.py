@@ -1,0 +1,110 @@
+"""A training in a process of its own that is interrupted, or killed, and gone on with in this one."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from distcorpus.models import LdaModel
+
+#: Trains, tells of each update, and saves the model when it is interrupted. Its lines are so long that it
+#: cannot get far ahead of who reads them.
+PROGRAM = """
+import pickle, sys
+from distcorpus.models import LdaModel
+
+def tell(event):
+    print(event["kind"], event.get("updates"), "." * 10000, flush=True)
+
+corpus, options, path = pickle.load(sys.stdin.buffer)
+model = LdaModel(progress=tell, **options)
+try:
+    model.update(corpus)
+except KeyboardInterrupt:
+    model.save(path)
+    print("interrupted", model.interrupted["progress"]["updates"], flush=True)
+"""
+
+
+def train_until(update, corpus, options, path, environment):
+    """Start the program and return it when it has told of an update."""
+    child = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ, **environment},
+    )
+    assert child.stdin is not None
+    pickle.dump((corpus, options, path), child.stdin)
+    child.stdin.close()
+    assert child.stdout is not None
+    for line in child.stdout:
+        kind, number, _ = line.split()
+        if kind == b"update" and int(number) >= update:
+            return child
+    raise AssertionError("the program ended before that")
+
+
+def topics(model):
+    return model.state.sstats.tobytes(), model.alpha.tobytes()
+
+
+@pytest.fixture
+def options(lee_corpus):
+    return {
+        "id2word": lee_corpus.dictionary,
+        "num_topics": 8,
+        "chunksize": 20,
+        "random_state": 3,
+        "update_chunks": 1,
+        "alpha": "auto",
+        "passes": 40,
+    }
+
+
+@pytest.fixture
+def whole(lee_corpus, options):
+    """The topics of a training that nobody interrupts."""
+    return topics(LdaModel(lee_corpus.counts, **options))
+
+
+@pytest.mark.parametrize("distributed", [False, True])
+def test_ctrl_c_leaves_a_model_that_goes_on_to_the_same_bytes(
+    cluster, lee_corpus, options, whole, tmp_path, distributed
+):
+    path = str(tmp_path / "model")
+    options["distributed"] = distributed
+    child = train_until(7, lee_corpus.counts, options, path, cluster.environ())
+    child.send_signal(signal.SIGINT)
+    last = child.stdout.read().split()
+    child.stdout.close()
+    assert child.wait(60) == 0
+    assert last[-2] == b"interrupted"
+    assert 7 <= int(last[-1]) < 600
+    model = LdaModel.load(path)
+    np.testing.assert_allclose(model.get_topics().sum(axis=1), 1.0, rtol=1e-5)
+    model.progress = False
+    model.update(lee_corpus.counts, resume=True)
+    assert topics(model) == whole
+
+
+def test_a_killed_training_goes_on_from_its_checkpoint_to_the_same_bytes(
+    lee_corpus, options, whole, tmp_path
+):
+    path = str(tmp_path / "checkpoint")
+    options |= {"checkpoint": path, "checkpoint_every": 1}
+    child = train_until(7, lee_corpus.counts, options, path, {})
+    child.kill()  # in the middle of saving a checkpoint, like as not
+    child.stdout.close()
+    child.wait(60)
+    model = LdaModel.load(path)
+    assert 7 <= model.interrupted["progress"]["updates"] < 600
+    model.progress, model.checkpoint = False, None
+    model.update(lee_corpus.counts, resume=True)
+    assert topics(model) == whole
