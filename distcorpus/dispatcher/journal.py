@@ -46,6 +46,7 @@ _HEAD = struct.Struct("!8sQI")  # the size and the CRC-32 of what follows
 _HEAD_SIZE = 64  # as frames are aligned
 
 _TOKEN = re.compile(r"[0-9a-f]{32}")
+_CHUNK = re.compile(r"chunk-(\d+)")
 
 
 class DamagedJournal(Exception):
@@ -147,8 +148,8 @@ class Journal:
         ------
         DamagedJournal
         """
-        numbers = [int(path.name.removeprefix("chunk-")) for path in self.folder.glob("chunk-*[0-9]")]
-        end = max(numbers, default=-1) + 1
+        found = (_CHUNK.fullmatch(path.name) for path in self.folder.iterdir())
+        end = max((int(match[1]) for match in found if match), default=-1) + 1
         if "end" in self and self.read("end") > max(end, first):
             raise DamagedJournal(f"chunk-{end} is missing")
         for number in range(first, end):

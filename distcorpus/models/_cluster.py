@@ -334,6 +334,9 @@ class Training:
             there = self._submit("go_on", self._token).result()
         except CommunicationError as again:
             return self._go_on(again)
+        except KeyboardInterrupt:
+            abort(self._proxy)  # it may wait for workers, and other calls for it
+            raise
         if there is None or there < self._num_there:
             raise error
         logger.info("the training goes on: the dispatcher has %d chunks of it", there)
