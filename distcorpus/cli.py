@@ -300,6 +300,7 @@ def run_nameserver(options: argparse.Namespace) -> None:
 
 def run_dispatcher(options: argparse.Namespace) -> None:
     """Run the dispatcher until it is told to end."""
+    credentials = _credentials(options, roles.DISPATCHER)  # before what takes seconds to import
     from distcorpus.dispatcher.door import LdaDoor, LsiDoor, warm
     from distcorpus.dispatcher.drivers import PyroEngine
     from distcorpus.dispatcher.front import DRAIN_TIMEOUT, Dispatcher, LdaFront, LsiFront
@@ -313,7 +314,6 @@ def run_dispatcher(options: argparse.Namespace) -> None:
             raise ValueError(f"--resume {options.resume:g}: give a number of seconds above 0")
     raise_malloc_thresholds()
     raise_file_limit()
-    credentials = _credentials(options, roles.DISPATCHER)
     blas = set_blas_threads(options.blas_threads)
     lifetime = Lifetime(until_eof=options.until_eof)
     nameserver = _nameserver(options, lifetime)
@@ -387,11 +387,11 @@ def run_workers(options: argparse.Namespace) -> None:
 
 
 def _run_worker(options: argparse.Namespace) -> None:
+    credentials = _credentials(options, roles.WORKER)  # before what takes seconds to import
     from distcorpus.worker.daemon import Worker
 
     raise_malloc_thresholds()
     raise_file_limit()
-    credentials = _credentials(options, roles.WORKER)
     lifetime = Lifetime(until_eof=options.until_eof)
     blas = set_blas_threads(options.blas_threads)
     name = options.name or f"{socket.gethostname()}-{os.getpid()}"

@@ -256,7 +256,9 @@ class _Certificates:
         self._directory = tempfile.TemporaryDirectory(prefix="distcorpus-tls-")
         authority = certificates.make_authority(self._directory.name)
         self._folders = {
-            role: certificates.issue(authority, role, () if role == roles.CLIENT else ("127.0.0.1",))
+            role: certificates.issue(
+                authority, role, () if role == roles.CLIENT else ("127.0.0.1",), certificates.AUTHORITY_DAYS
+            )
             for role in roles.ROLES
         }
 

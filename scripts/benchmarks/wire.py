@@ -9,7 +9,9 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -21,7 +23,8 @@ NOTE = """\
 One call with a float32 array as its argument (there) and one that returns such an array (back), over
 loopback, from one process to another, both fresh. Stock Pyro4 has its pickle serializer. Ours are the
 restricted pickle, which gensim's unmodified classes use towards our dispatcher, and the frames between
-processes of ours; both in daemons as the cluster starts them. A megabyte is 10^6 bytes."""
+processes of ours; both in daemons as the cluster starts them, and both again with mutual TLS (1.3; both
+ends of the encryption share this machine's cores). A megabyte is 10^6 bytes."""
 
 #: Interleaved runs of a full measurement; each calls several times.
 REPEATS = 5
@@ -29,7 +32,13 @@ REPEATS = 5
 #: Calls of each kind in a run; one more comes before.
 CALLS = 10
 
-KINDS = {"Pyro4, pickle": "stock", "ours, pickle": "pickle", "ours, frames": "frames"}
+KINDS = {
+    "Pyro4, pickle": "stock",
+    "ours, pickle": "pickle",
+    "ours, frames": "frames",
+    "ours, pickle, TLS": "pickle+tls",
+    "ours, frames, TLS": "frames+tls",
+}
 REFERENCE = "Pyro4, pickle"
 
 SIZES = (3_000_000, 50_000_000)
@@ -48,8 +57,8 @@ class Sink:
         return self._arrays[nbytes]
 
 
-def serve(kind: str) -> None:
-    """Serve a `Sink`, print its URI, and end with the standard input."""
+def serve(kind: str, folder: str) -> None:
+    """Serve a `Sink`, print its URI, and end with the standard input; `folder` is for certificates."""
     if kind == "stock":
         import Pyro4
 
@@ -62,16 +71,26 @@ def serve(kind: str) -> None:
         from distcorpus import wire
 
         wire.raise_malloc_thresholds()
-        ours = wire.Daemon("127.0.0.1")
-        print(ours.serve("sink", wire.expose(Sink)()), flush=True)
+        credentials = wire.Credentials(_certificate(folder, "worker")) if kind.endswith("+tls") else None
+        ours = wire.Daemon("127.0.0.1", credentials=credentials)
+        print(ours.serve(wire.names.worker("sink"), wire.expose(Sink)()), flush=True)
         ours.start()
     sys.stdin.read()
     os._exit(0)
 
 
+def _certificate(folder: str, role: str) -> Path:
+    """Issue a certificate; the first one makes the authority."""
+    from distcorpus.wire import certificates
+
+    with suppress(FileExistsError):
+        certificates.make_authority(folder)
+    return certificates.issue(folder, role, ["127.0.0.1"])
+
+
 @contextmanager
-def _server(kind: str) -> Iterator[str]:
-    command = [sys.executable, "-c", f"from benchmarks.wire import serve; serve({kind!r})"]
+def _server(kind: str, folder: str) -> Iterator[str]:
+    command = [sys.executable, "-c", f"from benchmarks.wire import serve; serve({kind!r}, {folder!r})"]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     with process:
         assert process.stdout is not None
@@ -80,7 +99,7 @@ def _server(kind: str) -> Iterator[str]:
         process.stdin.close()
 
 
-def _proxy(kind: str, uri: str) -> Any:
+def _proxy(kind: str, uri: str, folder: str) -> Any:
     if kind == "stock":
         import Pyro4
 
@@ -89,14 +108,16 @@ def _proxy(kind: str, uri: str) -> Any:
     from distcorpus import wire
 
     wire.raise_malloc_thresholds()
-    return wire.connect(uri, serializer=kind)
+    if kind.endswith("+tls"):
+        wire.use_tls(_certificate(folder, "dispatcher"))
+    return wire.connect(uri, serializer=kind.removesuffix("+tls"))
 
 
 def measure(kind: str, sizes: tuple[int, ...], calls: int) -> dict[tuple[int, str], float]:
     """Median seconds of a call for each size and direction."""
     medians = {}
-    with _server(kind) as uri:
-        proxy = _proxy(kind, uri)
+    with TemporaryDirectory() as folder, _server(kind, folder) as uri:
+        proxy = _proxy(kind, uri, folder)
         for nbytes in sizes:
             array = np.ones(nbytes // 4, np.float32)
             for direction, call, argument in (("there", proxy.take, array), ("back", proxy.give, nbytes)):

@@ -24,6 +24,7 @@ from pathlib import Path
 import pytest
 
 from distcorpus import LocalCluster
+from distcorpus.wire import certificates, tls
 
 from .conftest import wait_until
 
@@ -165,12 +166,12 @@ class Network:
     def put_back(self, host):
         ip("-n", self._name("switch"), "link", "set", host, "up")
 
-    def start(self, host, *command, **options):
+    def start(self, host, *command, variables=None, **options):
         """Start a process on a host; it ends with the network."""
         environment = {name: value for name, value in os.environ.items() if not name.startswith("PYRO_")}
         process = subprocess.Popen(
             ["ip", "netns", "exec", self._name(host), sys.executable, *command],
-            env={**environment, "PYTHONPATH": "scripts", "PYRO_SERIALIZER": "pickle"},
+            env={**environment, "PYTHONPATH": "scripts", "PYRO_SERIALIZER": "pickle", **(variables or {})},
             cwd=Path(__file__).parents[2],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -214,9 +215,9 @@ def network() -> Iterator[Network]:
         yield network
 
 
-def train(network, model, in_mid_training=lambda: None):
+def train(network, model, in_mid_training=lambda: None, variables=None):
     """Train on the client's host, which finds the cluster by a broadcast; returns a hash of the result."""
-    client = network.start(CLIENT, "-c", PROGRAM, model)
+    client = network.start(CLIENT, "-c", PROGRAM, model, variables=variables)
     assert client.stdout.readline() == "half\n"
     in_mid_training()
     answer, _ = client.communicate("\n", timeout=150)
@@ -242,6 +243,33 @@ def test_same_bits_as_on_one_host(network, quiet):
             check=True,
         )
     assert client.stdout.split()[-1] == quiet["lsi"]
+
+
+def test_mutual_tls(network, quiet, authority):
+    """A second cluster on the same hosts, whose name server answers no broadcasts."""
+
+    def start(host, role, *options):
+        certificate = certificates.issue(authority, role, [ADDRESSES[host]])
+        network.start(
+            host, "-m", "distcorpus", role, "--bind", "0.0.0.0", "--tls", str(certificate), *options
+        )
+
+    where = ("--host", ADDRESSES[CENTRE], "--port", "9190")
+    start(CENTRE, "nameserver", "--bind-port", "9190", "--no-broadcast")
+    start(CENTRE, "dispatcher", *where)
+    for worker in WORKERS[:2]:
+        start(worker, "worker", *where, "--blas-threads", "1")
+    client = certificates.issue(authority, "client")
+
+    def joined():
+        status = network.start(CENTRE, "-m", "distcorpus", "status", *where, "--tls", str(client))
+        return status.communicate(timeout=60)[0].count(" ready ")
+
+    wait_until(lambda: joined() == 2, "the joining of two hosts", 60)
+    variables = tls.stock_variables(client)
+    variables |= {"PYRO_NS_HOST": ADDRESSES[CENTRE], "PYRO_NS_PORT": "9190"}
+    variables |= {"PYRO_BROADCAST_ADDRS": "127.0.0.1"}  # the other cluster's name server would answer
+    assert train(network, "lda", variables=variables) == quiet["lda"]
 
 
 @pytest.mark.parametrize("model", ["lda", "lsi"])
