@@ -156,14 +156,20 @@ class LocalCluster:
         """Process id of the dispatcher."""
         return self._daemons[0].pid
 
-    def environ(self) -> dict[str, str]:
-        """Return the environment variables with which another process finds this cluster."""
+    def environ(self, role: str = roles.CLIENT) -> dict[str, str]:
+        """Return the environment variables with which another process finds this cluster.
+
+        Parameters
+        ----------
+        role : {"client", "worker", "dispatcher"}
+            As what: with TLS, a certificate is for one role.
+        """
         host, port = self._nameserver
         where = {"PYRO_NS_HOST": host, "PYRO_NS_PORT": str(port)}
         if self._certificates is None:
             return {**where, "PYRO_SERIALIZER": "pickle", "PYRO_SSL": "false", tls.VARIABLE: ""}
-        client = self._certificates.of(roles.CLIENT)
-        return {**where, **tls.stock_variables(client), tls.VARIABLE: client}
+        folder = self._certificates.of(role)
+        return {**where, **tls.stock_variables(folder), tls.VARIABLE: folder}
 
     def scale(self, n_workers: int, *, wait: bool = True) -> None:
         """Start or end workers until there are `n_workers`; trainings go on meanwhile.

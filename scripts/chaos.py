@@ -129,7 +129,7 @@ class Worker:
         command += ["--bind", "127.0.0.2", "--bind-port", port, "--advertise", f"127.0.0.1:{port}"]
         self._process = subprocess.Popen(
             [*command, "--blas-threads", "1"],
-            env={**os.environ, **cluster.environ()},
+            env={**os.environ, **cluster.environ("worker")},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
@@ -197,7 +197,7 @@ class Dispatcher:
             self.close()
         self._process = subprocess.Popen(
             self._command,
-            env={**os.environ, **self._cluster.environ()},
+            env={**os.environ, **self._cluster.environ("dispatcher")},
             stdout=subprocess.DEVNULL,
             start_new_session=True,
         )
@@ -396,6 +396,7 @@ def chaos(
     seed: int,
     every: float,
     dispatcher: bool = False,
+    tls: bool = False,
     verbose: bool = False,
 ) -> Report:
     """Train again and again for some time, all models at once, while workers suffer.
@@ -412,6 +413,8 @@ def chaos(
         Mean seconds between two faults.
     dispatcher : bool
         Kill the dispatcher too.
+    tls : bool
+        Speak TLS.
     verbose : bool
         Let the dispatcher log to standard error.
     """
@@ -419,7 +422,7 @@ def chaos(
         options: tuple[str, ...] = ()
         if dispatcher:
             options = ("--spool", stack.enter_context(tempfile.TemporaryDirectory()), "--resume")
-        cluster = stack.enter_context(LocalCluster(0, dispatcher_options=options, verbose=verbose))
+        cluster = stack.enter_context(LocalCluster(0, dispatcher_options=options, tls=tls, verbose=verbose))
         victim = None
         if dispatcher:
             victim = Dispatcher(cluster, [*options, *(["--verbose"] if verbose else [])])
@@ -523,6 +526,7 @@ def main() -> int:
     parser.add_argument(
         "--dispatcher", action="store_true", help="train distcorpus.models, and kill the dispatcher too"
     )
+    parser.add_argument("--tls", action="store_true", help="on a cluster with TLS")
     parser.add_argument("-v", "--verbose", action="store_true", help="show the dispatcher's log")
     options = parser.parse_args()
     try:
@@ -537,6 +541,7 @@ def main() -> int:
         seed=options.seed,
         every=options.every,
         dispatcher=options.dispatcher,
+        tls=options.tls,
         verbose=options.verbose,
     )
     print(report)

@@ -55,6 +55,8 @@ class _Socket(ssl.SSLSocket):
     def do_handshake(self, block: bool = False) -> None:
         try:
             super().do_handshake(block)
+        except ssl.SSLEOFError as error:
+            raise ConnectionResetError(explain(error)) from error
         except ssl.SSLError as error:
             raise HandshakeError(explain(error)) from error
 
@@ -314,6 +316,8 @@ def explain(error: ssl.SSLError) -> str:
     """What is wrong with a TLS connection, and what helps."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"the peer's certificate is refused: {_why(error)}"
+    if isinstance(error, ssl.SSLEOFError):
+        return "connection lost"
     reason = error.reason or ""
     for part, text in _REASONS:
         if part in reason:

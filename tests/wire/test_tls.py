@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import pickle
 import re
 import shutil
@@ -19,6 +20,7 @@ from typing import Any
 import numpy as np
 import pytest
 from Pyro4 import message, util
+from Pyro4.configuration import config
 from Pyro4.errors import SecurityError
 
 from distcorpus import wire
@@ -28,6 +30,7 @@ from distcorpus.worker.daemon import Worker
 
 from .conftest import Echo, Peer
 from .test_attacks import Evil
+from .test_nameserver import free_port
 
 WORKER = names.worker("w1")
 
@@ -250,6 +253,29 @@ def test_who_answers_has_to_have_the_role_for_it(credentials: dict[str, Path], s
         proxy._pyroRelease()
         with pytest.raises(wire.CommunicationError, match="by a dispatcher only"):
             proxy.ping()
+
+
+def test_pyros_own_variables_are_enough_with_us_too(credentials: dict[str, Path]):
+    """And who answers is checked nevertheless."""
+    program = (
+        "import sys; from distcorpus import wire\n"
+        "for uri in sys.argv[1:]:\n"
+        "    try: print(wire.connect(uri).echo(5))\n"
+        "    except wire.CommunicationError as error: print(error)"
+    )
+    objects = ((WORKER, Echo()), (names.LDA_MODELS, Echo()))
+    with serving(credentials["worker"], *objects) as (_, uris):
+        done = subprocess.run(
+            [sys.executable, "-c", program, *uris],
+            env={**os.environ, **tls.stock_variables(credentials["dispatcher"])},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+    answer, refusal = done.stdout.splitlines()
+    assert answer == "5"
+    assert "role worker" in refusal
 
 
 def test_a_plain_peer_of_a_daemon_with_tls_is_told(
@@ -492,6 +518,23 @@ def test_only_a_name_server_is_asked_for_names(credentials: dict[str, Path]):
         pytest.raises(wire.NamingError, match=r"role worker.*served by a nameserver only"),
     ):
         wire.find("127.0.0.1", daemon.port)
+
+
+def test_the_name_in_the_certificate_is_what_a_broadcast_is_answered_with(
+    authority: Path, credentials: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """An address that it does not name would be refused."""
+    folder = certificates.issue(authority, "nameserver", ["localhost"], 20, tmp_path / "ns")
+    monkeypatch.setattr(config, "NS_BCPORT", free_port(socket.SOCK_DGRAM))
+    monkeypatch.setattr(config, "NS_HOST", "localhost")
+    monkeypatch.setattr(config, "NS_PORT", free_port())
+    server = wire.NameServerDaemon("0.0.0.0", 0, credentials=wire.Credentials(folder))
+    server.start()
+    try:
+        with speaking(credentials["client"]):
+            assert wire.find().count() == 1
+    finally:
+        server.stop()
 
 
 # Credentials.
