@@ -66,7 +66,7 @@ def test_what_takes_too_much_is_found(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_a_short_run_finds_nothing(tmp_path: Path):
-    printed = python(SCRIPT, "--minutes", "0.1", "--seed", "3", "--findings", tmp_path)
+    printed = python(SCRIPT, "--minutes", "0.06", "--seed", "3", "--findings", tmp_path)
     lines = printed.splitlines()[1:]
     assert [line.split(":")[0] for line in lines] == list(fuzztargets.TARGETS), printed
     assert all("0 findings" in line for line in lines), printed
