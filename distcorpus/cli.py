@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import logging
 import os
 import shlex
@@ -343,6 +344,7 @@ def run_dispatcher(options: argparse.Namespace) -> None:
         taken=lambda name: lifetime.ended.set(),
     )
     warm()
+    gc.freeze()  # what is here stays: each collection at the end of a session would look through all of it
     daemon.start()
     engine.start()
     try:

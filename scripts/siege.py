@@ -303,7 +303,8 @@ def replays(field: Field, chance: random.Random) -> Iterator[None]:
     """What was said once is said again: a registration, a worker's job, a training and parts of it."""
     worker = next(target for target in field.targets if target.name.startswith(names.WORKER_PREFIX))
     uri = f"PYRO:{worker.object_id}@{sockets.format_address(*worker.address)}"
-    lda = field.target(names.LDA_DISPATCHER)
+    lsi = field.target(names.LSI_DISPATCHER)
+    id2word, documents = dict.fromkeys(range(4), "a"), scipy.sparse.csc_matrix(np.eye(4))
     arrays = np.array([0, 1]), np.array([0], np.int32), np.ones(1, np.float32)
     params = {"grid": 1.0, "dtype": "float32", "weights": None}
     job = {"lease": "siege-1", "session": "siege", "round": 1, "kernel": "lsi", "params": params}
@@ -312,7 +313,7 @@ def replays(field: Field, chance: random.Random) -> Iterator[None]:
     said: list[tuple[Target, list[tuple[str, tuple[Any, ...]]]]] = [
         (field.target(names.NAME_SERVER), [("register", (worker.name, uri, True))]),
         (worker, [("process", (job,)), ("cancel", (["siege-1"],)), ("forget", ("siege",))]),
-        (lda, [("initialize", ({0: "a", 1: "b"}, 2)), ("putjob", ([[(0, 1)]],)), ("getstate", ())]),
+        (lsi, [("initialize", (id2word, 2)), ("putjob", (documents,)), ("getstate", ())]),
     ]
     while True:
         for target, calls in said:

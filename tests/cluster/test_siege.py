@@ -13,7 +13,7 @@ from distcorpus.models import LdaModel
 
 @pytest.fixture(scope="module")
 def trainings(lee_corpus):
-    return chaos.models(lee_corpus.dictionary, lee_corpus.counts, topics=50, chunksize=10, passes=5)
+    return chaos.gensims(lee_corpus.dictionary, lee_corpus.counts, topics=50, chunksize=10, passes=20)
 
 
 def daemons(cluster):
