@@ -94,9 +94,9 @@ class NameServer(Pyro4.naming.NameServer):
         """
         if prefix is not None or regex is not None:
             raise NamingError("this name server removes names one by one, not by prefix or regex")
-        self._check_owner(name)
+        known = self._check_owner(name)
         with self.lock:
-            return self._remove(name)
+            return self._remove(name) if self._uri_of(name) == known else 0
 
     def list(
         self,
@@ -112,23 +112,22 @@ class NameServer(Pyro4.naming.NameServer):
         listed: dict[str, Any] = super().list(prefix, None, metadata_all, metadata_any, return_metadata)
         return listed
 
-    def _check_owner(self, name: Any) -> None:
+    def _check_owner(self, name: Any) -> str | None:
+        """Refuse who may not remove or change what is registered under `name`; returns the URI."""
         _check_texts(name, "", None)
         known = self._uri_of(name)
-        if _is_authorised(name) or known is None or self._holders.get(name) == _caller():
-            return
-        if _answers(known) is not False:
+        owned = _is_authorised(name) or self._holders.get(name) == _caller()
+        if known is not None and not owned and _answers(known) is not False:
             raise NamingError(
                 f"{name} is for {self._holders.get(name)} to remove, and something answers at {known}"
             )
+        return known
 
-    def _remove(self, name: str | None) -> int:
-        removed = int(super().remove(name))
-        if removed:
-            del self._holders[name or ""]
-        return removed
+    def _remove(self, name: Any) -> int:
+        self._holders.pop(name, None)
+        return int(super().remove(name))
 
-    def _uri_of(self, name: str) -> str | None:
+    def _uri_of(self, name: Any) -> str | None:
         entry = self.storage.get(name)
         return None if entry is None else entry[0]
 

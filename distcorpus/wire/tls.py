@@ -46,7 +46,7 @@ log = logging.getLogger(__name__)
 
 
 class HandshakeError(ConnectionError):
-    """A TLS handshake failed, or the peer is not whom it has to be."""
+    """A TLS handshake failed: a certificate is refused, or no TLS is spoken."""
 
 
 class _Socket(ssl.SSLSocket):
