@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -16,14 +16,17 @@ class DocumentTopics(TransformedCorpus):
     ----------
     model : LdaModel
     corpus : iterable of documents
-    chunksize : int
-        Documents of a chunk.
+    gammas : callable
+        Returns the documents' Dirichlet parameters, chunk by chunk.
     **options
         Of `get_document_topics`. gensim keeps them as attributes of the model, where they outlast this.
     """
 
-    def __init__(self, model: Any, corpus: Any, chunksize: int, **options: Any) -> None:
-        super().__init__(model, corpus, chunksize)
+    def __init__(
+        self, model: Any, corpus: Any, gammas: Callable[[], Iterator[np.ndarray]], **options: Any
+    ) -> None:
+        super().__init__(model, corpus)
+        self._gammas = gammas
         self._options = options
 
     def __iter__(self) -> Iterator[Any]:
@@ -31,7 +34,7 @@ class DocumentTopics(TransformedCorpus):
             for document in self.corpus:
                 yield self.obj.get_document_topics(document, **self._options)
             return
-        for gamma in self.obj.gammas(self.corpus, self.chunksize):
+        for gamma in self._gammas():
             for probabilities in gamma / gamma.sum(axis=1, keepdims=True):
                 (topics,) = np.nonzero(probabilities >= self._options["minimum_probability"])
                 yield list(zip(topics.tolist(), probabilities[topics], strict=True))

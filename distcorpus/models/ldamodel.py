@@ -449,10 +449,10 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
         return super().get_document_topics(corpus, minimum_probability, minimum_phi_value, per_word_topics)
 
     def _apply(self, corpus: Any, chunksize: int | None = None, **options: Any) -> DocumentTopics:
-        return DocumentTopics(self, corpus, chunksize or self.chunksize, **options)
+        gammas = partial(self._gammas_of_corpus, corpus, chunksize or self.chunksize)
+        return DocumentTopics(self, corpus, gammas, **options)
 
-    def gammas(self, corpus: Any, chunksize: int) -> Iterator[np.ndarray]:
-        """Yield what `inference` returns of each chunk of a corpus."""
+    def _gammas_of_corpus(self, corpus: Any, chunksize: int) -> Iterator[np.ndarray]:
         return self._gammas(chunks(as_corpus(corpus), chunksize, self.num_terms, counts=True))
 
     def _gammas(self, read: Iterable[Chunk]) -> Iterator[np.ndarray]:

@@ -8,6 +8,7 @@ import os
 import signal
 import threading
 
+import gensim.models
 import numpy as np
 import pytest
 import scipy.sparse
@@ -166,6 +167,40 @@ def test_arguments_of_update_count(cluster, lee_corpus, argument):
     later = LdaModel(**options)
     later.update(lee_corpus.counts, **{argument: LDA_ARGUMENTS[argument]})
     assert lda_bytes(later) == lda_bytes(at_once)
+
+
+def test_update_every_counts_for_each_worker(cluster, lee_corpus):
+    """As in gensim; `chunks_as_numpy` makes no difference."""
+    options = {**LDA, "id2word": lee_corpus.dictionary, "distributed": True}
+    expected = lda_bytes(LdaModel(lee_corpus.counts, **{**options, "update_chunks": 4}))
+    options["update_chunks"] = None
+    assert lda_bytes(LdaModel(lee_corpus.counts, update_every=2, **options)) == expected
+    later = LdaModel(**options)
+    later.update(lee_corpus.counts, update_every=2, chunks_as_numpy=True)
+    assert lda_bytes(later) == expected
+
+
+def test_what_gensims_models_ignore_or_refuse_on_a_cluster(cluster, lee_corpus, monkeypatch):
+    """Unmodified, on this cluster: the reason for the column of that name in docs/models.md."""
+    for name, value in cluster.environ().items():
+        monkeypatch.setenv(name, value)
+    counts, tfidf = lee_corpus.counts[:120], lee_corpus.tfidf[:120]
+    lda = {"id2word": lee_corpus.dictionary, "num_topics": 4, "chunksize": 40, "random_state": 3}
+    expected = gensim.models.LdaModel(counts, distributed=True, **lda).state.sstats.tobytes()
+    for ignored in ({"iterations": 2}, {"gamma_threshold": 0.5}):
+        model = gensim.models.LdaModel(counts, distributed=True, **lda, **ignored)
+        assert model.state.sstats.tobytes() == expected
+        here = gensim.models.LdaModel(counts, **lda).state.sstats
+        assert not np.array_equal(gensim.models.LdaModel(counts, **lda, **ignored).state.sstats, here)
+    with pytest.raises(NotImplementedError):
+        gensim.models.LdaModel(counts, distributed=True, alpha="auto", **lda)
+    lsi = {"id2word": lee_corpus.dictionary, "num_topics": 4, "chunksize": 40}
+    expected = lsi_bytes(gensim.models.LsiModel(tfidf, distributed=True, **lsi))
+    assert lsi_bytes(gensim.models.LsiModel(tfidf, distributed=True, random_seed=7, **lsi)) == expected
+    assert gensim.models.LsiModel(distributed=True, onepass=False, **lsi).onepass
+    matrix = corpus2csc(tfidf, num_terms=len(lee_corpus.dictionary))
+    with pytest.raises(AssertionError):
+        gensim.models.LsiModel(matrix, distributed=True, **lsi)
 
 
 def test_updates_again_and_again(cluster, lee_corpus):
@@ -357,8 +392,14 @@ def test_an_error_names_the_document_and_the_model_goes_on(cluster, lee_corpus):
 
 
 def test_workers_of_this_machine(lee_corpus):
-    model = LdaModel(lee_corpus.counts, id2word=lee_corpus.dictionary, workers=1, **LDA)
-    assert lda_bytes(model) == lda_bytes(LdaModel(lee_corpus.counts, id2word=lee_corpus.dictionary, **LDA))
+    options = {**LDA, "id2word": lee_corpus.dictionary}
+    assert lda_bytes(LdaModel(lee_corpus.counts, workers=1, **options)) == lda_bytes(
+        LdaModel(lee_corpus.counts, **options)
+    )
+    options = {**LSI, "id2word": lee_corpus.dictionary}
+    with blas_as_in_the_dispatcher():
+        expected = lsi_bytes(LsiModel(lee_corpus.tfidf, **options))
+    assert lsi_bytes(LsiModel(lee_corpus.tfidf, workers=1, **options)) == expected
 
 
 @pytest.mark.parametrize("model", [LdaModel, LsiModel])
@@ -464,8 +505,12 @@ def test_a_distributed_model_is_evaluated_where_there_is_no_cluster(evaluated, l
         bounds.append(model.bound(lee_corpus.counts))
     assert bounds[0] == bounds[1]
     assert "no cluster was found" in caplog.text
-    with pytest.raises(RuntimeError, match="nameserver"):
-        model.bound(lee_corpus.counts, distributed=True)
+    for method in (model.bound, model.log_perplexity):
+        with pytest.raises(RuntimeError, match="nameserver"):
+            method(lee_corpus.counts, distributed=True)
+        caplog.clear()
+        method(lee_corpus.counts, distributed=False)
+        assert not caplog.records
 
 
 def test_evaluation_errors_name_the_document(evaluated, lee_corpus):
@@ -484,3 +529,7 @@ def test_the_perplexity_is_estimated_while_the_workers_compute(cluster, lee_corp
     assert caplog.text.count("per-word bound") == 4  # every second chunk of 8, for there are two workers
     records = cluster.dispatcher.records(cluster.dispatcher.recorded_sessions()[-1])
     assert {record["kernel"] for record in records} == {"lda"}
+    caplog.clear()
+    with caplog.at_level(logging.INFO, logger="gensim.models.ldamodel"):
+        model.update(lee_corpus.counts, eval_every=2)
+    assert caplog.text.count("per-word bound") == 2

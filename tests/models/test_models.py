@@ -13,6 +13,7 @@ import pytest
 from gensim.interfaces import TransformedCorpus
 from gensim.matutils import Sparse2Corpus, corpus2csc
 from gensim.models import CoherenceModel
+from gensim.models.ldamodel import LdaState
 from gensim.similarities import MatrixSimilarity
 
 import distcorpus
@@ -387,6 +388,147 @@ def test_pyldavis(lee_corpus, lda):
     assert len(tables[0]) == 8
     assert tables[0].sum() == pytest.approx(100)
     np.testing.assert_allclose(tables[0], tables[1], rtol=1e-3)
+
+
+# What is gensim's own.
+
+
+def calls_of_lda(corpus):
+    """Every method that `LdaModel` inherits, with all of its arguments, and what it gives or changes."""
+    gamma = np.random.default_rng(0).gamma(1.0, 1.0, (20, 8)).astype(np.float32)
+
+    def lambdas(model):
+        drawn = np.random.default_rng(1).gamma(1.0, 1.0, model.state.sstats.shape)
+        return (drawn + 1e-3).astype(np.float32)
+
+    def statistics(model):
+        other = LdaState(model.eta, model.state.sstats.shape, model.dtype)
+        other.sstats[...] = lambdas(model)
+        other.numdocs = 30
+        return other
+
+    def top_topics(model):
+        options = {"texts": None, "dictionary": None, "window_size": None, "coherence": "u_mass"}
+        return model.top_topics(corpus=corpus, topn=5, processes=1, **options)
+
+    def diff(model):
+        differences, words = model.diff(
+            other=model,
+            distance="jaccard",
+            num_words=20,
+            n_ann_terms=5,
+            diagonal=True,
+            annotation=True,
+            normed=False,
+        )
+        return differences, words.tolist()
+
+    def estep(model):
+        state = statistics(model)
+        model.random_state = np.random.RandomState(5)
+        return model.do_estep(chunk=corpus[:20], state=state), state.sstats, state.numdocs
+
+    def mstep(model):
+        model.do_mstep(rho=0.3, other=statistics(model), extra_pass=False)
+        return model.get_topics(), model.expElogbeta, model.num_updates
+
+    def sync(model):
+        model.sync_state(current_Elogbeta=np.log(lambdas(model)))
+        return model.expElogbeta
+
+    def cleared(model):
+        model.clear()
+        return model.state
+
+    def event(model):
+        model.add_lifecycle_event(event_name="seen", log_level=20)
+        return model.lifecycle_events[-1]["event"]
+
+    return {
+        "show_topics": lambda m: (m.show_topics(), m.show_topics(3, num_words=4, log=True, formatted=False)),
+        "print_topics": lambda m: m.print_topics(num_topics=3, num_words=4),
+        "show_topic": lambda m: m.show_topic(topicid=1, topn=3),
+        "print_topic": lambda m: m.print_topic(topicno=1, topn=3),
+        "get_topics": lambda m: m.get_topics(),
+        "get_topic_terms": lambda m: m.get_topic_terms(topicid=1, topn=3),
+        "get_term_topics": lambda m: m.get_term_topics(word_id=5, minimum_probability=1e-6),
+        "top_topics": top_topics,
+        "diff": diff,
+        "init_dir_prior": lambda m: m.init_dir_prior(prior="asymmetric", name="alpha"),
+        "update_alpha": lambda m: (m.update_alpha(gammat=gamma, rho=0.5), m.alpha),
+        "update_eta": lambda m: (m.update_eta(lambdat=lambdas(m), rho=0.5), m.eta),
+        "do_estep": estep,
+        "do_mstep": mstep,
+        "sync_state": sync,
+        "clear": cleared,
+        "add_lifecycle_event": event,
+    }
+
+
+CALLS_OF_LSI = {
+    "show_topics": lambda m: (m.show_topics(), m.show_topics(3, num_words=4, log=True, formatted=False)),
+    "print_topics": lambda m: m.print_topics(num_topics=3, num_words=4),
+    "print_debug": lambda m: m.print_debug(num_topics=3, num_words=4),
+    "show_topic": lambda m: m.show_topic(topicno=1, topn=3),
+    "print_topic": lambda m: m.print_topic(topicno=1, topn=3),
+    "get_topics": lambda m: m.get_topics(),
+    "add_lifecycle_event": lambda m: m.add_lifecycle_event(event_name="seen", log_level=20),
+}
+
+
+def assert_equal(found, expected):
+    """Up to rounding, however deep the numbers are."""
+    assert type(found) is type(expected)
+    if isinstance(found, tuple | list):
+        assert len(found) == len(expected)
+        for one, other in zip(found, expected, strict=True):
+            assert_equal(one, other)
+    elif isinstance(found, np.ndarray | float | np.floating):
+        np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-6)
+    else:
+        assert found == expected
+
+
+@pytest.mark.parametrize("method", calls_of_lda([]))
+def test_inherited_methods_of_lda_are_gensims(lee_corpus, lda, method):
+    call = calls_of_lda(lee_corpus.counts)[method]
+    assert_equal(call(copy.deepcopy(lda)), call(copy.deepcopy(lda).as_gensim()))
+
+
+@pytest.mark.parametrize("method", CALLS_OF_LSI)
+def test_inherited_methods_of_lsi_are_gensims(lsi, method):
+    call = CALLS_OF_LSI[method]
+    assert_equal(call(copy.deepcopy(lsi)), call(copy.deepcopy(lsi).as_gensim()))
+
+
+def test_arguments_of_inference_count(lee_corpus):
+    options = {**LDA, "id2word": lee_corpus.dictionary, "alpha": 0.1}
+    document = lee_corpus.counts[7]
+    default = LdaModel(lee_corpus.counts, **options)
+    all_topics = LdaModel(lee_corpus.counts, minimum_probability=0.0, **options)
+    assert len(default[document]) < len(all_topics[document]) == 8
+    fewer = default.get_document_topics(document, minimum_probability=0.5)
+    assert len(fewer) < len(default[document])
+    assert len(default.__getitem__(document, eps=0.5)) == len(fewer)
+    words = {}
+    for least in (0.01, 0.9):
+        model = LdaModel(lee_corpus.counts, per_word_topics=True, minimum_phi_value=least, **options)
+        _, _, phis = model[document]
+        words[least] = sum(len(parts) for _, parts in phis)
+    assert words[0.9] < words[0.01]
+    _, _, phis = default.get_document_topics(document, minimum_phi_value=0.9, per_word_topics=True)
+    assert abs(sum(len(parts) for _, parts in phis) - words[0.9]) <= 3
+
+
+def test_lsi_of_a_corpus_is_gensims(lee_corpus, lsi):
+    plain = lsi.as_gensim()
+    for options in ({}, {"scaled": True}, {"chunksize": 7}):
+        found, expected = (
+            [dict(one) for one in model.__getitem__(lee_corpus.tfidf[:30], **options)]
+            for model in (lsi, plain)
+        )
+        assert found == expected
+    assert lsi[lee_corpus.tfidf[0]] == plain[lee_corpus.tfidf[0]]
 
 
 # What is refused.
