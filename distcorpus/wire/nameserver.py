@@ -24,6 +24,7 @@ from distcorpus.wire.tls import Credentials
 log = logging.getLogger(__name__)
 
 MAX_NAMES = 10_000
+MAX_NAMES_OF_A_HOST = 5_000  # the others' reserve
 MAX_TEXT = 512  # characters of a name, a URI or a piece of metadata
 MAX_METADATA = 16
 ALIVE_SECONDS = 1.0
@@ -57,12 +58,13 @@ class NameServer(Pyro4.naming.NameServer):
         ------
         NamingError
             What is registered under that name is another URI, which answers (only the role that serves the
-            name may replace it, without `safe`); or the name server is full.
+            name may replace it, without `safe`); or the name server, or the caller's part of it, is full.
         SecurityError
             The caller's certificate is not for that name.
         """
         text = str(uri)
         metadata = _check_texts(name, text, metadata)
+        caller = _caller()
         may_replace = _is_authorised(name) and not safe
         known = self._uri_of(name)
         if known == text:
@@ -72,10 +74,13 @@ class NameServer(Pyro4.naming.NameServer):
         with self.lock:
             if name not in self.storage and len(self.storage) >= MAX_NAMES:
                 raise NamingError(f"the name server holds {MAX_NAMES} names, which is all that it takes")
+            holders = list(self._holders.values())
+            if self._holders.get(name) != caller and holders.count(caller) >= MAX_NAMES_OF_A_HOST:
+                raise NamingError(f"your host has {MAX_NAMES_OF_A_HOST} names, which is all that it may have")
             if not may_replace and self._uri_of(name) not in (known, None):
                 raise NamingError(f"{name} has just been registered by another")
             super().register(name, text, metadata=metadata)
-            self._holders[name] = _caller()
+            self._holders[name] = caller
 
     def set_metadata(self, name: str, metadata: Iterable[str] | None) -> None:
         """Replace the metadata of a registration, by who may remove it."""

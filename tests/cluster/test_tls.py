@@ -139,10 +139,11 @@ def test_our_models_name_the_remedy(secure, tmp_path, folder, reason):
 
 def test_status_with_and_without_the_certificate(secure):
     environment = {**secure.environ(), tls.VARIABLE: ""}
-    refused = run("status", environment=environment)
+    where = ("--host", environment["PYRO_NS_HOST"], "--port", environment["PYRO_NS_PORT"])
+    refused = run("status", *where, environment=environment)
     assert refused.returncode == 1
     assert "DISTCORPUS_TLS" in refused.stderr
-    status = run("status", "--tls", secure.environ()[tls.VARIABLE], environment=environment)
+    status = run("status", *where, "--tls", secure.environ()[tls.VARIABLE], environment=environment)
     assert status.returncode == 0, status.stderr
     assert str(secure.workers[0].pid) in status.stdout
 

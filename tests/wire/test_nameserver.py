@@ -220,6 +220,13 @@ def test_what_it_holds_is_bounded(ns: wire.Proxy, monkeypatch: pytest.MonkeyPatc
     with pytest.raises(NamingError, match="holds 3 names"):
         ns.register("c", uri)
     ns.register("b", uri)
+    monkeypatch.setattr(nameserver, "MAX_NAMES", 10)
+    monkeypatch.setattr(nameserver, "MAX_NAMES_OF_A_HOST", 3)
+    ns.register("c", uri)
+    with pytest.raises(NamingError, match="your host has 3 names"):
+        ns.register("d", uri)
+    ns.remove("c")
+    ns.register("d", uri)
     assert ns.list(metadata_any=["class:Pyro4.naming.NameServer"]).keys() == {wire.names.NAME_SERVER}
 
 
