@@ -86,9 +86,7 @@ class Product:
         self._row_of = np.empty(len(table_row), np.int32)
         self._row_of[words] = np.arange(len(words), dtype=np.int32)
         self._width = table.shape[1]
-        lanes = LINE // self._dtype.itemsize
-        self._q = _aligned((len(words), -(-self._width // lanes) * lanes), self._dtype)
-        self._q[:, : self._width] = table[table_row[words]]
+        self._q = _lined_up(table[table_row[words]], self._dtype)
         self._grid = params["grid"]
         self._idle: list[_Workspace] = []
         self._workspaces: list[_Workspace] = []
@@ -113,18 +111,8 @@ class Product:
         except IndexError:  # one a thread that is adding at this moment
             workspace = _Workspace(self._q.shape, self._dtype, self._grid)
             self._workspaces.append(workspace)
-        weight = self._dtype.type(self._weights.get(key[0], 1.0))
-        multiply = _compiled_multiply() or _multiply
-        data = block.data.astype(self._dtype, copy=False)
-        multiply(
-            block.indptr, block.indices, data, self._row_of, self._q, weight, workspace.y, workspace.touched
-        )
-        workspace.total.drain(workspace.touched, workspace.y)
+        workspace.add(block, self._row_of, self._q, self._weights.get(key[0], 1.0))
         self._idle.append(workspace)
-
-    def values(self) -> np.ndarray:
-        """Return the sum of the blocks added so far as float64, one row for each of the job's words."""
-        return self._total().values()[:, : self._width]
 
     def partial(self) -> Partial:
         """Return the sum of the blocks added so far, as it travels."""
@@ -146,9 +134,25 @@ class _Workspace:
     """What one thread needs to multiply and to round."""
 
     def __init__(self, shape: tuple[int, int], dtype: np.dtype, grid: float) -> None:
-        self.y = _aligned(shape, dtype)
-        self.touched = np.zeros(shape[0], np.uint8)
+        self._y = _aligned(shape, dtype)
+        self._touched = np.zeros(shape[0], np.uint8)
         self.total = GridSum(shape[0], shape[1], grid)
+
+    def add(self, block: Chunk, row_of: np.ndarray, q: np.ndarray, weight: float) -> None:
+        """Add ``weight * A (A' Q)`` of a block to the total (see `_lsi_kernels.multiply`)."""
+        multiply = _compiled_multiply() or _multiply
+        dtype = self._y.dtype
+        data = block.data.astype(dtype, copy=False)
+        multiply(block.indptr, block.indices, data, row_of, q, dtype.type(weight), self._y, self._touched)
+        self.total.drain(self._touched, self._y)
+
+
+def _lined_up(rows: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Return the rows as the compiled product wants them, each filled up to whole lines."""
+    lanes = LINE // dtype.itemsize
+    table = _aligned((len(rows), -(-rows.shape[1] // lanes) * lanes), dtype)
+    table[:, : rows.shape[1]] = rows
+    return table
 
 
 def _aligned(shape: tuple[int, int], dtype: np.dtype) -> np.ndarray:
@@ -365,7 +369,9 @@ def _iterate(task: _Task, start: np.ndarray, filtered: bool) -> Factors:
             image -= dtype.type(shift) * vectors
             # The grid is made for columns of at most unit length.
             lengths = np.sqrt(np.einsum("ij,ij->j", image, image))
-            image = task.multiply(image / lengths) * lengths
+            image /= lengths
+            image = task.multiply(image)
+            image *= lengths
         length = _length(image)
         scale = max(scale, length)
         floor = _noise(dtype, scale) + grid_noise
@@ -550,8 +556,8 @@ class _Stop:
         self._last = size, change
         # Each later step changes less than the next one by this rate: a geometric series.
         error = change / (1 - math.exp(-self._rate * coupling.shape[1]))
-        # At the first look the rate is but a guess.
-        if error <= (self._tolerance / 10 if first_look else self._tolerance):
+        # At the first look the rate is but a guess, a better one where the filter leaves a gap.
+        if error <= self._tolerance / ((10 if self._shift is None else 2) if first_look else 1):
             return True
         # Not all of the way that is left at this rate, since the rate rises towards the end.
         way = 0.6 * math.log(max(1.0, error / self._tolerance)) / self._rate
@@ -744,19 +750,20 @@ def _local_product(
     blocks: Sequence[tuple[Chunk, tuple[int, ...]]], num_terms: int, params: Mapping[str, Any]
 ) -> Callable[[np.ndarray], np.ndarray]:
     """Return the function ``Q -> A (A' Q)``, computed by this thread."""
-    occurs = np.zeros(num_terms, dtype=bool)
-    for block, _ in blocks:
-        occurs[block.indices] = True
-    words = np.flatnonzero(occurs).astype(np.int32)
-    identity = np.arange(num_terms, dtype=np.int32)
+    dtype, weights = np.dtype(params["dtype"]), params.get("weights") or {}
+    every_row = np.arange(num_terms, dtype=np.int32)
+    workspace: _Workspace | None = None  # kept, since fresh memory is slow
 
     def product(q: np.ndarray) -> np.ndarray:
-        part = Product(params, words, Product.prepare(q, params), identity)
-        for block, key in blocks:
-            part.add(block, key)
-        y = np.zeros_like(q)
-        y[words] = part.values()
-        return y
+        nonlocal workspace
+        table = _lined_up(q, dtype)
+        if workspace is None or workspace.total.steps.shape != table.shape:
+            workspace = _Workspace(table.shape, dtype, params["grid"])
+        workspace.total.clear()
+        for block, (number, _) in blocks:
+            workspace.add(block, every_row, table, weights.get(number, 1.0))
+        steps = workspace.total.steps[:, : q.shape[1]]
+        return np.multiply(steps, params["grid"], out=np.empty_like(q), casting="same_kind")
 
     return product
 

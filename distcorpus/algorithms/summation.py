@@ -198,6 +198,11 @@ class GridSum:
         if not in_range:
             raise overflow(self.grid)
 
+    def clear(self) -> None:
+        """Begin again at zero."""
+        with self._lock:
+            self.steps.fill(0)
+
     def values(self) -> np.ndarray:
         """Return the sum as float64, shape (num_rows, width); exact, since the grid is a power of two."""
         with self._lock:
