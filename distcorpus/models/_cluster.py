@@ -36,8 +36,8 @@ CHUNKS_EVALUATED_AHEAD = 8
 RECONNECT_TIMEOUT = 60.0
 #: Seconds between two looks for it.
 RECONNECT_EVERY = 0.5
-#: How often a training's connection may break.
-RECONNECTS = 10
+#: How often a training may lose its dispatcher before it fails, within so many seconds: it may be what ends it.
+RECONNECTS, RECONNECTS_WITHIN = 10, 120.0
 
 T = TypeVar("T")
 
@@ -213,7 +213,7 @@ class Training:
     def __init__(self, proxy: Any, reconnect: Callable[[], Any] | None = None) -> None:
         self._proxy = proxy
         self._reconnect = reconnect
-        self._reconnects = RECONNECTS
+        self._broke_at: deque[float] = deque(maxlen=RECONNECTS)
         self.begun = False
         self._token: str | None = None
         self._caller = ThreadPoolExecutor(1, thread_name_prefix="distcorpus")
@@ -348,9 +348,12 @@ class Training:
 
     def _connect_again(self, error: CommunicationError) -> None:
         """Connect to the dispatcher when it is there again; raise `error` where that is of no use."""
-        if self._reconnect is None or not self._reconnects or not _is_broken(error):
+        if self._reconnect is None or not _is_broken(error):
             raise error
-        self._reconnects -= 1
+        now = time.monotonic()
+        if len(self._broke_at) == RECONNECTS and now < self._broke_at[0] + RECONNECTS_WITHIN:
+            raise error
+        self._broke_at.append(now)
         _say_broken(error)
         for _, future in self._sent:
             future.cancel()

@@ -243,24 +243,10 @@ def test_callbacks_see_each_pass_once(resuming, lee_corpus, tmp_path):
     np.testing.assert_array_equal(seen_again, seen)
 
 
-def test_killed_twice(resuming, lee_corpus):
+def test_killed_twice(resuming, lee_corpus, monkeypatch):
+    """While the session begins, when nothing has been read, so that another one can begin; and later."""
     quiet = train_lsi(lee_corpus, lee_corpus.tfidf)
-    first, read = StopsAt(lee_corpus.tfidf, 110), Counter()
-    second = StopsAt(first, 299)
-    with ThreadPoolExecutor(1) as client:
-        training = client.submit(train_lsi, lee_corpus, once(second, read))
-        for corpus in (first, second):
-            assert corpus.there.wait(60)
-            resuming.kill()
-            resuming.start()
-            corpus.go_on.set()
-        assert training.result(timeout=90) == quiet
-    assert read["documents"] == 300
-
-
-def test_while_a_session_begins(resuming, lee_corpus, monkeypatch):
-    """Nothing has been read by then, so that another one can begin."""
-    quiet = train_lsi(lee_corpus, lee_corpus.tfidf)
+    corpus, read = StopsAt(lee_corpus.tfidf, 250), Counter()
     submit = _cluster.Training._submit
 
     def kill_first(training, method, *arguments):
@@ -271,7 +257,9 @@ def test_while_a_session_begins(resuming, lee_corpus, monkeypatch):
         return submit(training, method, *arguments)
 
     monkeypatch.setattr(_cluster.Training, "_submit", kill_first)
-    assert train_lsi(lee_corpus, iter(lee_corpus.tfidf)) == quiet
+    documents = once(corpus, read)
+    assert resuming.killed_and_restarted(corpus, lambda: train_lsi(lee_corpus, documents)) == quiet
+    assert read["documents"] == 300
 
 
 def test_evaluation(resuming, lee_corpus):
