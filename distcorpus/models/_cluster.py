@@ -36,7 +36,7 @@ CHUNKS_EVALUATED_AHEAD = 8
 RECONNECT_TIMEOUT = 60.0
 #: Seconds between two looks for it.
 RECONNECT_EVERY = 0.5
-#: How often a training may lose its dispatcher before it fails, within so many seconds: it may be what ends it.
+#: How often, within so many seconds, a training may lose its dispatcher: it may be what ends it.
 RECONNECTS, RECONNECTS_WITHIN = 10, 120.0
 
 T = TypeVar("T")
@@ -347,12 +347,21 @@ class Training:
         self._sent = deque((chunk, self._send(chunk)) for chunk, _ in self._sent)
 
     def _connect_again(self, error: CommunicationError) -> None:
-        """Connect to the dispatcher when it is there again; raise `error` where that is of no use."""
+        """Connect to the dispatcher when it is there again; raise `error` where that is of no use.
+
+        Raises
+        ------
+        RuntimeError
+            If it does not come back, or was lost too often.
+        """
         if self._reconnect is None or not _is_broken(error):
             raise error
         now = time.monotonic()
         if len(self._broke_at) == RECONNECTS and now < self._broke_at[0] + RECONNECTS_WITHIN:
-            raise error
+            raise RuntimeError(
+                f"the dispatcher was lost {RECONNECTS} times within {RECONNECTS_WITHIN:g} s: see its log; "
+                "this training may be what ends it"
+            ) from error
         self._broke_at.append(now)
         _say_broken(error)
         for _, future in self._sent:
