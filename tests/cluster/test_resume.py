@@ -52,7 +52,7 @@ class ResumingCluster:
                     *self._options,
                     *seconds,
                 ],
-                env={**os.environ, **self.cluster.environ()},
+                env={**os.environ, **self.cluster.environ("dispatcher")},
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
