@@ -46,6 +46,28 @@ def as_corpus(corpus: Any) -> Any:
     return corpus
 
 
+def check_corpus(corpus: Any, num_terms: int) -> None:
+    """Check what can be known of a corpus to train on before it is read.
+
+    Raises
+    ------
+    ValueError
+        If it is empty, or a matrix of more terms than the vocabulary has.
+    """
+    if length(corpus) == 0:
+        raise ValueError(EMPTY_CORPUS)
+    if is_sparse(corpus):
+        _check_terms(corpus, num_terms)
+
+
+def _check_terms(corpus: Any, num_terms: int) -> None:
+    if corpus.shape[0] > num_terms:
+        raise ValueError(
+            f"the corpus has {corpus.shape[0]} terms, the vocabulary (id2word) {num_terms}: give the "
+            "id2word that the corpus was made with, and a matrix of terms x documents"
+        )
+
+
 def length(corpus: Any) -> int | None:
     """Return the number of documents, or None where only reading the corpus can tell."""
     if is_sparse(corpus):
@@ -70,11 +92,7 @@ def chunks(corpus: Any, chunksize: int, num_terms: int, *, counts: bool) -> Iter
         If a document is none, see `as_chunk`.
     """
     if is_sparse(corpus):
-        if corpus.shape[0] > num_terms:
-            raise ValueError(
-                f"the corpus has {corpus.shape[0]} terms, the vocabulary (id2word) {num_terms}: give the "
-                "id2word that the corpus was made with, and a matrix of terms x documents"
-            )
+        _check_terms(corpus, num_terms)
         parts: Iterator[Any] = (corpus[:, n : n + chunksize] for n in range(0, corpus.shape[1], chunksize))
     else:
         documents = iter(corpus)

@@ -45,6 +45,7 @@ from distcorpus.models._cluster import Cluster, Training, local_cluster, train_o
 from distcorpus.models._corpus import (
     EMPTY_CORPUS,
     as_corpus,
+    check_corpus,
     chunks,
     compact,
     is_rereadable,
@@ -198,6 +199,8 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
                 "cannot compute LDA over an empty collection (no terms): id2word is empty; give the "
                 "dictionary that the corpus was made with"
             )
+        if corpus is not None:
+            check_corpus(corpus, self.num_terms)
         self.alpha, self.optimize_alpha = self.init_dir_prior(alpha, "alpha")
         check.prior("alpha", self.alpha, [(self.num_topics,)])
         self.eta, self.optimize_eta = self.init_dir_prior(eta, "eta")
@@ -325,9 +328,8 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
             return default if value is None else value
 
         corpus = as_corpus(corpus)
+        check_corpus(corpus, self.num_terms)
         documents = length(corpus)
-        if documents == 0:
-            raise ValueError(EMPTY_CORPUS)
         if chunksize is None:
             chunksize = min(self.chunksize, documents or self.chunksize)
         passes = given(passes, self.passes)
@@ -546,7 +548,7 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
             theta = gamma / gamma.sum(axis=1, keepdims=True)
             return scipy.sparse.csr_array(np.where(theta >= least, theta, 0)) if sparse else theta
 
-        return map(probabilities, self._evaluate(read, spread, required=bool(distributed)))
+        return (probabilities(gamma) for gamma in self._evaluate(read, spread, required=bool(distributed)))
 
     def _spread(self, read: Iterable[Chunk], distributed: bool | None) -> tuple[Iterable[Chunk], bool]:
         """Return the chunks of a corpus, and whether they are for the cluster."""

@@ -21,6 +21,7 @@ from distcorpus.models._cluster import Cluster, Training, local_cluster, train_o
 from distcorpus.models._corpus import (
     EMPTY_CORPUS,
     as_corpus,
+    check_corpus,
     chunks,
     is_rereadable,
     is_sparse,
@@ -124,6 +125,8 @@ class LsiModel(Saved, gensim.models.LsiModel):
         if corpus is not None:
             corpus = as_corpus(corpus)
         self.id2word, self.num_terms = vocabulary(id2word, corpus)
+        if corpus is not None:
+            check_corpus(corpus, self.num_terms)
         self.docs_processed = 0
         self.projection = Projection(
             self.num_terms,
@@ -172,8 +175,7 @@ class LsiModel(Saved, gensim.models.LsiModel):
         size = check.whole("chunksize", self.chunksize if chunksize is None else chunksize, 1)
         decay = check.positive("decay", self.decay if decay is None else decay)
         corpus = as_corpus(corpus)
-        if length(corpus) == 0:
-            raise ValueError(EMPTY_CORPUS)
+        check_corpus(corpus, self.num_terms)
         base = None
         if self.projection.u is not None:
             base = (np.asarray(self.projection.u), np.asarray(self.projection.s, dtype=np.float64))

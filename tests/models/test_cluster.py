@@ -513,6 +513,13 @@ def test_a_distributed_model_is_evaluated_where_there_is_no_cluster(evaluated, l
         assert not caplog.records
 
 
+def test_an_evaluation_that_is_left_frees_the_cluster(cluster, evaluated, lee_corpus):
+    model, _ = evaluated
+    for _ in model.transform(lee_corpus.counts):
+        break
+    wait_until_free(cluster)
+
+
 def test_evaluation_errors_name_the_document(evaluated, lee_corpus):
     model, _ = evaluated
     with pytest.raises(ValueError, match="chunk 1: document 10: term id 1000000"):

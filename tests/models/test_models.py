@@ -18,6 +18,7 @@ from gensim.similarities import MatrixSimilarity
 
 import distcorpus
 from distcorpus.models import LdaModel, LsiModel
+from distcorpus.models._cluster import Cluster
 
 LDA = {"num_topics": 8, "chunksize": 40, "random_state": 3}
 
@@ -533,6 +534,8 @@ def test_lsi_of_a_corpus_is_gensims(lee_corpus, lsi):
 
 # What is refused.
 
+WIDE_MATRIX = corpus2csc([[(10**5, 1.0)]])
+
 BAD_LDA = {
     "num_topics": [0, 2.5, "many"],
     "chunksize": [0, -1, None],
@@ -558,7 +561,7 @@ BAD_LDA = {
     "workers": [0, "all"],
     "ns_conf": [{"hmac_key": "x"}, "localhost"],
     "id2word": [{}, 5, {"word": 0}],
-    "corpus": [5, "text", []],
+    "corpus": [5, "text", [], WIDE_MATRIX],
 }
 BAD_LSI = {
     "num_topics": [0, "many"],
@@ -572,7 +575,7 @@ BAD_LSI = {
     "workers": [0],
     "ns_conf": [{"hmac_key": "x"}, "localhost"],
     "id2word": [5, {"word": 0}],
-    "corpus": [5, "text", []],
+    "corpus": [5, "text", [], WIDE_MATRIX],
 }
 
 
@@ -581,8 +584,9 @@ BAD_LSI = {
     [(LdaModel, name, value) for name, values in BAD_LDA.items() for value in values]
     + [(LsiModel, name, value) for name, values in BAD_LSI.items() for value in values],
 )
-def test_bad_arguments_are_refused_by_name(lee_corpus, model, argument, value):
-    """Before a cluster is looked for: there is none."""
+def test_bad_arguments_are_refused_by_name(monkeypatch, lee_corpus, model, argument, value):
+    """Before a cluster is looked for, which would fail."""
+    monkeypatch.setattr(Cluster, "connect", lambda cluster, name: pytest.fail("a cluster was looked for"))
     options = {"corpus": lee_corpus.counts[:3], "id2word": lee_corpus.dictionary, "num_topics": 8}
     with pytest.raises((ValueError, TypeError), match=argument):
         model(**{**options, "distributed": True, argument: value})
