@@ -59,8 +59,6 @@ SCHEDULES = [
     _ours("VB, default", FEW),
     _ours("VB, 1000/0.7, 0.1/0.1", FEW, alpha=0.1, eta=0.1, **FASTER),
     _ours("VB, 1000/0.7, learnt/0.1", FEW, alpha="auto", eta=0.1, **FASTER),
-    _ours("CVB0, 1000/0.7, 0.05/0.03", MANY, inference="cvb0", alpha=0.05, eta=0.03, **FASTER),
-    _ours("CVB0, 1000/0.7, learnt/0.03", MANY, inference="cvb0", alpha="auto", eta=0.03, **FASTER),
     _ours("CVB0, 500/0.8, 0.05/0.02, 0.01", MANY, alpha=0.05, eta=0.02, **FASTEST),
     _ours("CVB0, 500/0.8, learnt/0.02, 0.01", MANY, alpha="auto", eta=0.02, **FASTEST),
 ]
