@@ -1,4 +1,4 @@
-"""Measure distcorpus against gensim and its peers: ``python scripts/bench.py estep|lsi|train|wire|all``.
+"""Measure distcorpus against gensim and its peers: ``python scripts/bench.py estep``, or another subcommand.
 
 Each subcommand prints a table of ratios and the machine. ``--quick`` shows in a minute or two that everything
 works, on a few documents: its figures mean nothing. ``--write-docs`` puts the result and its plots into
@@ -20,6 +20,7 @@ SUBCOMMANDS = {
     "train": "LDA and LSI end to end, on clusters of this machine",
     "curves": "held-out perplexity against seconds (train --curves does the same)",
     "wire": "megabytes a second over loopback",
+    "siege": "trainings while the cluster is attacked",
 }
 
 

@@ -238,7 +238,7 @@ def _watch(pid: int, record: _Record | None = None) -> str | None:
 
 
 def _try(name: str, data: bytes) -> None:
-    TARGETS[name]().check(data)
+    _execute(TARGETS[name](), data)
 
 
 def _fuzz_here(name: str, seconds: float, seed: int, record: _Record, folder: Path) -> None:
@@ -285,7 +285,8 @@ def _fuzz_by_coverage(
         for number, data in enumerate(seeds):
             Path(corpus, str(number)).write_bytes(data)
         options = [f"-seed={seed}", f"-max_total_time={seconds:.0f}", f"-max_len={LONGEST}"]
-        options += ["-rss_limit_mb=0", "-timeout=0", "-verbosity=0", "-print_final_stats=0"]
+        # The bounds are ours.
+        options += ["-rss_limit_mb=0", "-timeout=3600", "-verbosity=0", f"-artifact_prefix={corpus}/"]
         atheris.Setup([sys.argv[0], *options, corpus], execute, custom_mutator=mutated)
         atheris.Fuzz()
 

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distcorpus.algorithms.chunk import Chunk
+from distcorpus.dispatcher import spool
 from distcorpus.dispatcher.spool import Spool, spool_directory
 
 
@@ -129,6 +130,29 @@ def test_directory_is_made_for_its_user_alone(tmp_path):
     assert directory.is_dir()
     assert directory.stat().st_mode & 0o777 == 0o700
     assert spool_directory(str(directory)) == directory
+
+
+@pytest.fixture
+def umask(request):
+    previous = os.umask(request.param)
+    yield
+    os.umask(previous)
+
+
+@pytest.mark.parametrize("umask", [0, 0o022, 0o077], indirect=True)
+def test_others_read_nothing_whatever_the_umask(tmp_path, umask, monkeypatch):
+    files = []
+
+    def note(number, *arguments, **options):
+        files.append(os.fstat(number))
+        return map_file(number, *arguments, **options)
+
+    map_file = spool.mmap.mmap
+    monkeypatch.setattr(spool.mmap, "mmap", note)
+    directory = spool_directory(str(tmp_path / "spool"))
+    Spool(0, directory).keep(0, chunk_of([5] * 10))
+    assert directory.stat().st_mode & 0o777 == 0o700
+    assert [(file.st_mode & 0o777, file.st_nlink) for file in files] == [(0o600, 0)]
 
 
 def test_place_that_is_no_directory(tmp_path):
