@@ -293,37 +293,37 @@ sys.modules["distcorpus"] = None  # not to be imported
 import pickle
 import gensim.models
 
-folder, counts, tfidf = pickle.load(sys.stdin.buffer)
-lda = gensim.models.LdaModel.load(folder + "/lda")
-lsi = gensim.models.LsiModel.load(folder + "/lsi")
-assert lda[counts[0]] and lsi[tfidf[0]]
-lda.update(counts)
-lsi.add_documents(tfidf)
-lda.save(folder + "/lda-again")
-lsi.save(folder + "/lsi-again")
-sys.stdout.buffer.write(pickle.dumps((lda.get_topics(), lsi.projection.u)))
+paths, counts, tfidf = pickle.load(sys.stdin.buffer)
+found = []
+for path in paths:
+    lda = gensim.models.LdaModel.load(path + "-lda")
+    lsi = gensim.models.LsiModel.load(path + "-lsi")
+    assert lda[counts[0]] and lsi[tfidf[0]]
+    lda.update(counts)
+    lsi.add_documents(tfidf)
+    lda.save(path + "-lda-again")
+    lsi.save(path + "-lsi-again")
+    found.append((lda.get_topics(), lsi.projection.u))
+sys.stdout.buffer.write(pickle.dumps(found))
 """
 
 
-@pytest.mark.parametrize("distributed", [False, True])
-def test_files_go_to_gensim_and_back_where_this_package_is_not_installed(
-    request, lee_corpus, tmp_path, distributed
-):
-    if distributed:
-        request.getfixturevalue("cluster")
-    options = {"id2word": lee_corpus.dictionary, "num_topics": 8, "distributed": distributed}
-    LdaModel(lee_corpus.counts, **options).save(str(tmp_path / "lda"))
-    LsiModel(lee_corpus.tfidf, **options).save(str(tmp_path / "lsi"))
-    given = pickle.dumps((str(tmp_path), lee_corpus.counts[:50], lee_corpus.tfidf[:50]))
+def test_files_go_to_gensim_and_back_where_this_package_is_not_installed(cluster, lee_corpus, tmp_path):
+    """Of models that were trained here, and on a cluster."""
+    paths = {distributed: str(tmp_path / str(distributed)) for distributed in (False, True)}
+    for distributed, path in paths.items():
+        options = {"id2word": lee_corpus.dictionary, "num_topics": 8, "distributed": distributed}
+        LdaModel(lee_corpus.counts, **options).save(path + "-lda")
+        LsiModel(lee_corpus.tfidf, **options).save(path + "-lsi")
+    given = pickle.dumps((list(paths.values()), lee_corpus.counts[:50], lee_corpus.tfidf[:50]))
     done = subprocess.run([sys.executable, "-c", PLAIN_GENSIM], input=given, capture_output=True, check=True)
-    topics, u = pickle.loads(done.stdout)
-    lda = LdaModel.load(str(tmp_path / "lda-again"))
-    lsi = LsiModel.load(str(tmp_path / "lsi-again"))
-    assert np.array_equal(lda.get_topics(), topics)
-    assert np.array_equal(lsi.projection.u, u)
-    lda.update(lee_corpus.counts[50:100])
-    lsi.add_documents(lee_corpus.tfidf[50:100])
-    assert lda.state.numdocs == lsi.docs_processed == 400
+    for path, (topics, u) in zip(paths.values(), pickle.loads(done.stdout), strict=True):
+        lda, lsi = LdaModel.load(path + "-lda-again"), LsiModel.load(path + "-lsi-again")
+        assert np.array_equal(lda.get_topics(), topics)
+        assert np.array_equal(lsi.projection.u, u)
+        lda.update(lee_corpus.counts[50:100])
+        lsi.add_documents(lee_corpus.tfidf[50:100])
+        assert lda.state.numdocs == lsi.docs_processed == 400
 
 
 def test_options_survive_a_file(lee_corpus, tmp_path):
