@@ -237,9 +237,7 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
         check.whole("passes", passes, 0)
         check.whole("update_every", update_every, 0)
         check.number("decay", decay, 0.0, 1.0)
-        check.number(
-            "offset", offset, 1.0
-        )  # below 1 the first update overshoots: its learning rate exceeds 1
+        check.number("offset", offset, 1.0)  # below 1 the first update's learning rate would exceed 1
         check.whole("eval_every", eval_every or 0, 0)
         check.whole("iterations", iterations, 0)
         check.number("gamma_threshold", gamma_threshold, 0.0)
@@ -634,14 +632,17 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
             words, local = compact(chunk)
             of_chunk = self._infer(chunk) if gamma is None else gamma[first : first + chunk.n_docs]
             if of_chunk.shape != (chunk.n_docs, self.num_topics):
-                raise ValueError(
-                    f"gamma has shape {np.shape(of_chunk)} for {chunk.n_docs} documents: give a row of "
-                    f"{self.num_topics} for each"
-                )
+                raise self._misfit(gamma)
             log_table = log_topics(topics.rows(words), totals)
             score += bound(local, log_table, np.arange(len(words), dtype=np.int32), self.alpha, of_chunk)
             first += chunk.n_docs
+        if gamma is not None and first != len(gamma):
+            raise self._misfit(gamma)
         return score
+
+    def _misfit(self, gamma: Any) -> ValueError:
+        shape = np.shape(gamma)
+        return ValueError(f"gamma has shape {shape}: give a row of {self.num_topics} for each document")
 
     def _topics_bound(self) -> float:
         topics = self._lazy_topics()

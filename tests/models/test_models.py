@@ -626,9 +626,11 @@ def test_methods_refuse_bad_arguments(lee_corpus, lda, lsi):
         lda.bound(lee_corpus.counts, subsample_ratio=0.0)
     with pytest.raises(ValueError, match="total_docs"):
         lda.log_perplexity(lee_corpus.counts, total_docs=0)
-    for gamma in (np.ones((9, 8)), np.ones((10, 7)), np.ones(10)):
+    for gamma in (np.ones((9, 8)), np.ones((11, 8)), np.ones((10, 7)), np.ones(10)):
         with pytest.raises(ValueError, match="gamma has shape"):
             lda.bound(lee_corpus.counts[:10], gamma=gamma)
+    with pytest.raises(ValueError, match="gamma has shape"):
+        lda.bound(lee_corpus.counts[:50], gamma=np.ones((lda.chunksize, 8)))
     with pytest.raises(ValueError, match="interrupted"):
         lda.update(lee_corpus.counts, resume=True)
 
