@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import socket
 import threading
+from contextlib import ExitStack
 
 import chaos
 import pytest
 import siege
 
+from distcorpus import LocalCluster
 from distcorpus.models import LdaModel
+from distcorpus.wire import find, list_names, sockets
 
 
 @pytest.fixture(scope="module")
@@ -72,3 +76,18 @@ def test_a_training_ends_when_no_connection_is_left(own_cluster, lee_corpus, tmp
         thread.join(120)
     assert laid.made
     assert result == [train(lee_corpus.counts)]
+
+
+def test_silent_peers_stop_no_training_with_tls(trainings):
+    pytest.importorskip("cryptography")
+    with ExitStack() as stack:
+        cluster = stack.enter_context(LocalCluster(1, tls=True))
+        quiet = {model: train() for model, train in trainings.items()}
+        environ = cluster.environ()
+        nameserver = find(environ["PYRO_NS_HOST"], int(environ["PYRO_NS_PORT"]), broadcast=False)
+        addresses = {uri.rpartition("@")[2] for uri in list_names(nameserver).values()}
+        for address in addresses:
+            for number in range(100):
+                peer = stack.enter_context(socket.create_connection(sockets.parse_address(address)))
+                peer.sendall(b"\x16\x03\x01"[: number % 4])  # the beginning of a handshake
+        assert {model: train() for model, train in trainings.items()} == quiet
