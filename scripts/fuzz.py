@@ -104,7 +104,7 @@ def _execute(target: Target, data: bytes) -> tuple[str | None, str]:
         signal.setitimer(signal.ITIMER_PROF, 0)
         signal.signal(signal.SIGPROF, previous)
     if wrong is None and _peak() - before > MEMORY:
-        wrong = f"took more than {MEMORY >> 20} MB"
+        wrong = outcome = f"took more than {MEMORY >> 20} MB"
     return wrong, re.sub(r"\d+|'[^']*'", "#", outcome)[:120]
 
 
