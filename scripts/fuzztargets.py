@@ -8,6 +8,7 @@ import socket
 import struct
 import zlib
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -220,7 +221,11 @@ def chunks() -> Target:
         seeds.append(b"\x02" + pickle.dumps(arrays, 5))
         for kernel in ("lda", "lsi", "inference"):
             seeds.append(b"\x03" + pickle.dumps([kernel, arrays, words, rows], 5))
-    return Target(check, seeds, (SecurityError, SerializeError, TypeError, ValueError, OverflowError))
+    expected = SecurityError, SerializeError, TypeError, ValueError, OverflowError
+    for seed in seeds:  # what is compiled at its first use is no input's fault
+        with suppress(*expected):
+            check(seed)
+    return Target(check, seeds, expected)
 
 
 def _check_sound(chunk: Chunk) -> None:
