@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import socket
 import threading
 from contextlib import ExitStack
@@ -24,6 +25,9 @@ def daemons(cluster):
     return [cluster.dispatcher_pid, *(worker.pid for worker in cluster.workers)]
 
 
+@pytest.mark.skipif(
+    resource.getrlimit(resource.RLIMIT_NOFILE)[1] < 4096, reason="too few files for a thousand connections"
+)
 def test_trainings_go_on_under_siege(own_cluster, trainings, tmp_path):
     quiet = {model: train() for model, train in trainings.items()}
     before = daemons(own_cluster)
