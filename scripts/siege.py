@@ -287,10 +287,11 @@ def bombs(field: Field, chance: random.Random) -> Iterator[None]:
 
 
 def hostile_names(field: Field, chance: random.Random) -> Iterator[None]:
-    """A pattern that takes for ever to match, and the removal of everything by its prefix."""
+    """A pattern that takes for ever to match, everything removed by its prefix, a name that is taken over."""
     target = field.target(names.NAME_SERVER)
     calls: list[tuple[str, Sequence[Any]]] = [("list", (None, "(a+)+$")), ("remove", (None, "distcorpus."))]
     calls.append(("remove", (None, None, ".*")))
+    calls.append(("register", (names.LSI_DISPATCHER, "PYRO:thief@127.0.0.1:9", False)))
     while True:
         for method, arguments in calls:
             with opened(target) as sock:
