@@ -18,8 +18,10 @@ logger = logging.getLogger(__name__)
 CHECK_EVERY = 2.0
 #: Seconds that a daemon which is asked to make place has for it.
 REPLACE_TIMEOUT = 15.0
-#: Seconds between two looks whether it has.
-REPLACE_POLL = 0.1
+#: Seconds in which a name server that breaks connections has to come to itself.
+START_TIMEOUT = 15.0
+#: Seconds between two attempts to register.
+RETRY_EVERY = 0.1
 
 
 class Registration:
@@ -60,18 +62,25 @@ class Registration:
         ------
         NamingError
             If a name leads to a daemon that is alive, and `replace` is false or that daemon does not end.
+        CommunicationError
+            If the name server cannot be reached, or breaks connections for `START_TIMEOUT`.
         """
-        nameserver = self._locate()
-        deadline = time.monotonic() + (REPLACE_TIMEOUT if replace else 0.0)
+        began = time.monotonic()
+        nameserver = None
         for name, uri in self._names.items():
             while True:
                 try:
+                    nameserver = nameserver or self._locate()
                     register(nameserver, name, uri, replace=replace)
                     break
                 except NamingError:
-                    if time.monotonic() > deadline:
+                    if not replace or time.monotonic() > began + REPLACE_TIMEOUT:
                         raise
-                    time.sleep(REPLACE_POLL)
+                except CommunicationError:  # one that is starting, or very busy
+                    if time.monotonic() > began + START_TIMEOUT:
+                        raise
+                    nameserver = None
+                time.sleep(RETRY_EVERY)
         self._thread.start()
 
     def stop(self) -> None:

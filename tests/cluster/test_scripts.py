@@ -158,7 +158,7 @@ def test_name_server_that_restarts_learns_the_names_again():
         expected = {names.DISPATCHER, names.LSI_DISPATCHER, names.LDA_DISPATCHER, names.worker("a")}
 
         def registered():
-            return expected <= set(list_names(find("127.0.0.1", port, broadcast=False, wait=10)))
+            return expected <= set(list_names(find("127.0.0.1", port, broadcast=False, wait=60)))
 
         for _ in range(2):
             with script("nameserver", "--bind-port", str(port)):

@@ -16,19 +16,20 @@ from distcorpus.models import LdaModel
 #: Trains, tells of each update, and saves the model when it is interrupted. Its lines are so long that it
 #: cannot get far ahead of who reads them.
 PROGRAM = """
-import pickle, sys
+import pickle, signal, sys
 from distcorpus.models import LdaModel
 
 def tell(event):
     print(event["kind"], event.get("updates"), "." * 10000, flush=True)
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background
 corpus, options, path = pickle.load(sys.stdin.buffer)
 model = LdaModel(progress=tell, **options)
 try:
     model.update(corpus)
 except KeyboardInterrupt:
     model.save(path)
-    print("interrupted", model.interrupted["progress"]["updates"], flush=True)
+    print("\\ninterrupted", model.interrupted["progress"]["updates"], flush=True)
 """
 
 
@@ -79,7 +80,8 @@ def test_ctrl_c_leaves_a_model_that_goes_on_to_the_same_bytes(
     cluster, lee_corpus, options, whole, tmp_path, distributed
 ):
     path = str(tmp_path / "model")
-    options["distributed"] = distributed
+    # A cluster waits for each checkpoint, so that it cannot get far ahead of its client.
+    options |= {"distributed": distributed, "checkpoint": str(tmp_path / "checkpoint"), "checkpoint_every": 1}
     child = train_until(7, lee_corpus.counts, options, path, cluster.environ())
     child.send_signal(signal.SIGINT)
     last = child.stdout.read().split()
@@ -89,7 +91,7 @@ def test_ctrl_c_leaves_a_model_that_goes_on_to_the_same_bytes(
     assert 7 <= int(last[-1]) < 600
     model = LdaModel.load(path)
     np.testing.assert_allclose(model.get_topics().sum(axis=1), 1.0, rtol=1e-5)
-    model.progress = False
+    model.progress, model.checkpoint = False, None
     model.update(lee_corpus.counts, resume=True)
     assert topics(model) == whole
 
