@@ -12,7 +12,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from types import ModuleType
 from typing import Any
 
 from distcorpus._version import __version__
@@ -514,7 +513,8 @@ def run_demo(options: argparse.Namespace) -> None:
 
 def run_certs_init(options: argparse.Namespace) -> None:
     """Make a certification authority."""
-    certificates = _certificates()
+    from distcorpus.wire import certificates
+
     folder = certificates.make_authority(options.authority, options.days)
     say(
         f"a certification authority for {options.days:g} days: {folder}",
@@ -524,7 +524,9 @@ def run_certs_init(options: argparse.Namespace) -> None:
 
 def run_certs_issue(options: argparse.Namespace) -> None:
     """Issue a certificate, and say how it is used."""
-    folder = _certificates().issue(options.authority, options.role, options.host, options.days, options.out)
+    from distcorpus.wire import certificates
+
+    folder = certificates.issue(options.authority, options.role, options.host, options.days, options.out)
     say(
         f"# a {options.role}'s certificate, for {options.days:g} days: copy {folder} to where it is used"
         f"{', and pass it with --tls' if options.role != roles.CLIENT else ''}"
@@ -536,14 +538,6 @@ def run_certs_issue(options: argparse.Namespace) -> None:
             "# for all other programs with gensim's models:",
             *(f"export {name}={shlex.quote(value)}" for name, value in tls.stock_variables(folder).items()),
         )
-
-
-def _certificates() -> ModuleType:
-    try:
-        from distcorpus.wire import certificates
-    except ImportError as error:
-        raise RuntimeError(str(error)) from error
-    return certificates
 
 
 def _credentials(options: argparse.Namespace, role: str | None = None) -> tls.Credentials | None:

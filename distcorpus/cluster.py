@@ -255,10 +255,8 @@ class _Certificates:
     """A certification authority in a directory that vanishes with it, and a certificate for each role."""
 
     def __init__(self) -> None:
-        try:
-            from distcorpus.wire import certificates
-        except ImportError as error:
-            raise RuntimeError(str(error)) from error
+        from distcorpus.wire import certificates
+
         self._directory = tempfile.TemporaryDirectory(prefix="distcorpus-tls-")
         authority = certificates.make_authority(self._directory.name)
         self._folders = {

@@ -118,6 +118,13 @@ def words_in(id_lists: Iterable[np.ndarray], num_terms: int) -> np.ndarray:
     return np.flatnonzero(occurs).astype(np.int32)
 
 
+def positions_of(words: np.ndarray, num_terms: int) -> np.ndarray:
+    """Return the position of each term id among some distinct ones, int32 (num_terms,); 0 for others."""
+    positions = np.zeros(num_terms, np.int32)
+    positions[words] = np.arange(len(words), dtype=np.int32)
+    return positions
+
+
 def from_arrays(indptr: Any, indices: Any, data: Any, num_terms: int, what: str = "chunk") -> Chunk:
     """Make a chunk of three arrays that arrived from elsewhere.
 

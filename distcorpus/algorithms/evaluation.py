@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from .chunk import Chunk
+from .chunk import Chunk, positions_of
 from .lda import bound, infer, log_topics, topic_weights
-from .online import BLOCK_DOCUMENTS
+from .online import compute
 from .partial import Partial
 from .topics import LazyTopics
 
@@ -40,8 +40,7 @@ class Inference:
     ) -> None:
         self._params = params
         self._words = words
-        self._row_of = np.zeros(len(table_row), np.int32)
-        self._row_of[words] = np.arange(len(words), dtype=np.int32)
+        self._row_of = positions_of(words, len(table_row))
         rows = np.ascontiguousarray(table[table_row[words]])
         self._weights = topic_weights(rows, params["totals"], params["variant"])
         self._log_topics = log_topics(rows, params["totals"]) if params["bound"] else None
@@ -137,14 +136,5 @@ def evaluate(topics: LazyTopics, params: Mapping[str, Any], chunks: Iterable[Chu
         Each chunk's gamma, shape (n_docs, K), or the bound of each of its blocks.
     """
     for number, chunk in enumerate(chunks):
-        words = chunk.words()
-        row_of = np.zeros(chunk.num_terms, np.int32)
-        row_of[words] = np.arange(len(words), dtype=np.int32)
-        kernel = Inference(params, words, Inference.prepare(topics.rows(words), params), row_of)
-        keys, first = [], 0
-        for block in chunk.split(max_docs=BLOCK_DOCUMENTS):
-            keys.append((number, first))
-            kernel.add(block, keys[-1])
-            first += block.n_docs
-        results = kernel.partial().extras
-        yield np.concatenate([results[name_of(key)] for key in keys])
+        of_blocks = compute(Inference, topics, params, number, chunk).extras.values()
+        yield np.concatenate(list(of_blocks))

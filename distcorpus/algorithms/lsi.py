@@ -22,7 +22,7 @@ import numpy as np
 import scipy.sparse
 
 from ._lsi_basis import Basis, orthonormalise
-from .chunk import Chunk
+from .chunk import Chunk, positions_of
 from .partial import Partial
 from .summation import GridSum, compiled_kernels, exact_sum, grid_for, narrow_steps
 
@@ -83,8 +83,7 @@ class Product:
         self._dtype = np.dtype(params["dtype"])
         self._weights = params.get("weights") or {}
         self._words = words
-        self._row_of = np.empty(len(table_row), np.int32)
-        self._row_of[words] = np.arange(len(words), dtype=np.int32)
+        self._row_of = positions_of(words, len(table_row))
         self._width = table.shape[1]
         self._q = _lined_up(table[table_row[words]], self._dtype)
         self._grid = params["grid"]

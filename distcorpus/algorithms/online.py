@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from .chunk import Chunk
+from .chunk import Chunk, positions_of
 from .lda import LDA_GRID, EStep, bound, infer, log_topics, topic_bound, topic_weights
+from .partial import Partial
 from .summation import merge_extras
 from .topics import LazyTopics, StatisticsSum, newton_step
 
@@ -184,8 +185,7 @@ class OnlineLda:
             Documents that it stands for.
         """
         words = chunk.words()
-        row_of = np.zeros(chunk.num_terms, np.int32)
-        row_of[words] = np.arange(len(words), dtype=np.int32)
+        row_of = positions_of(words, chunk.num_terms)
         rows, totals = self.topics.rows(words), self.topics.totals()
         gamma = infer(
             chunk,
@@ -266,18 +266,35 @@ def estep(
     """Compute a round of `train` in this thread: the same bits as a cluster's."""
     extras: dict[str, Any] = {}
     for number, chunk in chunks:
-        words = chunk.words()
-        row_of = np.zeros(chunk.num_terms, np.int32)
-        row_of[words] = np.arange(len(words), dtype=np.int32)
-        step = EStep(params, words, EStep.prepare(topics.rows(words), params), row_of)
-        first = 0
-        for block in chunk.split(max_docs=BLOCK_DOCUMENTS):
-            step.add(block, (number, first))
-            first += block.n_docs
-        partial = step.partial()
+        partial = compute(EStep, topics, params, number, chunk)
         total.add(partial.words, partial.steps)
         extras = merge_extras(extras, partial.extras)
     return extras
+
+
+def compute(kernel: Any, topics: LazyTopics, params: Mapping[str, Any], number: int, chunk: Chunk) -> Partial:
+    """Compute a chunk in this thread, as one job, block after block.
+
+    Parameters
+    ----------
+    kernel : type
+        `lda.EStep` or `evaluation.Inference`.
+    topics : LazyTopics
+    params : mapping
+        The kernel's.
+    number : int
+        The chunk's.
+    chunk : Chunk
+    """
+    words = chunk.words()
+    table = kernel.prepare(topics.rows(words), params)
+    job = kernel(params, words, table, positions_of(words, chunk.num_terms))
+    first = 0
+    for block in chunk.split(max_docs=BLOCK_DOCUMENTS):
+        job.add(block, (number, first))
+        first += block.n_docs
+    partial: Partial = job.partial()
+    return partial
 
 
 class Reporter:

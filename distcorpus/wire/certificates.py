@@ -19,7 +19,7 @@ try:
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import ec
 except ImportError as error:
-    raise ImportError(
+    raise RuntimeError(
         "making certificates needs the cryptography library (using them does not): "
         "pip install 'distcorpus[tls]'"
     ) from error

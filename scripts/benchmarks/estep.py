@@ -18,7 +18,7 @@ from sklearn.decomposition import LatentDirichletAllocation
 from benchmarks import data, machine, report
 from benchmarks.report import Result
 from distcorpus.algorithms import _lda_numpy, lda
-from distcorpus.algorithms.chunk import Chunk, as_chunk
+from distcorpus.algorithms.chunk import Chunk, as_chunk, positions_of
 from distcorpus.algorithms.partial import Partial
 
 NOTE = """\
@@ -111,8 +111,7 @@ def _ours(block: Chunk, topics: np.ndarray) -> Callable[[], Partial]:
     }
     words = block.words()
     table = lda.EStep.prepare(topics[words], params)
-    table_row = np.zeros(num_terms, np.int32)
-    table_row[words] = np.arange(len(words), dtype=np.int32)
+    table_row = positions_of(words, num_terms)
 
     def compute() -> Partial:
         step = lda.EStep(params, words, table, table_row)

@@ -166,7 +166,7 @@ def run(quick: bool, repeats: int) -> Result:
 
 def _fused(quick: bool, repeats: int) -> str:
     """Our fused product at a large vocabulary."""
-    from distcorpus.algorithms.chunk import as_chunk
+    from distcorpus.algorithms.chunk import as_chunk, positions_of
     from distcorpus.algorithms.lsi import BLOCK_NNZ, Product, product_grid
 
     documents = corpora.zipf(2_000 if quick else 40_000, ZIPF_TERMS, ZIPF_DISTINCT)
@@ -174,8 +174,7 @@ def _fused(quick: bool, repeats: int) -> str:
     chunk = as_chunk(matrix, ZIPF_TERMS)
     blocks = list(enumerate(chunk.split(max_nnz=BLOCK_NNZ)))
     words = chunk.words()
-    table_row = np.zeros(ZIPF_TERMS, np.int32)
-    table_row[words] = np.arange(len(words), dtype=np.int32)
+    table_row = positions_of(words, ZIPF_TERMS)
     random = np.random.default_rng(0)
     rows = []
     for width in BLOCKS:

@@ -235,15 +235,15 @@ def test_alpha_is_learnt(inference):
 
 # Files and copies.
 
+COPIES = {"pickle": lambda model: pickle.loads(pickle.dumps(model)), "copy": copy.deepcopy}
+
 
 @pytest.mark.parametrize("make", ["pickle", "copy", "save", "gensim and back"])
 def test_copies_of_lda(lee_corpus, lda, tmp_path, make):
     lda.alpha = lda.alpha * 2
     path = str(tmp_path / "model")
-    if make == "pickle":
-        other = pickle.loads(pickle.dumps(lda))
-    elif make == "copy":
-        other = copy.deepcopy(lda)
+    if make in COPIES:
+        other = COPIES[make](lda)
     else:
         lda.save(path)
         if make == "gensim and back":
@@ -268,10 +268,8 @@ def test_copies_of_lda(lee_corpus, lda, tmp_path, make):
 @pytest.mark.parametrize("make", ["pickle", "copy", "save", "gensim and back"])
 def test_copies_of_lsi(lee_corpus, lsi, tmp_path, make):
     path = str(tmp_path / "model")
-    if make == "pickle":
-        other = pickle.loads(pickle.dumps(lsi))
-    elif make == "copy":
-        other = copy.deepcopy(lsi)
+    if make in COPIES:
+        other = COPIES[make](lsi)
     else:
         lsi.save(path)
         if make == "gensim and back":

@@ -14,14 +14,7 @@ import pytest
 from distcorpus import wire
 from distcorpus.wire import sockets, transport
 
-from .conftest import Echo, Peer
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 15.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.005)
+from .conftest import Echo, Peer, wait_until
 
 
 class Blocker:

@@ -28,7 +28,7 @@ from distcorpus.dispatcher.front import Dispatcher
 from distcorpus.wire import certificates, names, roles, sockets, tls, transport
 from distcorpus.worker.daemon import Worker
 
-from .conftest import Echo, Peer
+from .conftest import Echo, Peer, wait_until
 from .test_attacks import Evil
 from .test_nameserver import free_port
 
@@ -170,9 +170,7 @@ def test_a_daemon_refuses_bad_certificates(
 
 
 def wait_for_log(caplog: pytest.LogCaptureFixture, pattern: str) -> None:
-    deadline = time.monotonic() + 20
-    while not any(re.search(pattern, record.getMessage()) for record in list(caplog.records)):
-        assert time.monotonic() < deadline, caplog.text
+    wait_until(lambda: any(re.search(pattern, record.getMessage()) for record in list(caplog.records)), 20)
 
 
 @pytest.mark.parametrize(
@@ -313,8 +311,7 @@ def test_silent_peers_stop_nobody(
             sock.sendall(b"\x16")
         for sock in silent[10:20]:
             sock.sendall(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03")
-        while len(daemon.transportServer._threads) < len(silent):
-            time.sleep(0.01)
+        wait_until(lambda: len(daemon.transportServer._threads) >= len(silent))
         monkeypatch.setattr(transport, "HANDSHAKE_SECONDS", 20.0)  # for those who mean it
         assert wire.connect(uri).echo(1) == 1
         for sock in silent:
