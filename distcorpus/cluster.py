@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
+from distcorpus.algorithms import chunk
 from distcorpus.wire import abort, connect, names, roles, tls, use_tls
 from distcorpus.wire.location import use_nameserver
 from distcorpus.wire.nameserver import find, lookup
@@ -129,6 +130,7 @@ class LocalCluster:
         dispatcher = self._launch("dispatcher", *self._find(), *dispatcher_options)
         self._daemons.insert(0, dispatcher)
         self._add_workers(n_workers)
+        chunk.warm()  # this process will have documents to read, and nothing else to do now
         dispatcher.ready(deadline)
         uri = lookup(find(host, int(port), broadcast=False), names.DISPATCHER)
         if uri is None:

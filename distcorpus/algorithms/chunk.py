@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain, pairwise
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,9 @@ from .summation import exact_sum
 Sparse = Any
 
 MAX_TERMS = 2**31 - 1
+
+#: Reading so many documents without the compiled reader takes about as long as loading it.
+WORTH_LOADING = 40_000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -203,7 +208,7 @@ def as_chunk(documents: Any, num_terms: int, *, counts: bool = False, what: str 
         indptr, ids, values = _from_sparse(matrix, what)
     elif isinstance(documents, Iterable) and not isinstance(documents, str | bytes):
         sequence = documents if isinstance(documents, list | tuple) else list(documents)
-        indptr, ids, values = _from_documents(sequence, num_terms, what)
+        indptr, ids, values = _reader.read(sequence) or _from_documents(sequence, num_terms, what)
     else:
         raise TypeError(
             f"{what}: cannot read documents from {type(documents).__name__}; pass a list of bags of words "
@@ -213,6 +218,45 @@ def as_chunk(documents: Any, num_terms: int, *, counts: bool = False, what: str 
     _check_values(indptr, indices, values, counts, what)
     indptr, indices, values = _canonical(indptr, indices, values, num_terms, what)
     return Chunk(indptr, indices, _narrowed(values), num_terms)
+
+
+@functools.cache
+def _kernels() -> ModuleType | None:
+    try:
+        from . import _bow_kernels
+    except ImportError:
+        return None
+    return _bow_kernels
+
+
+class _Reader:
+    """The compiled reader of bags of words, once it is worth the time that loading numba takes."""
+
+    def __init__(self) -> None:
+        self._documents_to_go = WORTH_LOADING
+
+    def load(self) -> None:
+        self._documents_to_go = 0
+        self.read([])
+
+    def read(self, documents: Sequence[Any]) -> tuple[np.ndarray, ...] | None:
+        """Return (indptr, ids, values), or None where this is nothing for it."""
+        if self._documents_to_go > 0:
+            self._documents_to_go -= len(documents)
+            return None
+        kernels = _kernels()
+        if kernels is None:
+            return None
+        understood, *arrays = kernels.read(id(documents), (id(list), id(tuple), id(int), id(float)))
+        return tuple(arrays) if understood else None
+
+
+_reader = _Reader()
+
+
+def warm() -> None:
+    """Load the compiled reader of bags of words, or compile it, before `as_chunk` has read enough without."""
+    _reader.load()
 
 
 def _from_documents(documents: Sequence[Any], num_terms: int, what: str) -> tuple[np.ndarray, ...]:

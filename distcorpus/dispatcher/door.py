@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from distcorpus.algorithms import lsi, topics
+from distcorpus.algorithms import chunk, lsi, topics
 from distcorpus.algorithms.chunk import Chunk, as_chunk, from_arrays
 from distcorpus.algorithms.online import OnlineLda, Plan, Progress
 from distcorpus.algorithms.topics import LazyTopics
@@ -26,7 +26,10 @@ LONGEST_WAIT = 10.0
 
 
 def warm() -> None:
-    """Compile what the M-step runs, or load it from the disk's cache: no training has to wait for it."""
+    """Compile what reads documents and what the M-step runs, or load it from the disk's cache: no training
+    has to wait for it.
+    """
+    chunk.warm()
     topics.warm(("float32", "float64"))
 
 
@@ -88,8 +91,8 @@ class _Door(_Front):
             self._opened(self._make(name, task, journal=journal, **options))
         except (LookupError, TypeError, ValueError) as error:
             raise DamagedJournal(f"session: {error!r}") from error
-        for chunk in journal.chunks(self._session.num_chunks, self._session.num_terms):
-            self._session.put(chunk)
+        for kept in journal.chunks(self._session.num_chunks, self._session.num_terms):
+            self._session.put(kept)
 
     def _current(self) -> Any:
         if self._session is None:
@@ -111,8 +114,8 @@ class _Door(_Front):
         """Return a chunk that arrived; compiled code will trust it, so it is checked."""
         session = self._current()
         what = f"chunk {session.num_chunks}"
-        chunk = from_arrays(indptr, indices, data, session.num_terms, what)
-        return as_chunk(chunk, session.num_terms, counts=self.counts, what=what)
+        arrived = from_arrays(indptr, indices, data, session.num_terms, what)
+        return as_chunk(arrived, session.num_terms, counts=self.counts, what=what)
 
 
 class LdaDoor(_Door):

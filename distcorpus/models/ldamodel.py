@@ -19,7 +19,7 @@ from gensim.matutils import Sparse2Corpus
 from gensim.models.callbacks import Callback
 from gensim.models.ldamodel import LdaState
 
-from distcorpus.algorithms.chunk import Chunk
+from distcorpus.algorithms.chunk import Chunk, warm
 from distcorpus.algorithms.evaluation import evaluate, parameters
 from distcorpus.algorithms.lda import (
     VARIANTS,
@@ -735,6 +735,7 @@ class _Run:
 
     def here(self, topics: LazyTopics, numdocs: int) -> None:
         """Train in this process."""
+        warm()
         if self.documents is None:
             kept = list(self._chunks())
             self.documents = sum(chunk.n_docs for chunk in kept)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from collections import namedtuple
+
 import gensim
 import numpy as np
 import pytest
 import scipy.sparse
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from distcorpus.algorithms import chunk as chunk_module
 from distcorpus.algorithms.chunk import Chunk, as_chunk, from_arrays
 
 NUM_TERMS = 12
@@ -248,3 +253,100 @@ def test_what_are_no_arrays_of_a_chunk(wrong):
     for place in range(2):
         with pytest.raises(TypeError, match="not the arrays of a chunk"):
             from_arrays(*arrays[:place], wrong, *arrays[place + 1 :], 5)
+
+
+class Odd(int):
+    """An int that numpy does not read as C would."""
+
+    def __float__(self) -> float:
+        return 7.0
+
+
+Pair = namedtuple("Pair", "id count")
+
+good_pairs = st.tuples(st.integers(0, NUM_TERMS - 1), st.one_of(st.integers(1, 9), st.floats(0.5, 9)))
+#: What the compiled reader must leave alone, or read as numpy does.
+odd_pairs = st.one_of(
+    st.tuples(st.integers(-2, NUM_TERMS), st.floats()),
+    st.tuples(
+        st.one_of(st.integers(), st.floats(), st.booleans(), st.none(), st.text(max_size=1)), st.just(1)
+    ),
+    st.tuples(
+        st.just(1), st.one_of(st.integers(), st.booleans(), st.none(), st.builds(np.float32, st.just(2)))
+    ),
+    st.builds(lambda: (np.int64(1), 1)),
+    st.builds(lambda: (Odd(1), Odd(2))),
+    st.builds(lambda: Pair(1, 2)),
+    st.lists(st.integers(0, 3), max_size=3),
+    st.lists(st.integers(0, 3), max_size=3).map(tuple),
+    st.just("ab"),
+)
+
+
+def outcome(documents: object, num_terms: int) -> tuple[object, ...]:
+    try:
+        chunk = as_chunk(documents, num_terms)
+    except (TypeError, ValueError) as error:
+        return type(error), str(error)
+    arrays = chunk.indptr, chunk.indices, chunk.data
+    return tuple((array.dtype, array.tobytes()) for array in arrays)
+
+
+@settings(deadline=None)  # the first one compiles it
+@given(st.data())
+def test_the_compiled_reader_reads_as_numpy_does(data):
+    pairs = good_pairs if data.draw(st.booleans()) else st.one_of(good_pairs, odd_pairs)
+    documents = data.draw(
+        st.lists(st.one_of(st.lists(pairs, max_size=5), st.lists(pairs, max_size=5).map(tuple)), max_size=5)
+    )
+    chunk_module.warm()
+    compiled = outcome(documents, NUM_TERMS)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(chunk_module, "_reader", chunk_module._Reader())
+        assert compiled == outcome(documents, NUM_TERMS)
+
+
+@pytest.mark.parametrize("value", [2**53, -(2**53), 2**53 + 1, 2**63, -(2**63) - 1, 2**70, 0.1, 0.0, -0.0])
+def test_the_compiled_reader_at_the_edges(value):
+    chunk_module.warm()
+    assert (
+        as_chunk([[(0, 1), (3, value)], ()], NUM_TERMS).data.tolist()
+        == [1.0, float(value)][: 1 + bool(value)]
+    )
+    with pytest.raises((TypeError, ValueError), match="document 0"):
+        as_chunk([[(2**31 + abs(int(value)), 1)]], NUM_TERMS)
+
+
+def test_the_compiled_reader_reads_what_corpora_are_made_of():
+    pytest.importorskip("numba")
+    chunk_module.warm()
+    for documents in ([], [[]], [[(1, 2), [3, 0.5]], ((0, 1),)], ([(1000, 1000)],)):
+        assert chunk_module._reader.read(documents) is not None
+    for documents in (np.zeros(2), [np.zeros((1, 2))], [{1: 2}], [[(1, True)]], [[(1.0, 1)]], [[Pair(1, 2)]]):
+        assert chunk_module._reader.read(documents) is None
+
+
+def test_the_compiled_reader_keeps_no_references():
+    chunk_module.warm()
+    number, value = 10**6, 12345.5
+    pair = (number, value)
+    documents = [[pair] * 50, [pair, (number, None)]]
+    before = [sys.getrefcount(thing) for thing in (number, value, pair, documents, documents[0])]
+    for _ in range(100):
+        chunk_module._reader.read(documents)
+        chunk_module._reader.read(documents[:1])
+    assert [sys.getrefcount(thing) for thing in (number, value, pair, documents, documents[0])] == before
+
+
+def test_a_small_corpus_does_not_wait_for_numba():
+    program = """
+import sys
+from distcorpus.algorithms.chunk import WORTH_LOADING, as_chunk
+assert as_chunk([[(0, 1)]] * 10, 1).nnz == 10
+assert "numba" not in sys.modules
+as_chunk([[]] * WORTH_LOADING, 1)
+assert as_chunk([[(0, 1)]] * 10, 1).nnz == 10
+assert "numba" in sys.modules
+"""
+    pytest.importorskip("numba")
+    subprocess.run([sys.executable, "-c", program], check=True)
