@@ -110,3 +110,17 @@ def orthonormalise(vectors: np.ndarray, floor: float) -> tuple[np.ndarray, np.nd
         factor = (rotation * scales) @ rotation.T @ factor
         vectors = vectors @ ((rotation / scales) @ rotation.T)
     return vectors, factor
+
+
+def orthonormal(vectors: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Return nearly orthonormal columns in a type, that of `vectors` or a wider one, orthonormal to its
+    rounding error.
+
+    The nearest orthonormal columns are ``vectors (vectors' vectors)**-1/2``, of whose power series two terms
+    do. What they add is small, so the type of `vectors` is exact enough for it.
+    """
+    error = gram(vectors) - np.eye(vectors.shape[1])
+    result = vectors.astype(dtype, copy=False)
+    if np.abs(error).max(initial=0.0) >= 8 * np.finfo(dtype).eps:
+        result = result + vectors @ (0.375 * error @ error - 0.5 * error).astype(vectors.dtype)
+    return result

@@ -15,13 +15,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import scipy.sparse
 
-from ._lsi_basis import Basis, orthonormalise
+from ._lsi_basis import Basis, orthonormal, orthonormalise
 from .chunk import Chunk, positions_of
 from .partial import Partial
 from .summation import GridSum, compiled_kernels, exact_sum, grid_for, narrow_steps
@@ -40,6 +41,12 @@ Factors = tuple[np.ndarray, np.ndarray]
 #: error of the product itself, and most entries fit into int32.
 GRID_BITS = {"float32": 38, "float64": 52}
 
+
+#: The relative error of a singular value where none is asked for.
+TOLERANCE = 1e-4
+
+#: The smallest tolerance that an iteration in float32 is tried for.
+SINGLE_TOLERANCE = 1e-5
 
 #: How much larger than its first chunk (by squared norm) a corpus may grow before the first product, which a
 #: cluster sums while the chunks arrive and thus on a grid chosen early, has to be computed again.
@@ -200,6 +207,25 @@ def block_width(
     return max(1, min(num_terms, 16 * min(4, max(1, round(num_topics / 80)))))
 
 
+def iteration_dtype(
+    num_terms: int,
+    num_topics: int,
+    dtype: Any,
+    *,
+    tolerance: float = TOLERANCE,
+    max_steps: int | None = None,
+    power_iters: int | None = None,
+) -> np.dtype:
+    """Return the type in which the iteration begins (see `factorise` for the arguments).
+
+    float32, which is twice as fast, also where the result is float64: if singular values are wanted to a
+    tolerance at which that may do, and the iteration is filtered, hence can tell whether it does.
+    """
+    dtype = np.dtype(dtype)
+    can_tell = max_steps is None and power_iters is None and num_terms > 4 * num_topics
+    return np.dtype(np.float32) if can_tell and tolerance >= SINGLE_TOLERANCE else dtype
+
+
 def start_block(
     num_terms: int, num_topics: int, seed: int, dtype: Any, block: int | None = None
 ) -> np.ndarray:
@@ -224,7 +250,7 @@ def factorise(
     squared_norm: float,
     dtype: Any = np.float32,
     seed: int = 0,
-    tolerance: float = 1e-4,
+    tolerance: float = TOLERANCE,
     block: int | None = None,
     max_steps: int | None = None,
     power_iters: int | None = None,
@@ -240,18 +266,24 @@ def factorise(
     are estimated to `tolerance`, or when the Krylov space is exhausted. The estimate is that of
     `estimated_change`, summed up over the steps to come at the rate at which it falls.
 
+    A float64 result comes from an iteration in float32, where that is accurate enough: see `iteration_dtype`.
+    The vectors are made orthonormal in float64 then, and the last wanted singular values, which rounding
+    would spoil first, are compared with one product in float64. If float32 turns out not to do, at the
+    beginning or at the end, everything is computed in float64.
+
     Parameters
     ----------
     product : callable
-        Returns ``A (A' Q)``, shape (num_terms, b), for Q of shape (num_terms, b) and type `dtype`, C order.
+        Returns ``A (A' Q)``, shape (num_terms, b), for Q of shape (num_terms, b) in C order, computed in the
+        type of Q, which is float32 or `dtype`.
     num_terms : int
     num_topics : int
         The number of triplets wanted.
     squared_norm : float
         The squared Frobenius norm of A (0: `product` is not called).
     dtype : dtype
-        float32 or float64: the type of Q and of the basis. In float32, singular values below about 1e-3 of
-        the largest are not told from zero, since it is their squares that the iteration sees.
+        float32 or float64: the type of the result. In float32, singular values below about 1e-3 of the
+        largest are not told from zero, since it is their squares that the iteration sees.
     seed : int
         Of the starting block.
     tolerance : float
@@ -302,17 +334,25 @@ def factorise(
 
     def multiply(q: np.ndarray) -> np.ndarray:
         y = product(q) if squared_norm else np.zeros_like(q)
-        return _checked_product(y, q.shape, dtype) + _base_product(base, q)
+        return _checked_product(y, q) + _base_product(base, q)
 
-    omega = start_block(num_terms, num_topics, seed, dtype, block)
-    image = multiply(omega) if start is None else start.astype(dtype) + _base_product(base, omega)
+    first_dtype = iteration_dtype(num_terms, returned, dtype, tolerance=tolerance, max_steps=max_steps)
+    omega = start_block(num_terms, num_topics, seed, first_dtype, block)
+    image = multiply(omega) if start is None else start.astype(first_dtype) + _base_product(base, omega)
     if base is not None:
         squared_norm += float(np.square(base[1], dtype=np.float64).sum())
     task = _Task(multiply, num_terms, dtype, wanted, returned, tolerance, max_steps, squared_norm, seed)
-    if max_steps is None and num_terms > 4 * returned:  # else the basis is small anyway
-        with suppress(_Unfiltered):
-            return _iterate(task, image, filtered=True)
-    return _iterate(task, image, filtered=False)
+    if first_dtype != dtype:
+        with suppress(_Unfit):
+            return _in_double(*_iterate(replace(task, dtype=first_dtype, narrow=True), image, True), task)
+    image = image.astype(dtype, copy=False)
+    try:
+        # Where many of the directions are wanted, the basis is small anyway.
+        found = _iterate(task, image, filtered=max_steps is None and num_terms > 4 * returned)
+    except _Unfit:
+        found = _iterate(task, image, filtered=False)
+    vectors, theta, shift = found
+    return _with_canonical_signs(orthonormal(vectors, dtype)), np.sqrt(_eigenvalues(theta, shift))
 
 
 @dataclass(frozen=True, slots=True)
@@ -321,26 +361,36 @@ class _Task:
 
     multiply: Callable[[np.ndarray], np.ndarray]
     num_terms: int
-    dtype: np.dtype
+    dtype: np.dtype  # of the iteration
     wanted: int
     returned: int
     tolerance: float
     max_steps: int | None
     squared_norm: float  # with that of an earlier factorisation
     seed: int
+    narrow: bool = False  # whether the result's type is wider than the iteration's
 
 
-class _Unfiltered(Exception):
-    """The matrix has to be factorised without a filter."""
+class _Unfit(Exception):
+    """The matrix is not fit for a filter, or not for the type of the iteration."""
 
 
-def _iterate(task: _Task, start: np.ndarray, filtered: bool) -> Factors:
-    """Run the iteration from a product of A A', on A A' or on its polynomial (see `_filter_shift`).
+def _iterate(task: _Task, start: np.ndarray, filtered: bool) -> tuple[np.ndarray, np.ndarray, float | None]:
+    """Run the iteration from a product of A A', on A A' or, if `filtered`, on its polynomial if that is fit.
+
+    Returns
+    -------
+    vectors : ndarray of `task.dtype`, shape (num_terms, k)
+        Ritz vectors, orthonormal but for rounding.
+    theta : ndarray of float64, shape (k,)
+        Their Ritz values, descending.
+    shift : float or None
+        That of the polynomial, if it was that (see `_filter_shift`).
 
     Raises
     ------
-    _Unfiltered
-        If the polynomial turns out not to be fit for the matrix.
+    _Unfit
+        If the polynomial, or a type that is narrower than the result's, turns out not to be fit.
     """
     dtype, num_terms = task.dtype, task.num_terms
     shift: float | None = None
@@ -355,16 +405,18 @@ def _iterate(task: _Task, start: np.ndarray, filtered: bool) -> Factors:
     exhausted = not vectors.shape[1]
     while basis.size < num_terms and len(problem) != task.max_steps:
         if exhausted:  # nothing but directions that the start had no part in can be missing
-            if filtered:
-                raise _Unfiltered
+            if filtered or task.narrow:
+                raise _Unfit
             vectors = _fresh_block(random, basis, start.shape[1])
             coupling = np.zeros((vectors.shape[1], problem.width))
         image = task.multiply(vectors)
-        if filtered:
-            if shift is None:
-                shift = _filter_shift(vectors.T @ image, coupling, task)
-                stop = _Stop(task.wanted, task.tolerance, shift)
+        if filtered and shift is None:
+            shift = _filter_shift(vectors.T @ image, coupling, task)
+            filtered = shift is not None
+            stop = _Stop(task.wanted, task.tolerance, shift)
+            if filtered:
                 scale, grid_noise = 0.0, grid_noise * _length(image)
+        if shift is not None:
             image -= dtype.type(shift) * vectors
             # The grid is made for columns of at most unit length.
             lengths = np.sqrt(np.einsum("ij,ij->j", image, image))
@@ -392,20 +444,22 @@ def _iterate(task: _Task, start: np.ndarray, filtered: bool) -> Factors:
         if not exhausted and stop.due(basis.size):
             theta, coordinates = problem.solve()
             if filtered and basis.size > 4 * task.wanted and theta[task.wanted - 1] <= floor:
-                raise _Unfiltered
+                raise _Unfit
             if stop.reached(basis.size, theta, coordinates, coupling):
                 break
 
     theta, coordinates = problem.solve()
     count = min(task.returned, int(np.count_nonzero(theta > floor)))
-    if filtered and count < task.wanted:
-        raise _Unfiltered
-    vectors = _polished(basis.combine(coordinates[:, :count]))
-    return _with_canonical_signs(vectors), np.sqrt(_eigenvalues(theta[:count], shift))
+    if (filtered or task.narrow) and count < task.wanted:
+        raise _Unfit
+    return basis.combine(coordinates[:, :count]), theta[:count], shift
 
 
-def _filter_shift(matrix: np.ndarray, coupling: np.ndarray, task: _Task) -> float:
+def _filter_shift(matrix: np.ndarray, coupling: np.ndarray, task: _Task) -> float | None:
     """Return the shift of a polynomial ``x (x - shift)`` that sets the wanted eigenvalues of A A' apart.
+
+    None if the rank is small, or the polynomial's eigenvalues are too far apart for the type of the
+    computation.
 
     Above the shift it grows about twice as fast as x, measured by its size between 0 and the shift. So a
     basis of two thirds of the columns will do, for a few more products. Any shift from a half to nine tenths
@@ -424,22 +478,24 @@ def _filter_shift(matrix: np.ndarray, coupling: np.ndarray, task: _Task) -> floa
 
     Raises
     ------
-    _Unfiltered
-        If the rank is small, or the polynomial's eigenvalues are too far apart for the type of the
-        computation.
+    _Unfit
+        If a type narrower than the result's is not fit for the rank, or for how far apart the eigenvalues of
+        A A' are.
     """
     values, rotation = np.linalg.eigh(matrix.astype(np.float64))
     if len(coupling) < coupling.shape[1] or not values[0] > 0:
-        raise _Unfiltered
+        if task.narrow:
+            raise _Unfit
+        return None
     values, rotation = values[::-1], rotation[:, ::-1]
     stands_for = np.square(rotation.T @ coupling).mean(axis=1) / np.square(values) * task.num_terms
     ranks = np.cumsum(stands_for) - stands_for / 2
     last = float(np.interp(task.returned, ranks, values)) * min(1.0, float(ranks[-1]) / task.returned)
     shift = 0.6 * last
     largest, smallest = values[0] * (values[0] - shift), last * (last - shift)
-    if _noise(task.dtype, largest) > 0.05 * smallest:
-        raise _Unfiltered
-    return shift
+    if task.narrow and _noise(task.dtype, values[0]) > 0.001 * last:
+        raise _Unfit
+    return None if _noise(task.dtype, largest) > 0.05 * smallest else shift
 
 
 def _eigenvalues(theta: np.ndarray, shift: float | None) -> np.ndarray:
@@ -455,10 +511,10 @@ def _noise(dtype: np.dtype, scale: float) -> float:
     return 16 * float(np.finfo(dtype).eps) * scale
 
 
-def _checked_product(y: np.ndarray, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    if y.shape != shape:
-        raise ValueError(f"product returned an array of shape {y.shape} for a block of shape {shape}")
-    return np.ascontiguousarray(y, dtype=dtype)
+def _checked_product(y: np.ndarray, q: np.ndarray) -> np.ndarray:
+    if y.shape != q.shape:
+        raise ValueError(f"product returned an array of shape {y.shape} for a block of shape {q.shape}")
+    return np.ascontiguousarray(y, dtype=q.dtype)
 
 
 def _length(vectors: np.ndarray) -> float:
@@ -600,13 +656,27 @@ def estimated_change(
     return float(errors.max())
 
 
-def _polished(vectors: np.ndarray) -> np.ndarray:
-    """Return nearly orthonormal columns made orthonormal to rounding error."""
-    eye = np.eye(vectors.shape[1], dtype=vectors.dtype)
-    gram = vectors.T @ vectors
-    if np.abs(gram - eye).max(initial=0.0) < 8 * np.finfo(vectors.dtype).eps:
-        return vectors
-    return vectors @ (1.5 * eye - 0.5 * gram)  # a Newton step towards the polar factor
+def _in_double(vectors: np.ndarray, theta: np.ndarray, shift: float | None, task: _Task) -> Factors:
+    """Return the factors in float64 that an iteration in float32 has found.
+
+    Its Ritz values, which are a block tridiagonal matrix's, are compared with what the vectors themselves
+    give in float64. It is enough to look at the last wanted ones: all products had rounding errors in
+    proportion to the largest eigenvalue, so relatively these suffer most.
+
+    Raises
+    ------
+    _Unfit
+        If rounding has changed a wanted singular value by more than a tenth of the tolerance.
+    """
+    vectors = orthonormal(vectors, task.dtype)
+    first = max(0, task.wanted - block_width(task.num_terms, task.wanted))
+    some = np.ascontiguousarray(vectors[:, first : task.wanted])
+    image = task.multiply(some)
+    exact = np.einsum("ij,ij->j", image, some if shift is None else image - shift * some)
+    values, exact = np.sqrt(_eigenvalues(theta, shift)), np.sqrt(_eigenvalues(exact, shift))
+    if not np.allclose(values[first : task.wanted], exact, rtol=task.tolerance / 10, atol=0):
+        raise _Unfit
+    return _with_canonical_signs(vectors), values
 
 
 def _with_canonical_signs(vectors: np.ndarray) -> np.ndarray:
@@ -662,7 +732,7 @@ def lsi(
     block_nnz : int
         Entries of a block of documents, about.
     dtype : dtype
-        float32 or float64.
+        float32 or float64: of the result (see `factorise`).
     base : (ndarray, ndarray), optional
         U and s of documents seen earlier.
     after_round : callable
@@ -675,7 +745,8 @@ def lsi(
     U, s : ndarray
         As `factorise` returns them.
     """
-    name = np.dtype(dtype).name
+    effort = {name: options[name] for name in ("tolerance", "max_steps", "power_iters") if name in options}
+    first_dtype = iteration_dtype(num_terms, num_topics, dtype, **effort)
     kept: dict[int, Chunk] = {}
     number = folded = -1  # the newest chunk, and the newest that is in the base
     start_bound = 0.0
@@ -703,12 +774,11 @@ def lsi(
         squared_norm = exact_sum(norms * [weights[key] for _, (key, _) in blocks])
         start = None
         if blocks and exact_sum(norms) <= start_bound and options.get("block") is None:
-            params = {"grid": grid_for(start_bound), "dtype": name}
-            omega = start_block(num_terms, num_topics, options.get("seed", 0), dtype, width)
-            start = counted(_local_product(blocks, num_terms, params))(omega)
-        params = {"grid": product_grid(squared_norm, name), "dtype": name, "weights": weights}
+            omega = start_block(num_terms, num_topics, options.get("seed", 0), first_dtype, width)
+            start = counted(_local_product(blocks, num_terms, lambda dtype: grid_for(start_bound)))(omega)
+        grid = partial(product_grid, squared_norm)
         return factorise(
-            counted(_local_product(blocks, num_terms, params)),
+            counted(_local_product(blocks, num_terms, grid, weights)),
             num_terms,
             num_topics,
             squared_norm=squared_norm,
@@ -746,23 +816,34 @@ def _numbered(blocks: Sequence[Chunk]) -> list[tuple[int, Chunk]]:
 
 
 def _local_product(
-    blocks: Sequence[tuple[Chunk, tuple[int, ...]]], num_terms: int, params: Mapping[str, Any]
+    blocks: Sequence[tuple[Chunk, tuple[int, ...]]],
+    num_terms: int,
+    grid_of: Callable[[np.dtype], float],
+    weights: Mapping[int, float] | None = None,
 ) -> Callable[[np.ndarray], np.ndarray]:
-    """Return the function ``Q -> A (A' Q)``, computed by this thread."""
-    dtype, weights = np.dtype(params["dtype"]), params.get("weights") or {}
+    """Return the function ``Q -> A (A' Q)``, computed by this thread in the type of Q on that type's grid."""
+    weights = weights or {}
     every_row = np.arange(num_terms, dtype=np.int32)
-    workspace: _Workspace | None = None  # kept, since fresh memory is slow
+    cast: list[tuple[Chunk, int]] = []
+    made_for: tuple[Any, ...] = ()
+    workspace: _Workspace  # kept, since fresh memory is slow
 
     def product(q: np.ndarray) -> np.ndarray:
-        nonlocal workspace
-        table = _lined_up(q, dtype)
-        if workspace is None or workspace.total.steps.shape != table.shape:
-            workspace = _Workspace(table.shape, dtype, params["grid"])
+        nonlocal cast, made_for, workspace
+        grid = grid_of(q.dtype)
+        table = _lined_up(q, q.dtype)
+        if made_for != (table.shape, q.dtype):
+            made_for = table.shape, q.dtype
+            workspace = _Workspace(table.shape, q.dtype, grid)
+            cast = [
+                (replace(block, data=block.data.astype(q.dtype, copy=False)), number)
+                for block, (number, _) in blocks
+            ]
         workspace.total.clear()
-        for block, (number, _) in blocks:
+        for block, number in cast:
             workspace.add(block, every_row, table, weights.get(number, 1.0))
         steps = workspace.total.steps[:, : q.shape[1]]
-        return np.multiply(steps, params["grid"], out=np.empty_like(q), casting="same_kind")
+        return np.multiply(steps, grid, out=np.empty_like(q), casting="same_kind")
 
     return product
 
@@ -772,10 +853,5 @@ def warm(dtypes: Iterable[str] = ("float32",)) -> None:
     indptr, indices = np.array([0, 1]), np.zeros(1, np.int32)
     for name in dtypes:
         chunk = Chunk(indptr, indices, np.ones(1, name), 1)
-        factorise(
-            _local_product([(chunk, (0, 0))], 1, {"grid": 1.0, "dtype": name}),
-            1,
-            1,
-            squared_norm=1.0,
-            dtype=name,
-        )
+        product = _local_product([(chunk, (0, 0))], 1, lambda dtype: 1.0)
+        factorise(product, 1, 1, squared_norm=1.0, dtype=name)

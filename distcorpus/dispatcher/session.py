@@ -442,7 +442,7 @@ class LsiSession(Session):
     decay : float
         Weight of what came before a chunk, relative to it.
     dtype : str
-        ``"float32"`` or ``"float64"``.
+        ``"float32"`` or ``"float64"``: of the result.
     seed : int
         Seeds the start block.
     power_iters, extra_samples : int, optional
@@ -532,20 +532,23 @@ class LsiSession(Session):
     def _stream(self) -> None:
         """Open the round that multiplies the chunks with the start block as they arrive."""
         width = lsi.block_width(self.num_terms, self.num_topics, **self._effort)
-        omega = lsi.start_block(self.num_terms, self.num_topics, self._seed, self.dtype, width)
+        dtype = lsi.iteration_dtype(
+            self.num_terms, self.num_topics, self.dtype, power_iters=self._effort["power_iters"]
+        )
+        omega = lsi.start_block(self.num_terms, self.num_topics, self._seed, dtype, width)
         self._streamed_bound = lsi.bound_foreseen(self._squared_norm(self._weights(1.0)))
         self._streamed = self._open_product(omega, grid_for(self._streamed_bound), None)
         earlier = [block for block in self._blocks.values() if block.key[0] < self.num_chunks - 1]
         self._add(self._streamed, earlier)
 
     def _open_product(self, Q: NDArray, grid: float, weights: dict[int, float] | None) -> SumRound:
-        params = {"grid": grid, "dtype": self.dtype, "weights": weights}
+        params = {"grid": grid, "dtype": Q.dtype.name, "weights": weights}
         total = GridSum(self.num_terms, Q.shape[1], grid)
         return self._open_round("lsi", params, total, lambda words: np.ascontiguousarray(Q[words]), None)
 
-    def _product(self, Q: NDArray, grid: float, weights: dict[int, float]) -> NDArray[np.float64]:
-        """Return the sum of ``w_i^2 A_i (A_i' Q)`` over all kept blocks."""
-        round_ = self._open_product(Q, grid, weights)
+    def _product(self, Q: NDArray, squared_norm: float, weights: dict[int, float]) -> NDArray[np.float64]:
+        """Return the sum of ``w_i^2 A_i (A_i' Q)`` over all kept blocks, computed in the type of Q."""
+        round_ = self._open_product(Q, lsi.product_grid(squared_norm, Q.dtype), weights)
         self._add(round_, list(self._blocks.values()))
         self._finish(round_)
         round_.wait()
@@ -554,7 +557,6 @@ class LsiSession(Session):
     def _factorise(self, keep: int | None) -> tuple[NDArray, NDArray]:
         weights = self._weights(self.decay)
         squared_norm = self._squared_norm(weights)
-        grid = lsi.product_grid(squared_norm, self.dtype)
         base = None
         if self._base is not None:
             U, s, folded = self._base
@@ -566,7 +568,7 @@ class LsiSession(Session):
             if self._squared_norm(self._weights(1.0)) <= self._streamed_bound:
                 start = self._streamed.values()
         return lsi.factorise(
-            lambda Q: self._product(Q, grid, weights),
+            lambda Q: self._product(Q, squared_norm, weights),
             self.num_terms,
             self.num_topics,
             squared_norm=squared_norm,

@@ -64,7 +64,7 @@ class LsiModel(Saved, gensim.models.LsiModel):
         gensim's, 2 or 100; where none is, the iteration goes on until every singular value is accurate to
         1e-4.
     dtype : {numpy.float64, numpy.float32}
-        Of the computation.
+        Of the result. float64 is computed in float32 first, where that is accurate enough.
     random_seed : int, optional
         Seeds the block that the iteration starts from; 0 by default.
     ns_conf : dict, optional

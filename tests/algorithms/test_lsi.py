@@ -22,6 +22,7 @@ from distcorpus.algorithms.lsi import (
     chunk_weights,
     estimated_change,
     factorise,
+    iteration_dtype,
     lsi,
     must_fold,
     product_grid,
@@ -186,9 +187,9 @@ def test_folding_keeps_to_the_budget_and_is_close(lee, monkeypatch):
     kept = []
     original = module._local_product
 
-    def watched(blocks, num_terms, params):
+    def watched(blocks, *others):
         kept.append(sum(block.nbytes for block, _ in blocks))
-        return original(blocks, num_terms, params)
+        return original(blocks, *others)
 
     monkeypatch.setattr(module, "_local_product", watched)
     budget = max(a.nbytes + b.nbytes for a, b in itertools.pairwise(chunks))
@@ -267,6 +268,47 @@ def product_of(chunks, dtype):
         ]
     ).astype(dtype)
     return (lambda q: matrix @ (matrix.T @ q)), float((matrix.data.astype(np.float64) ** 2).sum())
+
+
+@pytest.mark.parametrize(
+    ("first", "roughness", "given_up"),
+    [
+        pytest.param(3.0, 0.0, None, id="float32 will do"),
+        pytest.param(35.0, 0.0, None, id="float32 will do without a filter"),
+        pytest.param(1000.0, 0.0, "at once", id="too steep"),
+        pytest.param(10.0, 1e-4, "at the end", id="float32 is rougher than foreseen"),
+    ],
+)
+def test_float64_is_computed_in_float32_where_that_will_do(first, roughness, given_up):
+    random = np.random.default_rng(5)
+    spectrum = np.r_[first, np.linspace(2, 1, 99)]
+    u, v = (np.linalg.qr(random.standard_normal((n, len(spectrum))))[0] for n in (300, 150))
+    matrix = (u * spectrum) @ v.T
+    asked = []
+
+    def product(q):
+        asked.append(q.dtype.name)
+        y = matrix @ (matrix.T @ q)
+        if q.dtype == np.float32:
+            y += roughness * first**2 * random.standard_normal(y.shape) / np.sqrt(len(y))
+        return y
+
+    squared_norm = float((spectrum**2).sum())
+    factors = factorise(product, 300, 20, squared_norm=squared_norm, dtype="float64")
+    assert factors[0].dtype == np.float64
+    assert_factors(factors, matrix, 20, 1e-4)
+    single, double = asked.count("float32"), asked.count("float64")
+    assert asked == ["float32"] * single + ["float64"] * double
+    assert single == 2 if given_up == "at once" else single > 5
+    assert double == 1 if given_up is None else double > 5
+
+
+def test_the_type_in_which_the_iteration_begins():
+    assert iteration_dtype(1000, 10, "float64") == np.float32
+    assert iteration_dtype(1000, 10, "float64", tolerance=1e-6) == np.float64
+    assert iteration_dtype(1000, 10, "float64", power_iters=2) == np.float64
+    assert iteration_dtype(30, 10, "float64") == np.float64
+    assert iteration_dtype(30, 10, "float32", tolerance=1e-6) == np.float32
 
 
 @pytest.mark.parametrize(
