@@ -19,7 +19,7 @@ from distcorpus.service import Lifetime, report_ready, say, set_blas_threads
 from distcorpus.wire import CommunicationError, Daemon, NamingError, allow, connect, names, roles, tls
 from distcorpus.wire.daemon import check_exposure
 from distcorpus.wire.location import NameServerLocation
-from distcorpus.wire.memory import raise_malloc_thresholds
+from distcorpus.wire.memory import share_freed_memory
 from distcorpus.wire.nameserver import NameServerDaemon, list_names, lookup
 from distcorpus.wire.registration import Registration
 from distcorpus.wire.sockets import format_address, is_loopback, parse_address, raise_file_limit
@@ -312,7 +312,7 @@ def run_dispatcher(options: argparse.Namespace) -> None:
             raise ValueError("--resume keeps trainings on disk: say where, with --spool DIR")
         if options.resume <= 0:
             raise ValueError(f"--resume {options.resume:g}: give a number of seconds above 0")
-    raise_malloc_thresholds()
+    share_freed_memory()
     raise_file_limit()
     blas = set_blas_threads(options.blas_threads)
     lifetime = Lifetime(until_eof=options.until_eof)
@@ -391,7 +391,7 @@ def _run_worker(options: argparse.Namespace) -> None:
     credentials = _credentials(options, roles.WORKER)  # before what takes seconds to import
     from distcorpus.worker.daemon import Worker
 
-    raise_malloc_thresholds()
+    share_freed_memory()
     raise_file_limit()
     lifetime = Lifetime(until_eof=options.until_eof)
     blas = set_blas_threads(options.blas_threads)

@@ -36,12 +36,15 @@ from scipy.special import gammaln
 
 from .chunk import Chunk
 from .partial import Partial
-from .summation import MAX_STEPS, narrow_steps, overflow, to_steps
+from .summation import MAX_STEPS, narrow_in_place, overflow, to_steps
 
 #: Statistics are rounded to multiples of this: sums of expected counts are exact up to 2**31 in one cell.
 LDA_GRID = 2.0**-22
 
 VARIANTS = ("vb", "cvb0")
+
+#: Rows of lambda that are turned into topic weights at a time, where these take their place.
+ROWS_AT_ONCE = 512
 
 
 @functools.cache
@@ -380,8 +383,15 @@ class EStep:
 
     @staticmethod
     def prepare(rows: np.ndarray, params: Mapping[str, Any]) -> np.ndarray:
-        """Turn rows of lambda (m, K) into topic weights of the computation's dtype."""
-        return topic_weights(np.asarray(rows, _dtype(params["dtype"])), params["totals"], params["variant"])
+        """Turn rows of lambda (m, K) into topic weights of the computation's dtype.
+
+        They take the place of the rows, where these are of that dtype: a worker holds no second table.
+        """
+        rows = _array(rows, _dtype(params["dtype"]))
+        for start in range(0, len(rows), ROWS_AT_ONCE):
+            part = rows[start : start + ROWS_AT_ONCE]
+            part[:] = topic_weights(part, params["totals"], params["variant"])
+        return rows
 
     def __init__(
         self, params: Mapping[str, Any], words: np.ndarray, table: np.ndarray, table_row: np.ndarray
@@ -395,7 +405,7 @@ class EStep:
         self._table_rows = _rows(words, table_row, len(table))
         self._position = np.full(len(table_row), -1, np.int32)
         self._position[words] = np.arange(len(words), dtype=np.int32)
-        self._steps = np.zeros((len(words), len(self._alpha)))
+        self._steps: np.ndarray = np.zeros((len(words), len(self._alpha)))
         self._counters = np.zeros(3, np.int64)
         self._log_theta = np.zeros(len(self._alpha)) if params["gamma_statistics"] else None
         self._lock = threading.Lock()
@@ -439,7 +449,7 @@ class EStep:
                 self._log_theta += log_theta
 
     def partial(self) -> Partial:
-        """Return the sums so far.
+        """Return the sums; nothing can be added after that.
 
         Returns
         -------
@@ -464,8 +474,8 @@ class EStep:
             }
             if self._log_theta is not None:
                 extras["gamma_statistics"] = self._log_theta.copy()
-            steps = narrow_steps(self._steps)
-            return Partial(self._words, steps.copy() if steps is self._steps else steps, extras)
+            self._steps = narrow_in_place(self._steps)
+            return Partial(self._words, self._steps, extras)
 
 
 def warm(dtypes: Sequence[str] = ("float32",)) -> None:

@@ -22,6 +22,8 @@ from .partial import Extra
 MAX_STEPS = 2.0**53
 
 _INT32_MAX = 2**31 - 1
+#: Elements that `narrow_in_place` moves at a time.
+_SLICE = 1 << 16
 
 
 def grid_for(bound: float, bits: int = 52) -> float:
@@ -111,9 +113,28 @@ def overflow(grid: float) -> OverflowError:
 
 def narrow_steps(steps: np.ndarray) -> np.ndarray:
     """Return whole steps as int32 where every one fits, else as they are (float64)."""
-    if steps.size and max(-steps.min(), steps.max()) > _INT32_MAX:
+    return steps.astype(np.int32) if _is_narrow(steps) else steps
+
+
+def narrow_in_place(steps: np.ndarray) -> np.ndarray:
+    """Do what `narrow_steps` does without memory for a second table: the array, which owns its memory, is
+    given up, and half of that is free afterwards.
+    """
+    if steps.dtype == np.int32 or not _is_narrow(steps):
         return steps
-    return steps.astype(np.int32)
+    shape, size = steps.shape, steps.size
+    wide = steps.reshape(-1)
+    narrow = wide.view(np.int32)
+    for start in range(0, size, _SLICE):
+        part = slice(start, min(start + _SLICE, size))
+        narrow[part] = wide[part]  # never beyond what has been read: numpy sees where they overlap
+    del wide, narrow
+    steps.resize(-(-size // 2), refcheck=False)
+    return steps.view(np.int32)[:size].reshape(shape)
+
+
+def _is_narrow(steps: np.ndarray) -> bool:
+    return not steps.size or bool(max(-steps.min(), steps.max()) <= _INT32_MAX)
 
 
 class GridSum:

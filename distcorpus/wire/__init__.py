@@ -3,7 +3,7 @@
 from distcorpus.wire import names
 from distcorpus.wire.allowed import allow
 from distcorpus.wire.daemon import Connection, Daemon, behavior, current_connection, expose
-from distcorpus.wire.memory import raise_malloc_thresholds
+from distcorpus.wire.memory import share_freed_memory
 from distcorpus.wire.nameserver import (
     NameServer,
     NameServerDaemon,
@@ -58,9 +58,9 @@ __all__ = [
     "lookup",
     "names",
     "raise_file_limit",
-    "raise_malloc_thresholds",
     "register",
     "remote_traceback",
+    "share_freed_memory",
     "unregister",
     "use_tls",
 ]

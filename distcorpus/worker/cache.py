@@ -40,17 +40,18 @@ class BlockCache:
         """Bytes held now."""
         return self._nbytes
 
-    def put(self, session: str, number: int, block: Chunk) -> None:
-        """Keep a block; the ones that were not used for longest make room."""
-        # A copy: what arrives are views of the whole message, which would stay as long as they do.
+    def put(self, session: str, number: int, block: Chunk) -> Chunk:
+        """Keep a copy of a block, and return it; the ones that were not used for longest make room."""
+        # What arrives are views of the whole message, which would stay as long as they do.
         block = Chunk(block.indptr.copy(), block.indices.copy(), block.data.copy(), block.num_terms)
         with self._lock:
             if (session, number) in self._blocks:
-                return
+                return block
             self._blocks[session, number] = block
             self._nbytes += block.nbytes
             while self._nbytes > self._budget and len(self._blocks) > 1:
                 self._nbytes -= self._blocks.popitem(last=False)[1].nbytes
+        return block
 
     def get(self, session: str, number: int) -> Chunk | None:
         """Return a block, or None where it is not held."""
@@ -75,7 +76,7 @@ class Table:
     num_terms : int
         Size of the vocabulary.
     prepare : callable
-        Applied once to the rows as they arrive (a kernel's ``prepare``).
+        Applied once to the rows as they arrive (a kernel's ``prepare``); it may overwrite them.
     """
 
     def __init__(self, num_terms: int, prepare: Callable[[NDArray], NDArray]) -> None:
@@ -93,14 +94,17 @@ class Table:
             if not new.all():
                 words, prepared = words[new], prepared[new]
             end = self._used + len(words)
-            if end > len(self.rows):
+            if not self._used:
+                self.rows = prepared
+            elif end > len(self.rows):
                 # Jobs that compute now keep the array they were given; only what comes later sees the new
                 # one.
-                grown = np.empty((max(end, 2 * self._used), prepared.shape[1]), dtype=prepared.dtype)
-                if self._used:
-                    grown[: self._used] = self.rows[: self._used]
+                room = min(max(end, 2 * self._used), len(self.row_of))
+                grown = np.empty((room, prepared.shape[1]), dtype=prepared.dtype)
+                grown[: self._used] = self.rows[: self._used]
                 self.rows = grown
-            self.rows[self._used : end] = prepared
+            if self.rows is not prepared:
+                self.rows[self._used : end] = prepared
             self.row_of[words] = np.arange(self._used, end, dtype=np.int32)
             self._used = end
             self._arrived.notify_all()
@@ -112,23 +116,23 @@ class Table:
 
 
 class Tables:
-    """The tables of the rounds under way: the newest round of each session, and the one before it."""
+    """The tables of the rounds under way: of each session that of the newest round."""
 
     def __init__(self) -> None:
-        self._tables: dict[str, dict[int, Table]] = {}
+        self._tables: dict[str, tuple[int, Table]] = {}
         self._lock = threading.Lock()
 
     def get(
         self, session: str, round_number: int, num_terms: int, prepare: Callable[[NDArray], NDArray]
-    ) -> Table:
-        """Return the table of a round, made empty where it is new."""
+    ) -> Table | None:
+        """Return the table of a round, made empty where it is new; None where a later round has begun."""
         with self._lock:
-            rounds = self._tables.setdefault(session, {})
-            table = rounds.get(round_number)
-            if table is None:
-                table = rounds[round_number] = Table(num_terms, prepare)
-            while len(rounds) > 2:
-                del rounds[min(rounds)]
+            newest, table = self._tables.get(session, (0, None))
+            if round_number < newest:
+                return None
+            if table is None or round_number > newest:
+                table = Table(num_terms, prepare)
+                self._tables[session] = round_number, table
             return table
 
     def forget(self, session: str) -> None:

@@ -93,13 +93,14 @@ class Worker:
             ``lease``, ``session``, ``round``, ``kernel``, ``params``, ``num_terms``; ``blocks``, a list of
             (number, key); ``payload``, the documents of those blocks that this worker is thought not to hold;
             ``keep``, whether they come again; ``words`` and ``rows``, the broadcast rows that it is thought
-            not to hold.
+            not to hold. The arrays are taken out of it, so that the message that they came in can be freed.
 
         Returns
         -------
         dict
             ``partial`` (words, steps, extras) and ``seconds``; or ``missing`` with what has to be sent again;
-            or ``handed_back`` where the worker is leaving or the job was cancelled.
+            or ``handed_back`` where the worker is leaving, or the job was cancelled or is of an earlier
+            round.
         """
         with self._calls_changed:
             self._calls += 1
@@ -115,21 +116,23 @@ class Worker:
         session, num_terms, params = job["session"], job["num_terms"], job["params"]
         arrived_blocks = {
             number: from_arrays(indptr, indices, data, num_terms, f"block {number}")
-            for number, (indptr, indices, data) in job["payload"].items()
+            for number, (indptr, indices, data) in job.pop("payload").items()
         }
         if job["keep"]:
             for number, block in arrived_blocks.items():
-                self._blocks.put(session, number, block)
+                arrived_blocks[number] = self._blocks.put(session, number, block)
         held = [
             (arrived_blocks.get(number) or self._blocks.get(session, number), key)
             for number, key in job["blocks"]
         ]
         kernel = KERNELS[job["kernel"]]
         table = self._tables.get(session, job["round"], num_terms, lambda rows: kernel.prepare(rows, params))
-        if len(job["words"]):
-            table.add(job["words"], job["rows"])
+        new_words, new_rows = job.pop("words"), job.pop("rows")
+        if table is not None and len(new_words):
+            table.add(new_words, new_rows)
+        del new_words, new_rows
         # Not before: other jobs may need what came with this one.
-        if self._is_unwanted(job):
+        if table is None or self._is_unwanted(job):
             return {"handed_back": True}
         blocks = [(block, key) for block, key in held if block is not None]
         missing = [

@@ -70,7 +70,7 @@ def serve(kind: str, folder: str) -> None:
     else:
         from distcorpus import wire
 
-        wire.raise_malloc_thresholds()
+        wire.share_freed_memory()
         credentials = wire.Credentials(_certificate(folder, "worker")) if kind.endswith("+tls") else None
         ours = wire.Daemon("127.0.0.1", credentials=credentials)
         print(ours.serve(wire.names.worker("sink"), wire.expose(Sink)()), flush=True)
@@ -107,7 +107,7 @@ def _proxy(kind: str, uri: str, folder: str) -> Any:
         return Pyro4.Proxy(uri)
     from distcorpus import wire
 
-    wire.raise_malloc_thresholds()
+    wire.share_freed_memory()
     if kind.endswith("+tls"):
         wire.use_tls(_certificate(folder, "dispatcher"))
     return wire.connect(uri, serializer=kind.removesuffix("+tls"))

@@ -16,6 +16,7 @@ from distcorpus.algorithms.summation import (
     exact_sum,
     grid_for,
     merge_extras,
+    narrow_in_place,
     narrow_steps,
     to_steps,
 )
@@ -155,6 +156,18 @@ def test_narrowing_keeps_every_value():
     assert narrow_steps(wide) is wide
     assert narrow_steps(np.array([-(2.0**40)])).dtype == np.float64
     assert narrow_steps(np.zeros((0, 3))).shape == (0, 3)
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (1, 1), (3, 5), (400, 500)])
+def test_narrowing_in_place_is_narrowing(shape):
+    steps = np.rint(np.random.default_rng(1).normal(0, 2.0**28, shape))
+    wanted = narrow_steps(steps)
+    got = narrow_in_place(steps)
+    assert got.dtype == np.int32
+    np.testing.assert_array_equal(got, wanted)
+    assert narrow_in_place(got) is got
+    wide = np.full(shape, 2.0**31)
+    assert narrow_in_place(wide) is wide or not wide.size
 
 
 def test_extras_add_up():

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from distcorpus.wire.frames import encode
 from distcorpus.worker.daemon import Worker
 
 
@@ -59,6 +64,12 @@ def test_cancelled_job_comes_back_at_once(worker):
     assert "partial" in worker.process(job(lease="b-1", **rest))
 
 
+def test_job_of_an_earlier_round_is_handed_back(worker):
+    assert "partial" in worker.process(job(round=2))
+    assert worker.process(job()) == {"handed_back": True}
+    assert "partial" in worker.process(job(round=3))
+
+
 def test_leaving_worker_takes_no_job(worker):
     assert worker.leave(1.0)
     assert worker.process(job()) == {"handed_back": True}
@@ -84,3 +95,51 @@ def test_documents_that_would_crash_compiled_code_are_refused(worker, kernel):
         with pytest.raises(ValueError, match="block 0"):
             worker.process(job(kernel=kernel, payload={0: bad}))
     assert "partial" in worker.process(job())
+
+
+# What a daemon does, in a process of which nothing else takes memory.
+PROCESS = """
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from distcorpus.wire import share_freed_memory
+from distcorpus.wire.frames import decode
+from distcorpus.worker.daemon import Worker
+
+def memory(what):
+    fields = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())
+    return int(fields[what].split()[0]) * 1024
+
+share_freed_memory()
+worker = Worker("a worker")
+worker.warm()
+Path("/proc/self/clear_refs").write_text("5")
+before = memory("VmRSS")
+for message in sys.argv[1:]:
+    worker.process(decode(np.fromfile(message, np.uint8).data))
+print(memory("VmHWM") - before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="it is measured as Linux does it")
+def test_memory_is_the_sums_and_two_rounds_topics(tmp_path):
+    num_terms, num_topics = 20_000, 200
+    topics = np.ones((num_terms, num_topics), np.float32)
+    terms = np.arange(num_terms, dtype=np.int32)
+    documents = np.arange(0, num_terms + 1, 100), terms, np.ones(num_terms, np.float32)
+    params = {**job()["params"], "alpha": np.ones(num_topics), "totals": np.full(num_topics, 1.0 * num_terms)}
+    messages = [str(tmp_path / f"round {number}") for number in (1, 2)]
+    for number, message in enumerate(messages, 1):
+        content = job(
+            round=number, params=params, num_terms=num_terms, payload={0: documents}, words=terms, rows=topics
+        )
+        Path(message).write_bytes(bytes(encode(content)))
+    done = subprocess.run(
+        [sys.executable, "-c", PROCESS, *messages], capture_output=True, text=True, timeout=60, check=True
+    )
+    tables = int(done.stdout) / topics.nbytes
+    print(f"the memory of {tables:.1f} tables of float32")
+    # The sums are of float64; the topics of a round arrive while those of the last one are held.
+    assert tables < 4.7
