@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
-from distcorpus.algorithms import chunk
 from distcorpus.wire import abort, connect, names, roles, tls, use_tls
 from distcorpus.wire.location import use_nameserver
 from distcorpus.wire.nameserver import find, lookup
@@ -130,6 +129,8 @@ class LocalCluster:
         dispatcher = self._launch("dispatcher", *self._find(), *dispatcher_options)
         self._daemons.insert(0, dispatcher)
         self._add_workers(n_workers)
+        from distcorpus.algorithms import chunk  # and with it scipy
+
         chunk.warm()  # this process will have documents to read, and nothing else to do now
         dispatcher.ready(deadline)
         uri = lookup(find(host, int(port), broadcast=False), names.DISPATCHER)
