@@ -1,12 +1,14 @@
 """The compiled product of `lsi`, which holds no GIL (imported on first use: numba loads slowly).
 
-One pass over a block does it: a document's rows of Q are gathered into one row, and that row is scattered to
-the document's rows of Y. Both halves are limited by how fast rows come out of the caches, so the gathered row
-stays in registers: LLVM's own vectoriser keeps it in memory, which halves the speed.
+It goes through a block by terms, twice: first each term's row of Q is added to the rows of its documents in a
+table T, then these rows are gathered into the term's row of Y. Only T is read and written at random, and it
+is small enough to stay in a near cache; Q and Y stream past. A term's rows of Q and Y stay in registers:
+LLVM's own vectoriser keeps them in memory, which is slow.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numba
@@ -16,173 +18,254 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 from numba.np.arrayobj import make_array
 
+from ._sum_kernels import MAX_STEPS
+
 #: Bytes of a vector and of a cache line. Rows of Q and Y have whole vectors and start on a line.
 VECTOR = 64
 
-#: Rows are fetched this many entries ahead of their use: the rows of rare words are in no near cache.
-AHEAD = 24
+#: Vectors of columns that are computed at a time: T has no more, so that it stays small.
+STRIP = 2
 
-_INT64, _INT32, _INT8 = ir.IntType(64), ir.IntType(32), ir.IntType(8)
+_INT64, _INT32, _DOUBLE = ir.IntType(64), ir.IntType(32), ir.DoubleType()
 
 
 class _Rows:
     """Access by vectors to a table whose rows are given by where they start (in elements)."""
 
-    def __init__(self, context: Any, builder: ir.IRBuilder, array_type: Any, array: ir.Value) -> None:
+    def __init__(
+        self, context: Any, builder: ir.IRBuilder, array_type: Any, array: ir.Value, lanes: int
+    ) -> None:
         self._builder = builder
-        element = context.get_value_type(array_type.dtype)
-        self.lanes = VECTOR * 8 // array_type.dtype.bitwidth
-        self.vector = ir.VectorType(element, self.lanes)
+        self._lanes = lanes
+        self.vector = ir.VectorType(context.get_value_type(array_type.dtype), lanes)
         self._data = make_array(array_type)(context, builder, array).data
 
-    def address(self, start: ir.Value, number: int) -> ir.Value:
+    def _address(self, start: ir.Value, number: int) -> ir.Value:
         """Point to the vector of this number in the row."""
-        offset = self._builder.add(start, _INT64(number * self.lanes))
+        offset = self._builder.add(start, _INT64(number * self._lanes))
         return self._builder.bitcast(self._builder.gep(self._data, [offset]), self.vector.as_pointer())
 
     def load(self, start: ir.Value, number: int) -> ir.Value:
-        return self._builder.load(self.address(start, number), align=VECTOR)
+        return self._builder.load(self._address(start, number), align=VECTOR)
 
     def store(self, value: ir.Value, start: ir.Value, number: int) -> None:
-        self._builder.store(value, self.address(start, number), align=VECTOR)
+        self._builder.store(value, self._address(start, number), align=VECTOR)
 
-    def prefetch(self, start: ir.Value, number: int) -> None:
-        address = self._builder.bitcast(self.address(start, number), _INT8.as_pointer())
-        signature = ir.FunctionType(ir.VoidType(), [address.type, _INT32, _INT32, _INT32])
-        function = self._builder.module.declare_intrinsic("llvm.prefetch", [address.type], signature)
-        for_reading, keep_near, is_data = _INT32(0), _INT32(3), _INT32(1)
-        self._builder.call(function, [address, for_reading, keep_near, is_data])
 
-    def splat(self, scalar: ir.Value) -> ir.Value:
-        """Return the vector whose every lane is the scalar."""
-        undefined = ir.Constant(self.vector, ir.Undefined)
-        first = self._builder.insert_element(undefined, scalar, _INT32(0))
-        return self._builder.shuffle_vector(
-            first, undefined, ir.Constant(ir.VectorType(_INT32, self.lanes), [0] * self.lanes)
+class _Entries:
+    """The entries of a block: where the document's row of T starts, and the value in every lane."""
+
+    def __init__(
+        self, context: Any, builder: ir.IRBuilder, types_: Any, arrays: Any, t_type: Any, vectors: int
+    ) -> None:
+        self._context, self._builder = context, builder
+        self._documents, self._data = (
+            make_array(array_type)(context, builder, array).data
+            for array_type, array in zip(types_, arrays, strict=True)
         )
+        self._data_type, self._t_type = types_[1].dtype, t_type.dtype
+        self._row = vectors * _lanes(t_type)
 
-    def fma(self, a: ir.Value, b: ir.Value, c: ir.Value) -> ir.Value:
-        name = f"llvm.fma.v{self.lanes}f{VECTOR * 8 // self.lanes}"
-        signature = ir.FunctionType(self.vector, [self.vector] * 3)
-        function = cgutils.get_or_insert_function(self._builder.module, signature, name)
-        return self._builder.call(function, [a, b, c])
+    def start(self, entry: ir.Value) -> ir.Value:
+        document = self._builder.load(self._builder.gep(self._documents, [entry]))
+        return self._builder.mul(self._builder.zext(document, _INT64), _INT64(self._row))
+
+    def value(self, entry: ir.Value) -> ir.Value:
+        value = self._builder.load(self._builder.gep(self._data, [entry]))
+        value = self._context.cast(self._builder, value, self._data_type, self._t_type)
+        return _splat(self._builder, value, _lanes(self._t_type))
+
+
+def _lanes(array_type: Any) -> int:
+    return VECTOR * 8 // getattr(array_type, "dtype", array_type).bitwidth
+
+
+def _splat(builder: ir.IRBuilder, scalar: ir.Value, lanes: int) -> ir.Value:
+    """Return the vector whose every lane is the scalar."""
+    undefined = ir.Constant(ir.VectorType(scalar.type, lanes), ir.Undefined)
+    first = builder.insert_element(undefined, scalar, _INT32(0))
+    return builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(_INT32, lanes), [0] * lanes))
+
+
+def _call(builder: ir.IRBuilder, name: str, *arguments: ir.Value) -> ir.Value:
+    """Call an intrinsic function of LLVM on vectors of one type."""
+    vector = arguments[0].type
+    bits = 64 if vector.element == _DOUBLE else 32
+    signature = ir.FunctionType(vector, [vector] * len(arguments))
+    full_name = f"llvm.{name}.v{vector.count}f{bits}"
+    return builder.call(cgutils.get_or_insert_function(builder.module, signature, full_name), arguments)
 
 
 @intrinsic(prefer_literal=True)
-def _gather_and_scatter(
+def _scatter(
     typing_context: Any,
     q: Any,
-    y: Any,
-    starts: Any,
-    values: Any,
-    length: Any,
-    weight: Any,
-    column: Any,
+    start: Any,
+    documents: Any,
+    data: Any,
+    first: Any,
+    last: Any,
+    t: Any,
     vectors: Any,
 ) -> Any:
-    """Add ``weight * a (a' q)`` to `y`, in `vectors` vectors of columns from `column` on, for one document a.
-
-    `starts` says where the rows of the document's terms start. Both it and `values` go on after `length`:
-    `values` with a zero, `starts` with `AHEAD` + 1 numbers of any rows.
-    """
+    """Add a term's row of `q`, times its entries `first` to `last`, to the documents' rows of `t`."""
 
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-        source = _Rows(context, builder, signature.args[0], args[0])
-        target = _Rows(context, builder, signature.args[1], args[1])
-        start_data = make_array(signature.args[2])(context, builder, args[2]).data
-        value_data = make_array(signature.args[3])(context, builder, args[3]).data
-        count, scale, first = args[4:7]
-        numbers = range(vectors.literal_value)
-
-        def start_of(entry: ir.Value, ahead: int = 0) -> ir.Value:
-            where = builder.gep(start_data, [builder.add(entry, _INT64(ahead))])
-            return builder.add(builder.load(where), first)
-
-        def value_of(entry: ir.Value) -> ir.Value:
-            return source.splat(builder.load(builder.gep(value_data, [entry])))
-
-        # Two sums for each vector of columns, so that one need not wait for the other.
-        sums = [[cgutils.alloca_once(builder, source.vector) for _ in numbers] for _ in range(2)]
-        for pointer in (*sums[0], *sums[1]):
-            builder.store(ir.Constant(source.vector, None), pointer)
-        pairs = builder.lshr(builder.add(count, _INT64(1)), _INT64(1))
-        with cgutils.for_range(builder, pairs) as loop:
-            for parity in range(2):
-                entry = builder.add(builder.shl(loop.index, _INT64(1)), _INT64(parity))
-                start, later, value = start_of(entry), start_of(entry, AHEAD), value_of(entry)
-                for number in numbers:
-                    source.prefetch(later, number)
-                    pointer = sums[parity][number]
-                    builder.store(
-                        source.fma(value, source.load(start, number), builder.load(pointer)), pointer
-                    )
-        scales = source.splat(scale)
-        row = [
-            builder.fmul(scales, builder.fadd(builder.load(even), builder.load(odd)))
-            for even, odd in zip(*sums, strict=True)
-        ]
-        with cgutils.for_range(builder, count) as loop:
-            start, later, value = start_of(loop.index), start_of(loop.index, AHEAD), value_of(loop.index)
-            for number in numbers:
-                target.prefetch(later, number)
-                target.store(target.fma(value, row[number], target.load(start, number)), start, number)
+        source = _Rows(context, builder, signature.args[0], args[0], _lanes(t))
+        target = _Rows(context, builder, signature.args[6], args[6], _lanes(t))
+        entries = _Entries(context, builder, signature.args[2:4], args[2:4], t, vectors.literal_value)
+        row = [source.load(args[1], number) for number in range(vectors.literal_value)]
+        with cgutils.for_range_slice(builder, args[4], args[5], _INT64(1), _INT64) as (entry, _):
+            where, value = entries.start(entry), entries.value(entry)
+            for number, vector in enumerate(row):
+                old = target.load(where, number)
+                target.store(_call(builder, "fma", value, vector, old), where, number)
         return context.get_dummy_value()
 
     if not isinstance(vectors, types.IntegerLiteral):
         return None
-    return types.void(q, y, starts, values, types.int64, values.dtype, types.int64, vectors), generate
+    return types.void(q, types.int64, documents, data, types.int64, types.int64, t, vectors), generate
+
+
+@intrinsic(prefer_literal=True)
+def _gather(
+    typing_context: Any,
+    t: Any,
+    documents: Any,
+    data: Any,
+    first: Any,
+    last: Any,
+    scale: Any,
+    total: Any,
+    start: Any,
+    vectors: Any,
+) -> Any:
+    """Add the sum of the documents' rows of `t`, times a term's entries, to its row of `total`.
+
+    It is multiplied by `scale` and rounded to whole numbers. Returns whether all sums are in range.
+    """
+
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+        lanes = _lanes(t)
+        source = _Rows(context, builder, signature.args[0], args[0], lanes)
+        target = _Rows(context, builder, signature.args[6], args[6], lanes)
+        entries = _Entries(context, builder, signature.args[1:3], args[1:3], t, vectors.literal_value)
+        begin, end = args[3:5]
+        numbers = range(vectors.literal_value)
+        # Two sums for each vector of columns, so that one need not wait for the other.
+        sums = [[cgutils.alloca_once(builder, source.vector) for _ in numbers] for _ in range(2)]
+        for pointer in (*sums[0], *sums[1]):
+            builder.store(ir.Constant(source.vector, None), pointer)
+
+        def add(entry: ir.Value, parity: int) -> None:
+            where, value = entries.start(entry), entries.value(entry)
+            for number, pointer in enumerate(sums[parity]):
+                term = source.load(where, number)
+                builder.store(_call(builder, "fma", value, term, builder.load(pointer)), pointer)
+
+        length = builder.sub(end, begin)
+        even_end = builder.sub(end, builder.and_(length, _INT64(1)))
+        with cgutils.for_range_slice(builder, begin, even_end, _INT64(2), _INT64) as (entry, _):
+            add(entry, 0)
+            add(builder.add(entry, _INT64(1)), 1)
+        with builder.if_then(builder.icmp_signed("<", even_end, end)):
+            add(even_end, 0)
+
+        scales = _splat(builder, args[5], lanes)
+        limits = ir.Constant(ir.VectorType(_DOUBLE, lanes), [MAX_STEPS] * lanes)
+        in_range = None
+        for number, pair in enumerate(zip(*sums, strict=True)):
+            row = builder.fadd(*map(builder.load, pair))
+            if row.type.element != _DOUBLE:
+                row = builder.fpext(row, limits.type)
+            steps = _call(builder, "rint", builder.fmul(row, scales))
+            value = builder.fadd(target.load(args[7], number), steps)
+            target.store(value, args[7], number)
+            below = builder.fcmp_ordered("<", _call(builder, "fabs", value), limits)  # NaN is not
+            in_range = below if in_range is None else builder.and_(in_range, below)
+        mask = builder.bitcast(in_range, ir.IntType(lanes))
+        return builder.icmp_unsigned("==", mask, ir.IntType(lanes)(-1))
+
+    if not isinstance(vectors, types.IntegerLiteral):
+        return None
+    arguments = (t, documents, data, types.int64, types.int64, types.float64, total, types.int64, vectors)
+    return types.boolean(*arguments), generate
+
+
+def _strip_of(vectors: int) -> Callable[..., bool]:
+    """Return the product for this many vectors of columns."""
+
+    @numba.njit(nogil=True, error_model="numpy")
+    def multiply_strip(
+        words: np.ndarray,
+        indptr: np.ndarray,
+        documents: np.ndarray,
+        data: np.ndarray,
+        row_of: np.ndarray,
+        q: np.ndarray,
+        scale: float,
+        total: np.ndarray,
+        column: int,
+        t: np.ndarray,
+    ) -> bool:
+        t[:] = 0
+        for term in range(len(words)):
+            start = np.int64(row_of[words[term]]) * q.shape[1] + column
+            _scatter(q, start, documents, data, indptr[term], indptr[term + 1], t, vectors)
+        in_range = True
+        for term in range(len(words)):
+            start = np.int64(row_of[words[term]]) * q.shape[1] + column
+            in_range &= _gather(
+                t, documents, data, indptr[term], indptr[term + 1], scale, total, start, vectors
+            )
+        return in_range
+
+    return multiply_strip
+
+
+_one_vector, _whole_strip = _strip_of(1), _strip_of(STRIP)
 
 
 # All fused multiply-adds are written out and each column's sum has one order, so the bits do not depend on
 # the width of a processor's vectors.
 @numba.njit(nogil=True, cache=True, error_model="numpy")
 def multiply(
+    words: np.ndarray,
     indptr: np.ndarray,
-    indices: np.ndarray,
+    documents: np.ndarray,
     data: np.ndarray,
+    n_docs: int,
     row_of: np.ndarray,
     q: np.ndarray,
-    weight: float,
-    y: np.ndarray,
-    touched: np.ndarray,
-) -> None:
-    """Add ``weight * A (A' q)`` to `y`, document by document, and mark the rows of `y` that it touches.
+    scale: float,
+    total: np.ndarray,
+) -> bool:
+    """Add ``scale * A (A' Q)``, rounded to whole numbers, to `total`; return whether all sums are in range.
 
     Parameters
     ----------
-    indptr, indices, data : ndarray
-        A block as CSR (documents x terms).
+    words, indptr, documents, data, n_docs
+        The attributes of `Postings`.
     row_of : ndarray of int32, shape (num_terms,)
-        The row of `q` and `y` of each term that occurs.
-    q, y : ndarray, shape (n_rows, width)
-        Aligned to `VECTOR` bytes, rows a multiple of it.
-    weight : float
-        Of the type of `q`.
-    touched : ndarray of uint8, shape (n_rows,)
+        The row of `q` and `total` of each term that occurs.
+    q : ndarray of float32 or float64, shape (n_rows, width)
+        Aligned to `VECTOR` bytes, rows a multiple of it. The product is computed in its type.
+    scale : float
+    total : ndarray of float64, shape (n_rows, width)
+        Aligned as `q`.
     """
-    width = q.shape[1]
     lanes = VECTOR // q.itemsize
-    longest = 0
-    for document in range(len(indptr) - 1):
-        longest = max(longest, indptr[document + 1] - indptr[document])
-    starts = np.zeros(longest + 1 + AHEAD, np.int64)
-    values = np.zeros(longest + 1, q.dtype)
-    for document in range(len(indptr) - 1):
-        first = indptr[document]
-        length = indptr[document + 1] - first
-        for p in range(length):
-            row = np.uint32(row_of[indices[first + p]])
-            starts[p] = np.int64(row) * width
-            values[p] = data[first + p]
-            touched[row] = 1
-        values[length] = 0
-        column = 0
-        while column + 4 * lanes <= width:
-            _gather_and_scatter(q, y, starts, values, length, weight, column, 4)
-            column += 4 * lanes
-        if column + 3 * lanes == width:
-            _gather_and_scatter(q, y, starts, values, length, weight, column, 3)
-        elif column + 2 * lanes == width:
-            _gather_and_scatter(q, y, starts, values, length, weight, column, 2)
-        elif column + lanes == width:
-            _gather_and_scatter(q, y, starts, values, length, weight, column, 1)
+    width = q.shape[1]
+    t = np.empty((n_docs * STRIP + 1) * lanes, q.dtype)
+    t = t[(-t.ctypes.data % VECTOR) // q.itemsize :]
+    in_range = True
+    column = 0
+    while column + STRIP * lanes <= width:
+        strip = t[: n_docs * STRIP * lanes]
+        in_range &= _whole_strip(words, indptr, documents, data, row_of, q, scale, total, column, strip)
+        column += STRIP * lanes
+    while column < width:
+        strip = t[: n_docs * lanes]
+        in_range &= _one_vector(words, indptr, documents, data, row_of, q, scale, total, column, strip)
+        column += lanes
+    return in_range

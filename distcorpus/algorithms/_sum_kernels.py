@@ -33,18 +33,3 @@ def add_rows(total: np.ndarray, rows: np.ndarray, steps: np.ndarray) -> bool:
             total[row, k] = value
             bad += not abs(value) < MAX_STEPS
     return bad == 0
-
-
-@_compiled
-def drain_rows(total: np.ndarray, touched: np.ndarray, values: np.ndarray, inverse: float) -> bool:
-    """Round the touched rows of `values`, add them to `total`, and clear them and their marks."""
-    bad = 0
-    for row in range(len(touched)):
-        if touched[row]:
-            touched[row] = 0
-            for k in range(total.shape[1]):
-                value = total[row, k] + np.rint(np.float64(values[row, k]) * inverse)
-                values[row, k] = 0
-                total[row, k] = value
-                bad += not abs(value) < MAX_STEPS
-    return bad == 0

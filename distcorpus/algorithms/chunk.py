@@ -52,6 +52,11 @@ class Chunk:
         return len(self.indptr) - 1
 
     @property
+    def term_ids(self) -> np.ndarray:
+        """The term id of each entry."""
+        return self.indices
+
+    @property
     def nnz(self) -> int:
         """The number of stored entries."""
         return len(self.indices)
@@ -71,6 +76,10 @@ class Chunk:
         bounds = self.indptr[start : max(start, stop) + 1]
         first, last = bounds[0], bounds[-1]
         return Chunk(bounds - first, self.indices[first:last], self.data[first:last], self.num_terms)
+
+    def copy(self) -> Chunk:
+        """Return the chunk in memory of its own."""
+        return Chunk(self.indptr.copy(), self.indices.copy(), self.data.copy(), self.num_terms)
 
     def split(self, max_docs: int | None = None, max_nnz: int | None = None) -> list[Chunk]:
         """Cut the chunk into blocks of about equal size, in document order.

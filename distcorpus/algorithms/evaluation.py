@@ -31,6 +31,11 @@ class Inference:
     """
 
     @staticmethod
+    def pack(block: Chunk) -> Chunk:
+        """Return a block as `add` takes it and as it is kept between rounds, in memory of its own."""
+        return block.copy()
+
+    @staticmethod
     def prepare(rows: np.ndarray, params: Mapping[str, Any]) -> np.ndarray:
         """Return rows of lambda in the type of the computation."""
         return np.ascontiguousarray(rows, dtype=params["dtype"])

@@ -382,6 +382,11 @@ class EStep:
     """
 
     @staticmethod
+    def pack(block: Chunk) -> Chunk:
+        """Return a block as `add` takes it and as it is kept between rounds, in memory of its own."""
+        return block.copy()
+
+    @staticmethod
     def prepare(rows: np.ndarray, params: Mapping[str, Any]) -> np.ndarray:
         """Turn rows of lambda (m, K) into topic weights of the computation's dtype.
 

@@ -12,6 +12,7 @@ Randomized block Krylov methods for stronger and faster approximate singular val
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -25,10 +26,11 @@ import scipy.sparse
 from ._lsi_basis import Basis, orthonormal, orthonormalise
 from .chunk import Chunk, positions_of
 from .partial import Partial
-from .summation import GridSum, compiled_kernels, exact_sum, grid_for, narrow_steps
+from .postings import Postings, postings
+from .summation import compiled_kernels, exact_sum, grid_for, in_range, narrow_steps, overflow
 
-#: Entries of a block of documents, about. Rounding a block's product costs a tenth of computing it, and a
-#: corpus of two million entries still makes four blocks that two workers can share.
+#: Entries of a block of documents, about: few enough documents that a table with a row for each stays in a
+#: near cache. A corpus of two million entries makes four blocks, which two workers can share.
 BLOCK_NNZ = 600_000
 
 #: Bytes of a cache line and of a vector: the compiled product wants rows that are whole ones.
@@ -80,6 +82,11 @@ class Product:
     """
 
     @staticmethod
+    def pack(block: Chunk) -> Postings:
+        """Return a block as `add` takes it and as it is kept between rounds, in memory of its own."""
+        return postings(block)
+
+    @staticmethod
     def prepare(rows: np.ndarray, params: Mapping[str, Any]) -> np.ndarray:
         """Return the broadcast rows in the type of the computation."""
         return np.ascontiguousarray(rows, dtype=params["dtype"])
@@ -87,22 +94,21 @@ class Product:
     def __init__(
         self, params: Mapping[str, Any], words: np.ndarray, table: np.ndarray, table_row: np.ndarray
     ) -> None:
-        self._dtype = np.dtype(params["dtype"])
         self._weights = params.get("weights") or {}
         self._words = words
         self._row_of = positions_of(words, len(table_row))
         self._width = table.shape[1]
-        self._q = _lined_up(table[table_row[words]], self._dtype)
+        self._q = _lined_up(table[table_row[words]], np.dtype(params["dtype"]))
         self._grid = params["grid"]
-        self._idle: list[_Workspace] = []
-        self._workspaces: list[_Workspace] = []
+        self._idle: list[np.ndarray] = []
+        self._totals: list[np.ndarray] = []  # one a thread that has been adding, in steps of the grid
 
-    def add(self, block: Chunk, key: tuple[int, ...]) -> None:
+    def add(self, block: Postings, key: tuple[int, ...]) -> None:
         """Add a block's product.
 
         Parameters
         ----------
-        block : Chunk
+        block : Postings
             Its terms must be among the job's words.
         key : tuple of int
             The number of the block's chunk comes first.
@@ -113,44 +119,44 @@ class Product:
             If the product exceeds the bound that the grid was made for.
         """
         try:
-            workspace = self._idle.pop()
-        except IndexError:  # one a thread that is adding at this moment
-            workspace = _Workspace(self._q.shape, self._dtype, self._grid)
-            self._workspaces.append(workspace)
-        workspace.add(block, self._row_of, self._q, self._weights.get(key[0], 1.0))
-        self._idle.append(workspace)
+            total = self._idle.pop()
+        except IndexError:  # all are being added to at this moment
+            total = _aligned(self._q.shape, np.dtype(np.float64))
+            self._totals.append(total)
+        _add_product(block, self._row_of, self._q, self._weights.get(key[0], 1.0), self._grid, total)
+        self._idle.append(total)
 
     def partial(self) -> Partial:
         """Return the sum of the blocks added so far, as it travels."""
-        steps = self._total().steps[:, : self._width]
+        steps = self._total()[:, : self._width]
         return Partial(self._words, np.ascontiguousarray(narrow_steps(steps)))
 
-    def _total(self) -> GridSum:
-        if not self._workspaces:
-            return GridSum(len(self._words), self._q.shape[1], self._grid)
-        first, *others = self._workspaces
-        rows = np.arange(len(self._words), dtype=np.int32)
+    def _total(self) -> np.ndarray:
+        if not self._totals:
+            return np.zeros(self._q.shape)
+        total, *others = self._totals
         for other in others:
-            first.total.add(rows, other.total.steps)
-        self._workspaces, self._idle = [first], [first]
-        return first.total
+            total += other
+            if not in_range(total):
+                raise overflow(self._grid)
+        self._totals, self._idle = [total], [total]
+        return total
 
 
-class _Workspace:
-    """What one thread needs to multiply and to round."""
+def _add_product(
+    block: Postings, row_of: np.ndarray, q: np.ndarray, weight: float, grid: float, total: np.ndarray
+) -> None:
+    """Add ``weight * A (A' Q)`` of a block, rounded to the grid, to a total (see `_lsi_kernels.multiply`).
 
-    def __init__(self, shape: tuple[int, int], dtype: np.dtype, grid: float) -> None:
-        self._y = _aligned(shape, dtype)
-        self._touched = np.zeros(shape[0], np.uint8)
-        self.total = GridSum(shape[0], shape[1], grid)
-
-    def add(self, block: Chunk, row_of: np.ndarray, q: np.ndarray, weight: float) -> None:
-        """Add ``weight * A (A' Q)`` of a block to the total (see `_lsi_kernels.multiply`)."""
-        multiply = _compiled_multiply() or _multiply
-        dtype = self._y.dtype
-        data = block.data.astype(dtype, copy=False)
-        multiply(block.indptr, block.indices, data, row_of, q, dtype.type(weight), self._y, self._touched)
-        self.total.drain(self._touched, self._y)
+    Raises
+    ------
+    OverflowError
+        If the total leaves the range in which it is exact.
+    """
+    multiply = _compiled_multiply() or _multiply
+    entries = block.words, block.indptr, block.documents, block.data, block.n_docs
+    if not multiply(*entries, row_of, q, weight / grid, total):
+        raise overflow(grid)
 
 
 def _lined_up(rows: np.ndarray, dtype: np.dtype) -> np.ndarray:
@@ -169,7 +175,7 @@ def _aligned(shape: tuple[int, int], dtype: np.dtype) -> np.ndarray:
     return raw[start : start + nbytes].view(dtype).reshape(shape)
 
 
-def _compiled_multiply() -> Callable[..., None] | None:
+def _compiled_multiply() -> Callable[..., bool] | None:
     if compiled_kernels() is None:
         return None
     from ._lsi_kernels import multiply
@@ -178,20 +184,23 @@ def _compiled_multiply() -> Callable[..., None] | None:
 
 
 def _multiply(
+    words: np.ndarray,
     indptr: np.ndarray,
-    indices: np.ndarray,
+    documents: np.ndarray,
     data: np.ndarray,
+    n_docs: int,
     row_of: np.ndarray,
     q: np.ndarray,
-    weight: float,
-    y: np.ndarray,
-    touched: np.ndarray,
-) -> None:
+    scale: float,
+    total: np.ndarray,
+) -> bool:
     """Do what `_lsi_kernels.multiply` does, by scipy: the fallback where numba is missing."""
-    rows = row_of[indices]
-    block = scipy.sparse.csr_array((data, rows, indptr), shape=(len(indptr) - 1, len(q)))
-    y += block.T @ (weight * (block @ q))
-    touched[rows] = 1
+    rows = row_of[words]
+    block = scipy.sparse.csr_array((data.astype(q.dtype), documents, indptr), (len(words), n_docs))
+    y = block @ (block.T @ q[rows])
+    sums = total[rows] + np.rint(np.multiply(y, scale, dtype=np.float64))
+    total[rows] = sums
+    return in_range(sums)
 
 
 def block_width(
@@ -747,7 +756,8 @@ def lsi(
     """
     effort = {name: options[name] for name in ("tolerance", "max_steps", "power_iters") if name in options}
     first_dtype = iteration_dtype(num_terms, num_topics, dtype, **effort)
-    kept: dict[int, Chunk] = {}
+    kept: dict[int, list[tuple[Postings, float]]] = {}  # each chunk's blocks and their squared norms
+    kept_nbytes = 0  # of the chunks as they came
     number = folded = -1  # the newest chunk, and the newest that is in the base
     start_bound = 0.0
     rounds = 0
@@ -765,13 +775,9 @@ def lsi(
 
     def factors(keep: int) -> Factors:
         weights = chunk_weights(kept, number, decay)
-        blocks = [
-            (block, (key, first))
-            for key, chunk in kept.items()
-            for first, block in _numbered(chunk.split(max_nnz=block_nnz))
-        ]
-        norms = np.array([block.squared_norm() for block, _ in blocks])
-        squared_norm = exact_sum(norms * [weights[key] for _, (key, _) in blocks])
+        blocks = [(block, key) for key, chunk in kept.items() for block, _ in chunk]
+        norms = np.array([norm for chunk in kept.values() for _, norm in chunk])
+        squared_norm = exact_sum(norms * [weights[key] for _, key in blocks])
         start = None
         if blocks and exact_sum(norms) <= start_bound and options.get("block") is None:
             omega = start_block(num_terms, num_topics, options.get("seed", 0), first_dtype, width)
@@ -789,14 +795,18 @@ def lsi(
         )
 
     for chunk in chunks:
-        if must_fold(sum(one.nbytes for one in kept.values()), chunk.nbytes, memory_budget):
+        if must_fold(kept_nbytes, chunk.nbytes, memory_budget):
             base, folded = factors(max(2 * num_topics, options.get("keep") or 0)), number
             kept.clear()
-        if not kept:
-            blocks = chunk.split(max_nnz=block_nnz)
-            start_bound = bound_foreseen(exact_sum(np.array([block.squared_norm() for block in blocks])))
+            kept_nbytes = 0
         number += 1
-        kept[number] = chunk
+        kept_nbytes += chunk.nbytes
+        kept[number] = [
+            (Product.pack(block), block.squared_norm()) for block in chunk.split(max_nnz=block_nnz)
+        ]
+        if len(kept) == 1:
+            start_bound = bound_foreseen(exact_sum(np.array([norm for _, norm in kept[number]])))
+        del chunk  # its packed blocks take its place
     return factors(options.get("keep") or num_topics)
 
 
@@ -809,49 +819,36 @@ def bound_foreseen(squared_norm: float) -> float:
     return GROWTH_FORESEEN * max(squared_norm, 1.0)
 
 
-def _numbered(blocks: Sequence[Chunk]) -> list[tuple[int, Chunk]]:
-    """Return each block with the number of its first document in the chunk."""
-    firsts = np.cumsum([0, *(block.n_docs for block in blocks)])
-    return list(zip(firsts.tolist(), blocks, strict=False))
-
-
 def _local_product(
-    blocks: Sequence[tuple[Chunk, tuple[int, ...]]],
+    blocks: Sequence[tuple[Postings, int]],
     num_terms: int,
     grid_of: Callable[[np.dtype], float],
     weights: Mapping[int, float] | None = None,
 ) -> Callable[[np.ndarray], np.ndarray]:
-    """Return the function ``Q -> A (A' Q)``, computed by this thread in the type of Q on that type's grid."""
+    """Return the function ``Q -> A (A' Q)``, computed by this thread in the type of Q on that type's grid.
+
+    Each block comes with the number of its chunk.
+    """
     weights = weights or {}
     every_row = np.arange(num_terms, dtype=np.int32)
-    cast: list[tuple[Chunk, int]] = []
-    made_for: tuple[Any, ...] = ()
-    workspace: _Workspace  # kept, since fresh memory is slow
+    total = np.zeros((0, 0))  # kept, since fresh memory is slow
 
     def product(q: np.ndarray) -> np.ndarray:
-        nonlocal cast, made_for, workspace
+        nonlocal total
         grid = grid_of(q.dtype)
         table = _lined_up(q, q.dtype)
-        if made_for != (table.shape, q.dtype):
-            made_for = table.shape, q.dtype
-            workspace = _Workspace(table.shape, q.dtype, grid)
-            cast = [
-                (replace(block, data=block.data.astype(q.dtype, copy=False)), number)
-                for block, (number, _) in blocks
-            ]
-        workspace.total.clear()
-        for block, number in cast:
-            workspace.add(block, every_row, table, weights.get(number, 1.0))
-        steps = workspace.total.steps[:, : q.shape[1]]
-        return np.multiply(steps, grid, out=np.empty_like(q), casting="same_kind")
+        if total.shape != table.shape:
+            total = _aligned(table.shape, np.dtype(np.float64))
+        total.fill(0)
+        for block, number in blocks:
+            _add_product(block, every_row, table, weights.get(number, 1.0), grid, total)
+        return np.multiply(total[:, : q.shape[1]], grid, out=np.empty_like(q), casting="same_kind")
 
     return product
 
 
-def warm(dtypes: Iterable[str] = ("float32",)) -> None:
+def warm() -> None:
     """Compile, or load from the disk's cache, what the first job would have to wait for."""
-    indptr, indices = np.array([0, 1]), np.zeros(1, np.int32)
-    for name in dtypes:
-        chunk = Chunk(indptr, indices, np.ones(1, name), 1)
-        product = _local_product([(chunk, (0, 0))], 1, lambda dtype: 1.0)
-        factorise(product, 1, 1, squared_norm=1.0, dtype=name)
+    for of_values, of_product in itertools.product(("float32", "float64"), repeat=2):
+        chunk = Chunk(np.array([0, 1]), np.zeros(1, np.int32), np.ones(1, of_values), 1)
+        _local_product([(Product.pack(chunk), 0)], 1, lambda dtype: 1.0)(np.ones((1, 1), of_product))

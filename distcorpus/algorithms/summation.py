@@ -81,16 +81,17 @@ def to_steps(values: np.ndarray, grid: float) -> np.ndarray:
     steps = np.empty(values.shape)
     kernels = compiled_kernels()
     if kernels is not None:
-        in_range = kernels.round_to_steps(values.reshape(-1), 1 / grid, steps.reshape(-1))
+        exact = kernels.round_to_steps(values.reshape(-1), 1 / grid, steps.reshape(-1))
     else:
         np.rint(np.divide(values, grid, out=steps), out=steps)
-        in_range = _in_range(steps)
-    if not in_range:
+        exact = in_range(steps)
+    if not exact:
         raise overflow(grid)
     return steps
 
 
-def _in_range(steps: np.ndarray) -> bool:
+def in_range(steps: np.ndarray) -> bool:
+    """Return whether all these sums of whole steps are exact."""
     return not steps.size or bool(max(-steps.min(), steps.max()) < MAX_STEPS)  # NaN is not
 
 
@@ -182,47 +183,13 @@ class GridSum:
         kernels = compiled_kernels()
         with self._lock:
             if kernels is not None:
-                in_range = kernels.add_rows(self.steps, rows, steps)
+                exact = kernels.add_rows(self.steps, rows, steps)
             else:
                 total = self.steps[rows] + steps
                 self.steps[rows] = total
-                in_range = _in_range(total)
-        if not in_range:
+                exact = in_range(total)
+        if not exact:
             raise overflow(self.grid)
-
-    def drain(self, touched: np.ndarray, values: np.ndarray) -> None:
-        """Round some rows of values to the grid and add them; clear them and their marks for the next use.
-
-        Parameters
-        ----------
-        touched : ndarray of uint8, shape (num_rows,)
-            Not 0 for each row to be added.
-        values : ndarray of float32 or float64, shape (num_rows, width)
-            Zero in all other rows.
-
-        Raises
-        ------
-        OverflowError
-            If a sum leaves the range in which it is exact; it is of no use after that.
-        """
-        kernels = compiled_kernels()
-        with self._lock:
-            if kernels is not None:
-                in_range = kernels.drain_rows(self.steps, touched, values, 1 / self.grid)
-            else:
-                rows = np.flatnonzero(touched)
-                total = self.steps[rows] + np.rint(values[rows] / np.float64(self.grid))
-                self.steps[rows] = total
-                values[rows] = 0
-                touched[rows] = 0
-                in_range = _in_range(total)
-        if not in_range:
-            raise overflow(self.grid)
-
-    def clear(self) -> None:
-        """Begin again at zero."""
-        with self._lock:
-            self.steps.fill(0)
 
     def values(self) -> np.ndarray:
         """Return the sum as float64, shape (num_rows, width); exact, since the grid is a power of two."""

@@ -14,6 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distcorpus.algorithms.chunk import Chunk
+from distcorpus.algorithms.postings import Postings
+
+#: A block of documents as a kernel takes it (its ``pack`` makes it).
+Packed = Chunk | Postings
 
 #: Seconds that a job waits for broadcast rows that the dispatcher sent with the worker's other slot and that
 #: are still on their way; after that the job asks for them itself.
@@ -31,7 +35,7 @@ class BlockCache:
 
     def __init__(self, budget: int) -> None:
         self._budget = budget
-        self._blocks: OrderedDict[tuple[str, int], Chunk] = OrderedDict()
+        self._blocks: OrderedDict[tuple[str, int], Packed] = OrderedDict()
         self._nbytes = 0
         self._lock = threading.Lock()
 
@@ -40,20 +44,17 @@ class BlockCache:
         """Bytes held now."""
         return self._nbytes
 
-    def put(self, session: str, number: int, block: Chunk) -> Chunk:
-        """Keep a copy of a block, and return it; the ones that were not used for longest make room."""
-        # What arrives are views of the whole message, which would stay as long as they do.
-        block = Chunk(block.indptr.copy(), block.indices.copy(), block.data.copy(), block.num_terms)
+    def put(self, session: str, number: int, block: Packed) -> None:
+        """Keep a block; the ones that were not used for longest make room."""
         with self._lock:
             if (session, number) in self._blocks:
-                return block
+                return
             self._blocks[session, number] = block
             self._nbytes += block.nbytes
             while self._nbytes > self._budget and len(self._blocks) > 1:
                 self._nbytes -= self._blocks.popitem(last=False)[1].nbytes
-        return block
 
-    def get(self, session: str, number: int) -> Chunk | None:
+    def get(self, session: str, number: int) -> Packed | None:
         """Return a block, or None where it is not held."""
         with self._lock:
             block = self._blocks.get((session, number))

@@ -59,7 +59,7 @@ class Worker:
             What computes them.
         """
         lda.warm(("float32",))
-        lsi.warm(("float32", "float64"))
+        lsi.warm()
         numba = sys.modules.get("numba")
         return f"numba {numba.__version__}" if numba is not None else "numpy (numba is not installed)"
 
@@ -114,18 +114,19 @@ class Worker:
     def _process(self, job: dict[str, Any]) -> dict[str, Any]:
         arrived = time.perf_counter()
         session, num_terms, params = job["session"], job["num_terms"], job["params"]
+        kernel = KERNELS[job["kernel"]]
+        # Packing copies: what arrives are views of the whole message, which would stay as long as they do.
         arrived_blocks = {
-            number: from_arrays(indptr, indices, data, num_terms, f"block {number}")
+            number: kernel.pack(from_arrays(indptr, indices, data, num_terms, f"block {number}"))
             for number, (indptr, indices, data) in job.pop("payload").items()
         }
         if job["keep"]:
             for number, block in arrived_blocks.items():
-                arrived_blocks[number] = self._blocks.put(session, number, block)
+                self._blocks.put(session, number, block)
         held = [
             (arrived_blocks.get(number) or self._blocks.get(session, number), key)
             for number, key in job["blocks"]
         ]
-        kernel = KERNELS[job["kernel"]]
         table = self._tables.get(session, job["round"], num_terms, lambda rows: kernel.prepare(rows, params))
         new_words, new_rows = job.pop("words"), job.pop("rows")
         if table is not None and len(new_words):
@@ -138,7 +139,7 @@ class Worker:
         missing = [
             number for (block, _), (number, _) in zip(held, job["blocks"], strict=True) if block is None
         ]
-        words = words_in((block.indices for block, _ in blocks), num_terms)
+        words = words_in((block.term_ids for block, _ in blocks), num_terms)
         if missing or not table.holds(words):
             return {"missing": missing, "rows_missing": not missing}
         with self._computing:

@@ -10,12 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from distcorpus.algorithms.chunk import Chunk
 from distcorpus.algorithms.evaluation import Inference
 from distcorpus.algorithms.lda import EStep
 from distcorpus.algorithms.lsi import Product
 from distcorpus.algorithms.partial import Partial
-from distcorpus.worker.cache import Table
+from distcorpus.worker.cache import Packed, Table
 
 #: The kernels that a job may name.
 KERNELS: dict[str, Any] = {"lda": EStep, "lsi": Product, "inference": Inference}
@@ -24,7 +23,7 @@ KERNELS: dict[str, Any] = {"lda": EStep, "lsi": Product, "inference": Inference}
 def run(
     kernel_name: str,
     params: dict[str, Any],
-    blocks: Sequence[tuple[Chunk, tuple[int, ...]]],
+    blocks: Sequence[tuple[Packed, tuple[int, ...]]],
     words: NDArray[np.int32],
     table: Table,
     threads: Executor | None,
@@ -37,8 +36,8 @@ def run(
         A name in `KERNELS`.
     params : dict
         The round's parameters, as the kernel takes them.
-    blocks : sequence of (Chunk, tuple of int)
-        The documents, and what identifies each block within its session.
+    blocks : sequence of (Chunk or Postings, tuple of int)
+        The documents, packed by the kernel, and what identifies each block within its session.
     words : ndarray of int32, shape (n_words,)
         The sorted ids of the terms that occur in the blocks.
     table : Table

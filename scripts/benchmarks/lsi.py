@@ -172,7 +172,7 @@ def _fused(quick: bool, repeats: int) -> str:
     documents = corpora.zipf(2_000 if quick else 40_000, ZIPF_TERMS, ZIPF_DISTINCT)
     matrix = scipy.sparse.hstack([chunk.astype(np.float32) for chunk in documents.chunks()], format="csc")
     chunk = as_chunk(matrix, ZIPF_TERMS)
-    blocks = list(enumerate(chunk.split(max_nnz=BLOCK_NNZ)))
+    blocks = [(i, Product.pack(block)) for i, block in enumerate(chunk.split(max_nnz=BLOCK_NNZ))]
     words = chunk.words()
     table_row = positions_of(words, ZIPF_TERMS)
     random = np.random.default_rng(0)

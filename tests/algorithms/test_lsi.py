@@ -12,6 +12,9 @@ import pytest
 import scipy.sparse
 import scipy.sparse.linalg
 from gensim.test.utils import datapath
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from distcorpus.algorithms import lsi as module
 from distcorpus.algorithms import summation
@@ -188,7 +191,7 @@ def test_folding_keeps_to_the_budget_and_is_close(lee, monkeypatch):
     original = module._local_product
 
     def watched(blocks, *others):
-        kept.append(sum(block.nbytes for block, _ in blocks))
+        kept.append(sum(chunks[number].nbytes for number in {number for _, number in blocks}))
         return original(blocks, *others)
 
     monkeypatch.setattr(module, "_local_product", watched)
@@ -376,7 +379,7 @@ def test_the_product_is_right(lee, kernels, dtype, width):
     part = job(chunks, dtype, q, weights={1: 0.25})
     for number, chunk in enumerate(chunks):
         for block in chunk.split(max_nnz=1000):
-            part.add(block, (number, 0))
+            part.add(Product.pack(block), (number, 0))
     matrix = scipy.sparse.hstack([chunk_matrix(c) * w for c, w in zip(chunks, (1, 0.5, 1), strict=True)])
     expected = matrix @ (matrix.T @ q)
     partial = part.partial()
@@ -401,6 +404,7 @@ def test_bits_depend_on_the_blocks_alone(lee, dtype):
     """Jobs in any order, in any grouping, by any number of threads: equal bytes."""
     chunk, n = chunks_of(lee)[0], lee.shape[0]
     blocks = chunk.split(max_nnz=1500)
+    packed = [Product.pack(block) for block in blocks]
     assert len(blocks) > 10
     q = np.random.default_rng(0).standard_normal((n, 20)) / np.sqrt(n)
     grid = product_grid(chunk.squared_norm(), dtype)
@@ -416,7 +420,7 @@ def test_bits_depend_on_the_blocks_alone(lee, dtype):
             def work(share, part=part, barrier=barrier):
                 barrier.wait()
                 for i in share:
-                    part.add(blocks[i], (0, i))
+                    part.add(packed[i], (0, i))
 
             threads = [threading.Thread(target=work, args=(members[i::n_threads],)) for i in range(n_threads)]
             for thread in threads:
@@ -436,13 +440,60 @@ def test_bits_depend_on_the_blocks_alone(lee, dtype):
     assert total([shuffled], 4) == expected
 
 
+SMALL = st.one_of(st.just(0.0), st.floats(-4, 4, width=32, allow_subnormal=False))
+
+
+@settings(deadline=None)
+@given(data=st.data(), dtype=st.sampled_from(DTYPES), width=st.sampled_from([1, 8, 16, 17, 33, 64]))
+def test_any_blocks_in_any_jobs(data, dtype, width):
+    """Empty blocks and documents, single terms, repeated blocks: right, and the same bits in any jobs."""
+    num_terms = data.draw(st.integers(1, 6))
+    blocks = data.draw(
+        st.lists(
+            st.integers(0, 7).flatmap(lambda n_docs: arrays(np.float32, (num_terms, n_docs), elements=SMALL)),
+            min_size=1,
+            max_size=4,
+        )
+    )
+    blocks += blocks[:1]
+    chunks = [as_chunk(scipy.sparse.csc_array(block), num_terms) for block in blocks]
+    q = np.random.default_rng(0).standard_normal((num_terms, width)) / np.sqrt(num_terms)
+    q = q.astype(dtype)
+    weights = {0: 0.49, 1: 2.0}
+    grid = product_grid(2 * sum(chunk.squared_norm() for chunk in chunks), dtype)
+    params = {"grid": grid, "dtype": dtype, "weights": weights}
+    table = Product.prepare(q, params)
+
+    def total():
+        whole = summation.GridSum(num_terms, width, grid)
+        places = data.draw(st.lists(st.integers(0, 2), min_size=len(chunks), max_size=len(chunks)))
+        for job in set(places):
+            members = [i for i, place in enumerate(places) if place == job]
+            words = np.unique(np.concatenate([chunks[i].indices for i in members])).astype(np.int32)
+            part = Product(params, words, table, np.arange(num_terms, dtype=np.int32))
+            for i in members:
+                part.add(Product.pack(chunks[i]), (i, 0))
+            partial = part.partial()
+            whole.add(partial.words, partial.steps)
+        return whole.values()
+
+    got = total()
+    assert total().tobytes() == got.tobytes()
+    expected, bound = np.zeros(q.shape), np.zeros(q.shape)
+    for i, block in enumerate(blocks):
+        weight, block = weights.get(i, 1.0), block.astype(float)
+        expected += weight * block @ (block.T @ q)
+        bound += weight * np.abs(block) @ (np.abs(block).T @ np.abs(q))
+    assert (np.abs(got - expected) <= 20 * np.finfo(dtype).eps * bound + len(blocks) * grid).all()
+
+
 def test_adding_goes_on_after_a_partial(lee):
     chunk = chunks_of(lee)[0]
     q = np.ones((lee.shape[0], 3)) / np.sqrt(lee.shape[0])
     whole, stepwise = job([chunk], "float32", q), job([chunk], "float32", q)
     for i, block in enumerate(chunk.split(max_nnz=5000)):
-        whole.add(block, (0, i))
-        stepwise.add(block, (0, i))
+        whole.add(Product.pack(block), (0, i))
+        stepwise.add(Product.pack(block), (0, i))
         stepwise.partial()
     np.testing.assert_array_equal(stepwise.partial().steps, whole.partial().steps)
 
@@ -452,7 +503,7 @@ def test_small_steps_travel_narrow(lee, kernels):
     q = np.ones((lee.shape[0], 3)) / np.sqrt(lee.shape[0])
     for bits, dtype in ((20, np.int32), (50, np.float64)):
         part = job([chunk], "float64", q, grid_bits=bits)
-        part.add(chunk, (0, 0))
+        part.add(Product.pack(chunk), (0, 0))
         assert part.partial().steps.dtype == dtype
 
 
@@ -461,7 +512,7 @@ def test_a_product_beyond_the_bound_is_an_error(lee, kernels):
     q = np.full((lee.shape[0], 2), 1e8)
     part = job([chunk], "float64", q, grid_bits=52)
     with pytest.raises(OverflowError, match="larger bound"):
-        part.add(chunk, (0, 0))
+        part.add(Product.pack(chunk), (0, 0))
 
 
 def test_a_job_without_blocks(lee):

@@ -90,9 +90,6 @@ def test_rounding_is_to_nearest_ties_to_even(kernels, dtype):
 def test_what_the_grid_cannot_hold_is_refused(kernels, value):
     with pytest.raises(OverflowError, match="larger bound"):
         to_steps(np.array([0.0, value]), 1.0)
-    total = GridSum(2, 1, 1.0)
-    with pytest.raises(OverflowError, match="larger bound"):
-        total.drain(np.ones(2, np.uint8), np.array([[0.0], [value]]))
 
 
 def test_a_sum_that_leaves_the_exact_range_is_refused(kernels):
@@ -109,17 +106,6 @@ def test_adding_rows(kernels):
     total.add(np.array([1], np.int32), np.array([[0.0, -8.0]]))
     total.add(np.array([], np.int32), np.zeros((0, 2)))
     np.testing.assert_array_equal(total.values(), [[0, 0], [1.5, -2], [0, 0], [0.5, 1]])
-
-
-def test_draining_rounds_adds_and_clears(kernels):
-    total = GridSum(3, 2, 0.25)
-    values = np.array([[1.1, -0.3], [0, 0], [0.125, 5]], np.float32)
-    touched = np.array([1, 0, 1], np.uint8)
-    for _ in range(2):
-        total.drain(touched, values)
-    np.testing.assert_array_equal(total.values(), [[1, -0.25], [0, 0], [0, 5]])
-    assert not values.any()
-    assert not touched.any()
 
 
 def test_shapes_and_rows_are_checked():
