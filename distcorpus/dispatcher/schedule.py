@@ -750,8 +750,12 @@ class Schedule:
         cost = 0.0
         for queue in sources:
             while queue.blocks:
-                total = cost + queue.blocks[0].cost
-                enough = len(blocks) >= worker.threads and cost >= worthwhile and total > guided
+                next_cost = queue.blocks[0].cost
+                total = cost + next_cost
+                # Half of the next block: a job may as well miss its share by as much as exceed it.
+                enough = (
+                    len(blocks) >= worker.threads and cost + next_cost / 2 >= worthwhile and total > guided
+                )
                 if blocks and (enough or total > self._max_job_cost):
                     break
                 blocks.append(queue.pop())

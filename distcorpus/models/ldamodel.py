@@ -54,6 +54,7 @@ from distcorpus.models._corpus import (
     vocabulary,
 )
 from distcorpus.models._documents import DocumentTopics
+from distcorpus.models._drawing import Drawing
 from distcorpus.models._progress import ProgressBar
 from distcorpus.models._saving import Saved, save_whole
 from distcorpus.wire import CommunicationError, names
@@ -61,6 +62,8 @@ from distcorpus.wire import CommunicationError, names
 # Under the name that gensim's users know its lines by.
 logger = logging.getLogger("gensim.models.ldamodel")
 
+#: Chunks that may be read while the topics to start from are drawn.
+CHUNKS_AHEAD = 8
 #: Seconds between two looks at what the cluster has learnt, from where a lost dispatcher's training goes on.
 KEEP_EVERY = 10.0
 
@@ -128,6 +131,7 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
     }
 
     # The topics are held in one of two forms: as training leaves them, until somebody looks at `state`.
+    _drawing: Drawing | None = None
     _topics: LazyTopics | None = None
     _state: LdaState | None = None
     _exp_elog_beta: np.ndarray | None = None
@@ -209,18 +213,17 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
         self.distributed = bool(distributed)
         self.dispatcher = Cluster(ns_conf) if distributed else None
         self.numworkers = self.workers or 1
-        if self.dispatcher is not None and self.workers is None:
-            with Training(self.dispatcher.connect(names.LDA_MODELS)) as training:
-                self.numworkers = max(training.call("ready"), 1)
-            logger.info("using distributed version with %i workers", self.numworkers)
-
-        state = LdaState(self.eta, (self.num_topics, self.num_terms), dtype=self.dtype)
-        state.sstats[...] = self.random_state.gamma(100.0, 1.0 / 100.0, state.sstats.shape)
-        self.state = state
-        if corpus is not None:
-            start = time.time()
-            self.update(corpus)
-            self.add_lifecycle_event("created", msg=f"trained {self} in {time.time() - start:.2f}s")
+        drawing = Drawing(self.random_state, self.eta, self.num_topics, self.num_terms, self.dtype)
+        with drawing as self._drawing:
+            if self.dispatcher is not None and self.workers is None:
+                with Training(self.dispatcher.connect(names.LDA_MODELS)) as training:
+                    self.numworkers = max(training.call("ready"), 1)
+                logger.info("using distributed version with %i workers", self.numworkers)
+            if corpus is not None:
+                start = time.time()
+                self.update(corpus)
+                self.add_lifecycle_event("created", msg=f"trained {self} in {time.time() - start:.2f}s")
+            self._await_topics()
 
     @staticmethod
     def _check_schedule(
@@ -244,9 +247,14 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
 
     # The topics, in both forms.
 
+    def _await_topics(self) -> None:
+        if self._drawing is not None:
+            self._topics, self._drawing = self._drawing.result(), None
+
     @property
     def state(self) -> Any:
         """The topics as gensim's ``LdaState``; made of what the training left when somebody looks."""
+        self._await_topics()
         if self._topics is not None:
             topics, self._topics = self._topics, None
             self._state = LdaState(topics.eta, (0, 0), dtype=self.dtype)
@@ -272,6 +280,7 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
         self._exp_elog_beta = values
 
     def _lazy_topics(self) -> LazyTopics:
+        self._await_topics()
         if self._topics is not None:
             return self._topics
         assert self._state is not None
@@ -340,6 +349,8 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
             chunksize, passes, update_every, decay, offset, eval_every, iterations, gamma_threshold
         )
         update_chunks = self.update_chunks or update_every * self.numworkers
+        read = self._read_while_drawing(corpus, int(chunksize))
+        topics = self._lazy_topics()
         watched = logger.isEnabledFor(logging.INFO)
         plan = Plan(
             passes=int(passes),
@@ -357,16 +368,33 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
             details=watched,
         )
         progress = Progress()
-        topics = self._lazy_topics()
         numdocs = topics.numdocs
         if resume:
             plan, progress, topics, numdocs = self._interrupted_training(documents)
         self._log_plan(plan, documents, eval_every)
-        run = _Run(self, corpus, documents, plan, progress)
+        run = _Run(self, corpus, documents, plan, progress, read)
         if self.dispatcher is not None or self.workers is not None:
             run.distributed(topics, numdocs)
         else:
             run.here(topics, numdocs)
+
+    def _read_while_drawing(self, corpus: Any, chunksize: int) -> Iterator[Chunk] | None:
+        """Return the chunks of a corpus, some of them read while the topics are drawn; None where none was.
+
+        A corpus with code of its own waits: it may draw from `random_state` too.
+        """
+        if self._drawing is None or not (type(corpus) in (list, tuple) or is_sparse(corpus)):
+            return None
+        rest = chunks(corpus, chunksize, self.num_terms, counts=True)
+        ahead: list[Chunk] = []
+        while len(ahead) < CHUNKS_AHEAD and not self._drawing.done():
+            try:
+                ahead.append(next(rest))
+            except StopIteration:
+                break
+            except (TypeError, ValueError):
+                return None  # the training will come to it
+        return chain(ahead, rest)
 
     def _interrupted_training(self, documents: int | None) -> tuple[Plan, Progress, LazyTopics, int]:
         if self.interrupted is None:
@@ -684,7 +712,7 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
     # Files and copies hold what gensim's do.
 
     def __getstate__(self) -> dict[str, Any]:
-        held = {"_topics", "_state", "_exp_elog_beta"}
+        held = {"_drawing", "_topics", "_state", "_exp_elog_beta"}
         attributes = {name: value for name, value in super().__getstate__().items() if name not in held}
         state = self.state
         return {**attributes, "state": state, "expElogbeta": None if state is None else self.expElogbeta}
@@ -720,10 +748,18 @@ class _Run:
     plan : Plan
     progress : Progress
         Where to begin.
+    read : iterator of Chunk, optional
+        The chunks for the first pass, where some are read already.
     """
 
     def __init__(
-        self, model: LdaModel, corpus: Any, documents: int | None, plan: Plan, progress: Progress
+        self,
+        model: LdaModel,
+        corpus: Any,
+        documents: int | None,
+        plan: Plan,
+        progress: Progress,
+        read: Iterator[Chunk] | None,
     ) -> None:
         self.model = model
         self.documents = documents
@@ -732,6 +768,7 @@ class _Run:
         self.bar = ProgressBar(model.progress, "LDA")
         self.callback = Callback(model.callbacks) if model.callbacks else None
         self._corpus = corpus
+        self._read = read
 
     def here(self, topics: LazyTopics, numdocs: int) -> None:
         """Train in this process."""
@@ -891,7 +928,8 @@ class _Run:
         self.bar.told(event, self.plan.passes)
 
     def _chunks(self) -> Iterator[Chunk]:
-        return chunks(self._corpus, self.plan.chunksize, self.model.num_terms, counts=True)
+        read, self._read = self._read, None
+        return read or chunks(self._corpus, self.plan.chunksize, self.model.num_terms, counts=True)
 
     def _check_length(self, documents: int) -> None:
         if self.documents is not None and documents != self.documents:

@@ -6,6 +6,7 @@ import copy
 import pickle
 import subprocess
 import sys
+import threading
 
 import gensim.models
 import numpy as np
@@ -17,7 +18,7 @@ from gensim.models.ldamodel import LdaState
 from gensim.similarities import MatrixSimilarity
 
 import distcorpus
-from distcorpus.models import LdaModel, LsiModel
+from distcorpus.models import LdaModel, LsiModel, _drawing
 from distcorpus.models._cluster import Cluster
 
 LDA = {"num_topics": 8, "chunksize": 40, "random_state": 3}
@@ -61,6 +62,29 @@ def test_they_have_every_attribute_of_gensims(lee_corpus, lda, lsi):
         for name, value in vars(ours.as_gensim()).items():
             expected = getattr(plain, name, None)
             assert name == "distcorpus_options" or type(value) is type(expected), name
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("at_once", [1, 5000, _drawing.DRAWN_AT_ONCE])
+def test_the_first_topics_are_gensims(lee_corpus, monkeypatch, dtype, at_once):
+    monkeypatch.setattr(_drawing, "DRAWN_AT_ONCE", at_once)
+    models = [
+        cls(id2word=lee_corpus.dictionary, dtype=dtype, **LDA) for cls in (gensim.models.LdaModel, LdaModel)
+    ]
+    states = [(model.state.sstats, model.random_state.rand(3)) for model in models]
+    assert states[0][0].dtype == states[1][0].dtype
+    for expected, ours in zip(*states, strict=True):
+        np.testing.assert_array_equal(ours, expected)
+
+
+def test_an_interrupted_constructor_leaves_no_thread(lee_corpus):
+    class Interrupting(list):
+        def __iter__(self):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        LdaModel(Interrupting(lee_corpus.counts), id2word=lee_corpus.dictionary, **LDA)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("topics")]
 
 
 # Inference.
