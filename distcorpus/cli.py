@@ -181,14 +181,12 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="end the dispatcher that this name server has, and take its place",
     )
-    # BLAS threads that share their cores with workers wait for each other most of the time: one is faster
-    # then.
     dispatcher.add_argument(
-        "--blas-threads",
+        "--threads",
         type=int,
-        default=1,
+        default=min(os.cpu_count() or 1, 8),
         metavar="N",
-        help="threads for BLAS; more where no worker runs on this machine (default: %(default)s)",
+        help="threads for what LSI computes between rounds, while workers wait (default: cores, at most 8)",
     )
     dispatcher.set_defaults(run=run_dispatcher)
 
@@ -312,9 +310,12 @@ def run_dispatcher(options: argparse.Namespace) -> None:
             raise ValueError("--resume keeps trainings on disk: say where, with --spool DIR")
         if options.resume <= 0:
             raise ValueError(f"--resume {options.resume:g}: give a number of seconds above 0")
+    if options.threads < 1:
+        raise ValueError("--threads takes a number above 0")
     share_freed_memory()
     raise_file_limit()
-    blas = set_blas_threads(options.blas_threads)
+    # BLAS's own threads would fight with those of workers on this machine for the cores, and round otherwise.
+    blas = set_blas_threads(1)
     lifetime = Lifetime(until_eof=options.until_eof)
     nameserver = _nameserver(options, lifetime)
 
@@ -329,6 +330,7 @@ def run_dispatcher(options: argparse.Namespace) -> None:
         max_queued=options.maxsize,
         memory=int(options.memory * 2**30),
         spool=spool,
+        threads=options.threads,
         journals=Journals(spool / "sessions", options.resume) if spool and options.resume else None,
     )
     daemon = _daemon(options, credentials, nameserver)
@@ -364,7 +366,7 @@ def run_dispatcher(options: argparse.Namespace) -> None:
         say(
             f"distcorpus dispatcher {__version__}, pid {os.getpid()}",
             f"listens on {daemon.location}, name server {nameserver}{_with_tls(credentials)}",
-            f"BLAS: {blas}",
+            f"BLAS: {blas}; {options.threads} thread(s)",
         )
         report_ready(options.report_fd, {"location": daemon.location})
         lifetime.wait()

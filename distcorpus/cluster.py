@@ -57,8 +57,7 @@ class LocalCluster:
     threads : int, default 1
         Threads of each worker.
     blas_threads : int, optional
-        BLAS threads of each worker; by default the cores of this machine divided by the workers. The
-        dispatcher has one, whatever the number of workers: LSI's last bits depend on it.
+        BLAS threads of each worker; by default the cores of this machine divided by the workers.
     dispatcher_options : sequence of str, optional
         More of the command line of ``distcorpus dispatcher``.
     tls : bool, default False

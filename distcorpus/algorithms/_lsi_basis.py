@@ -1,16 +1,74 @@
-"""The dense half of the block Lanczos iteration: an orthonormal basis that grows, and its Rayleigh-Ritz
-problem."""
+"""The dense half of the block Lanczos iteration: an orthonormal basis that grows, and other tall matrices, by
+slices of their rows."""
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
+
 import numpy as np
-from scipy.linalg.blas import get_blas_funcs
 
 #: Columns of a panel of the basis: wide enough for BLAS to run at speed, narrow enough to waste little.
 PANEL = 256
 
-#: Rows that are brought to double precision at a time: a few columns of them stay in the cache.
-_TILE = 4096
+#: Rows of a slice, about: some tens of columns of them stay in the cache from one operation to the next.
+SLICE = 4096
+
+T = TypeVar("T")
+
+#: Does what the built-in `map` does, and may compute the items side by side.
+Map = Callable[[Callable[[slice], Any], Sequence[slice]], Iterable[Any]]
+
+
+class Rows:
+    """The rows of tall matrices, divided into slices that may be computed side by side.
+
+    The slices follow from the number of rows alone. So whatever is computed slice by slice, and summed in
+    their order, has the same bits for any number of threads.
+
+    Parameters
+    ----------
+    number : int
+        Of rows.
+    side_by_side : callable
+        A `Map` to compute slices with.
+    """
+
+    def __init__(self, number: int, side_by_side: Map = map) -> None:
+        self.number = number
+        count = max(1, round(number / SLICE))
+        bounds = [number * i // count for i in range(count + 1)]
+        self._slices = [slice(*pair) for pair in itertools.pairwise(bounds)]
+        self._map = side_by_side if count > 1 else map
+
+    def map(self, function: Callable[[slice], T]) -> list[T]:
+        """Return what `function` returns for each slice, in order."""
+        return list(self._map(function, self._slices))
+
+    def sum(self, function: Callable[[slice], np.ndarray]) -> np.ndarray:
+        """Return the sum over the slices."""
+        total, *others = self.map(function)
+        for part in others:
+            total += part
+        return total
+
+    def scale(self, matrix: np.ndarray, factors: np.ndarray) -> None:
+        """Multiply the columns of `matrix`, in place."""
+
+        def scale(rows: slice) -> None:
+            matrix[rows] *= factors
+
+        self.map(scale)
+
+    def gram(self, vectors: np.ndarray) -> np.ndarray:
+        """Return ``vectors' vectors`` in float64."""
+
+        def gram(rows: slice) -> np.ndarray:
+            some = vectors[rows].astype(np.float64)
+            return some.T @ some
+
+        return self.sum(gram)
 
 
 class Basis:
@@ -18,74 +76,103 @@ class Basis:
 
     Parameters
     ----------
-    num_terms : int
+    rows : Rows
     dtype : dtype
         float32 or float64.
     """
 
-    def __init__(self, num_terms: int, dtype: np.dtype) -> None:
-        self.num_terms = num_terms
+    def __init__(self, rows: Rows, dtype: np.dtype) -> None:
+        self.rows = rows
         self.dtype = dtype
-        self._panels: list[np.ndarray] = []  # each (num_terms, <= PANEL), Fortran order
-        self._free = 0  # columns of the last panel not used yet
-        self._gemm = get_blas_funcs("gemm", dtype=dtype)
-
-    @property
-    def size(self) -> int:
-        """The number of columns."""
-        return sum(panel.shape[1] for panel in self._panels) - self._free
+        self._panels: list[np.ndarray] = []  # each (num_rows, PANEL), Fortran order
+        self.size = 0  # columns
 
     def append(self, block: np.ndarray) -> None:
         """Add orthonormal columns that are orthogonal to those before."""
+        width = min(PANEL, max(1, self.rows.number))
         taken = 0
         while taken < block.shape[1]:
-            if not self._free:
-                width = min(PANEL, max(1, self.num_terms))
-                self._panels.append(np.empty((self.num_terms, width), self.dtype, order="F"))
-                self._free = width
-            count = min(self._free, block.shape[1] - taken)
-            first = self._panels[-1].shape[1] - self._free
-            self._panels[-1][:, first : first + count] = block[:, taken : taken + count]
-            self._free -= count
+            first = self.size % width
+            if not first:
+                self._panels.append(np.empty((self.rows.number, width), self.dtype, order="F"))
+            count = min(width - first, block.shape[1] - taken)
+
+            def copy(
+                rows: slice,
+                columns: slice = slice(first, first + count),
+                new: slice = slice(taken, taken + count),
+            ) -> None:
+                self._panels[-1][rows, columns] = block[rows, new]
+
+            self.rows.map(copy)
+            self.size += count
             taken += count
 
     def project_out(self, vectors: np.ndarray) -> np.ndarray:
-        """Subtract from `vectors` (C order, changed in place) their projection; return its coefficients."""
-        coefficients = [panel.T @ vectors for panel in self._used()]
-        for panel, part in zip(self._used(), coefficients, strict=True):
-            # vectors' -= part' panel', with both sides as BLAS stores them, so that nothing is copied
-            self._gemm(-1.0, part.T, panel, 1.0, vectors.T, trans_b=True, overwrite_c=True)
-        return np.concatenate(coefficients)
+        """Subtract from `vectors` (changed in place) their projection; return its coefficients."""
+
+        def project(rows: slice) -> np.ndarray:
+            return np.concatenate([panel.T @ vectors[rows] for panel in self._panels_of(rows)])
+
+        def subtract(rows: slice) -> None:
+            first = 0
+            for panel in self._panels_of(rows):
+                vectors[rows] -= panel @ coefficients[first : first + panel.shape[1]]
+                first += panel.shape[1]
+
+        coefficients = self.rows.sum(project)
+        self.rows.map(subtract)
+        return coefficients
 
     def combine(self, coefficients: np.ndarray) -> np.ndarray:
-        """Return the basis times `coefficients`, shape (num_terms, coefficients.shape[1])."""
-        result = np.zeros((self.num_terms, coefficients.shape[1]), self.dtype)
-        first = 0
-        for panel in self._used():
-            part = np.ascontiguousarray(coefficients[first : first + panel.shape[1]], self.dtype)
-            self._gemm(1.0, part.T, panel, 1.0, result.T, trans_b=True, overwrite_c=True)
-            first += panel.shape[1]
+        """Return the basis times `coefficients`, shape (num_rows, coefficients.shape[1])."""
+        coefficients = coefficients.astype(self.dtype, order="C")
+        result = np.zeros((self.rows.number, coefficients.shape[1]), self.dtype)
+
+        def combine(rows: slice) -> None:
+            first = 0
+            for panel in self._panels_of(rows):
+                result[rows] += panel @ coefficients[first : first + panel.shape[1]]
+                first += panel.shape[1]
+
+        self.rows.map(combine)
         return result
 
-    def _used(self) -> list[np.ndarray]:
-        *full, last = self._panels
-        return [*full, last[:, : last.shape[1] - self._free]]
+    def _panels_of(self, rows: slice) -> list[np.ndarray]:
+        """Return some rows of each panel, of the last one only the columns that are used."""
+        left = self.size
+        panels = []
+        for panel in self._panels:
+            panels.append(panel[rows, :left])
+            left -= panel.shape[1]
+        return panels
 
 
-def gram(vectors: np.ndarray) -> np.ndarray:
-    """Return ``vectors' vectors`` in float64."""
-    total = np.zeros((vectors.shape[1], vectors.shape[1]))
-    for first in range(0, len(vectors), _TILE):
-        tile = vectors[first : first + _TILE].astype(np.float64)
-        total += tile.T @ tile
-    return total
+def shifted(rows: Rows, image: np.ndarray, shift: float, vectors: np.ndarray) -> np.ndarray:
+    """Subtract ``shift * vectors`` from `image` and bring its columns to unit length, in place.
+
+    Returns
+    -------
+    ndarray, shape (b,)
+        What the lengths were.
+    """
+
+    def subtract(rows: slice) -> np.ndarray:
+        some = image[rows]
+        some -= image.dtype.type(shift) * vectors[rows]
+        return np.einsum("ij,ij->j", some, some)
+
+    lengths = np.sqrt(rows.sum(subtract))
+    rows.scale(image, 1 / lengths)
+    return lengths
 
 
-def orthonormalise(vectors: np.ndarray, floor: float) -> tuple[np.ndarray, np.ndarray]:
+def orthonormalise(rows: Rows, vectors: np.ndarray, floor: float) -> tuple[np.ndarray, np.ndarray]:
     """Factor ``vectors = Q R`` by the eigenvectors of the Gram matrix, leaving out what is noise.
 
     Parameters
     ----------
+    rows : Rows
     vectors : ndarray, shape (n, b)
     floor : float
         Directions with a singular value of at most `floor` are left out.
@@ -96,31 +183,50 @@ def orthonormalise(vectors: np.ndarray, floor: float) -> tuple[np.ndarray, np.nd
         Orthonormal, of the type of `vectors`, C order; r <= b.
     R : ndarray of float64, shape (r, b)
     """
-    values, rotation = np.linalg.eigh(gram(vectors))
+    values, rotation = np.linalg.eigh(rows.gram(vectors))
     scales = np.sqrt(np.maximum(values, 0.0))
     # A Gram matrix in double precision shows no singular value below 1e-8 of the largest.
     kept = scales > max(floor, 1e-7 * scales.max(initial=0.0))
     factor = (rotation[:, kept] * scales[kept]).T
-    vectors = vectors @ (rotation[:, kept] / scales[kept]).astype(vectors.dtype)
+    transform = rotation[:, kept] / scales[kept]
     deviation = 1.0
-    while len(factor) and deviation > 0.1:  # once, and once more where the first pass was far off
-        values, rotation = np.linalg.eigh(vectors.T @ vectors)
+    while True:
+        vectors, gram = _transformed(rows, vectors, transform.astype(vectors.dtype))
+        # Once, and once more where the first pass was far off.
+        if not len(factor) or deviation <= 0.1:
+            return vectors, factor
+        values, rotation = np.linalg.eigh(gram)
         deviation = float(np.abs(values - 1).max())
         scales = np.sqrt(np.maximum(values, np.finfo(values.dtype).eps))
         factor = (rotation * scales) @ rotation.T @ factor
-        vectors = vectors @ ((rotation / scales) @ rotation.T)
-    return vectors, factor
+        transform = (rotation / scales) @ rotation.T
 
 
-def orthonormal(vectors: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """Return nearly orthonormal columns in a type, that of `vectors` or a wider one, orthonormal to its
-    rounding error.
+def _transformed(rows: Rows, vectors: np.ndarray, transform: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return ``vectors @ transform`` and its Gram matrix."""
+    result = np.empty((len(vectors), transform.shape[1]), vectors.dtype)
+
+    def multiply(rows: slice) -> np.ndarray:
+        some = np.matmul(vectors[rows], transform, out=result[rows])
+        return some.T @ some
+
+    return result, rows.sum(multiply)
+
+
+def orthonormal(rows: Rows, vectors: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Return nearly orthonormal columns orthonormal to the rounding error of a type that is no narrower.
 
     The nearest orthonormal columns are ``vectors (vectors' vectors)**-1/2``, of whose power series two terms
     do. What they add is small, so the type of `vectors` is exact enough for it.
     """
-    error = gram(vectors) - np.eye(vectors.shape[1])
-    result = vectors.astype(dtype, copy=False)
-    if np.abs(error).max(initial=0.0) >= 8 * np.finfo(dtype).eps:
-        result = result + vectors @ (0.375 * error @ error - 0.5 * error).astype(vectors.dtype)
+    error = rows.gram(vectors) - np.eye(vectors.shape[1])
+    if np.abs(error).max(initial=0.0) < 8 * np.finfo(dtype).eps:
+        return vectors.astype(dtype, copy=False)
+    correction = (0.375 * error @ error - 0.5 * error).astype(vectors.dtype)
+    result = np.empty(vectors.shape, dtype)
+
+    def correct(rows: slice) -> None:
+        np.add(vectors[rows], vectors[rows] @ correction, out=result[rows], dtype=dtype)
+
+    rows.map(correct)
     return result

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse
 
-from ._lsi_basis import Basis, orthonormal, orthonormalise
+from ._lsi_basis import Basis, Map, Rows, orthonormal, orthonormalise, shifted
 from .chunk import Chunk, positions_of
 from .partial import Partial
 from .postings import Postings, postings
@@ -267,6 +267,7 @@ def factorise(
     base: Factors | None = None,
     start: np.ndarray | None = None,
     keep: int | None = None,
+    side_by_side: Map = map,
 ) -> Factors:
     """Return the leading left singular vectors and singular values of a terms x documents matrix A.
 
@@ -313,6 +314,10 @@ def factorise(
         computed or not.
     keep : int, optional
         Return up to this many triplets, of which only the first `num_topics` are held to `tolerance`.
+    side_by_side : callable
+        Does what the built-in `map` does, and may compute the items side by side: `Executor.map` of some
+        threads. So are slices of the dense matrices computed, to the same bits as by `map`. BLAS had better
+        have one thread then.
 
     Returns
     -------
@@ -350,7 +355,8 @@ def factorise(
     image = multiply(omega) if start is None else start.astype(first_dtype) + _base_product(base, omega)
     if base is not None:
         squared_norm += float(np.square(base[1], dtype=np.float64).sum())
-    task = _Task(multiply, num_terms, dtype, wanted, returned, tolerance, max_steps, squared_norm, seed)
+    rows = Rows(num_terms, side_by_side)
+    task = _Task(multiply, rows, dtype, wanted, returned, tolerance, max_steps, squared_norm, seed)
     if first_dtype != dtype:
         with suppress(_Unfit):
             return _in_double(*_iterate(replace(task, dtype=first_dtype, narrow=True), image, True), task)
@@ -361,7 +367,7 @@ def factorise(
     except _Unfit:
         found = _iterate(task, image, filtered=False)
     vectors, theta, shift = found
-    return _with_canonical_signs(orthonormal(vectors, dtype)), np.sqrt(_eigenvalues(theta, shift))
+    return _with_canonical_signs(orthonormal(rows, vectors, dtype)), np.sqrt(_eigenvalues(theta, shift))
 
 
 @dataclass(frozen=True, slots=True)
@@ -369,7 +375,7 @@ class _Task:
     """What `factorise` is asked for, its arguments checked."""
 
     multiply: Callable[[np.ndarray], np.ndarray]
-    num_terms: int
+    rows: Rows
     dtype: np.dtype  # of the iteration
     wanted: int
     returned: int
@@ -401,18 +407,18 @@ def _iterate(task: _Task, start: np.ndarray, filtered: bool) -> tuple[np.ndarray
     _Unfit
         If the polynomial, or a type that is narrower than the result's, turns out not to be fit.
     """
-    dtype, num_terms = task.dtype, task.num_terms
+    dtype, rows = task.dtype, task.rows
     shift: float | None = None
     random = np.random.default_rng(task.seed)
     eps = float(np.finfo(dtype).eps)
-    grid_noise = 4 * math.sqrt(num_terms) * math.ldexp(task.squared_norm, -GRID_BITS[dtype.name])
+    grid_noise = 4 * math.sqrt(rows.number) * math.ldexp(task.squared_norm, -GRID_BITS[dtype.name])
     scale = _length(start)
-    vectors, coupling = orthonormalise(start, _noise(dtype, scale) + grid_noise)
-    basis = Basis(num_terms, dtype)
+    vectors, coupling = orthonormalise(rows, start, _noise(dtype, scale) + grid_noise)
+    basis = Basis(rows, dtype)
     problem = _RayleighRitz()
     stop = _Stop(task.wanted, task.tolerance)
     exhausted = not vectors.shape[1]
-    while basis.size < num_terms and len(problem) != task.max_steps:
+    while basis.size < rows.number and len(problem) != task.max_steps:
         if exhausted:  # nothing but directions that the start had no part in can be missing
             if filtered or task.narrow:
                 raise _Unfit
@@ -426,12 +432,10 @@ def _iterate(task: _Task, start: np.ndarray, filtered: bool) -> tuple[np.ndarray
             if filtered:
                 scale, grid_noise = 0.0, grid_noise * _length(image)
         if shift is not None:
-            image -= dtype.type(shift) * vectors
             # The grid is made for columns of at most unit length.
-            lengths = np.sqrt(np.einsum("ij,ij->j", image, image))
-            image /= lengths
+            lengths = shifted(rows, image, shift, vectors)
             image = task.multiply(image)
-            image *= lengths
+            rows.scale(image, lengths)
         length = _length(image)
         scale = max(scale, length)
         floor = _noise(dtype, scale) + grid_noise
@@ -442,12 +446,12 @@ def _iterate(task: _Task, start: np.ndarray, filtered: bool) -> tuple[np.ndarray
         # In exact arithmetic the image meets the last two blocks only.
         strayed = np.abs(coefficients[: -vectors.shape[1] - problem.width]).max(initial=0.0)
         problem.append(coefficients[-vectors.shape[1] :], coupling)
-        vectors, coupling = orthonormalise(image, floor)
+        vectors, coupling = orthonormalise(rows, image, floor)
         shortest = np.linalg.norm(coupling, axis=1).min(initial=math.inf)
         if len(coupling) and (shortest < 0.01 * length or strayed > math.sqrt(eps) * scale):
             # Rounding has spoilt the angles, or is about to: once more.
             basis.project_out(vectors)
-            vectors, correction = orthonormalise(vectors, 0.5)
+            vectors, correction = orthonormalise(rows, vectors, 0.5)
             coupling = correction @ coupling
         exhausted = not len(coupling)
         if not exhausted and stop.due(basis.size):
@@ -497,7 +501,7 @@ def _filter_shift(matrix: np.ndarray, coupling: np.ndarray, task: _Task) -> floa
             raise _Unfit
         return None
     values, rotation = values[::-1], rotation[:, ::-1]
-    stands_for = np.square(rotation.T @ coupling).mean(axis=1) / np.square(values) * task.num_terms
+    stands_for = np.square(rotation.T @ coupling).mean(axis=1) / np.square(values) * task.rows.number
     ranks = np.cumsum(stands_for) - stands_for / 2
     last = float(np.interp(task.returned, ranks, values)) * min(1.0, float(ranks[-1]) / task.returned)
     shift = 0.6 * last
@@ -544,12 +548,12 @@ def _base_product(base: Factors | None, q: np.ndarray) -> np.ndarray | float:
 
 def _fresh_block(random: np.random.Generator, basis: Basis, width: int) -> np.ndarray:
     """Return random orthonormal columns orthogonal to the basis."""
-    vectors = random.standard_normal((basis.num_terms, min(width, basis.num_terms - basis.size)))
+    vectors = random.standard_normal((basis.rows.number, min(width, basis.rows.number - basis.size)))
     vectors = vectors.astype(basis.dtype)
     for _ in range(2 if basis.size else 1):
         if basis.size:
             basis.project_out(vectors)
-        vectors, _ = orthonormalise(vectors, 0.0)
+        vectors, _ = orthonormalise(basis.rows, vectors, 0.0)
     return vectors
 
 
@@ -677,8 +681,8 @@ def _in_double(vectors: np.ndarray, theta: np.ndarray, shift: float | None, task
     _Unfit
         If rounding has changed a wanted singular value by more than a tenth of the tolerance.
     """
-    vectors = orthonormal(vectors, task.dtype)
-    first = max(0, task.wanted - block_width(task.num_terms, task.wanted))
+    vectors = orthonormal(task.rows, vectors, task.dtype)
+    first = max(0, task.wanted - block_width(task.rows.number, task.wanted))
     some = np.ascontiguousarray(vectors[:, first : task.wanted])
     image = task.multiply(some)
     exact = np.einsum("ij,ij->j", image, some if shift is None else image - shift * some)

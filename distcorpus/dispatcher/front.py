@@ -14,6 +14,7 @@ import secrets
 import socket
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
@@ -55,6 +56,8 @@ class Dispatcher:
         Bytes of chunks that a session keeps in memory.
     spool : Path, optional
         Directory where it keeps the others.
+    threads : int, default 1
+        Threads for what sessions compute themselves between two rounds.
     journals : Journals, optional
         Keeps the sessions of our own models for a dispatcher after this one.
     """
@@ -66,11 +69,17 @@ class Dispatcher:
         max_queued: int = 10,
         memory: int = 2 << 30,
         spool: Path | None = None,
+        threads: int = 1,
         journals: Journals | None = None,
     ) -> None:
         self.engine = engine
         self.journals = journals
-        self.session_options = {"max_queued": max_queued, "memory": memory, "spool": spool}
+        self.session_options = {
+            "max_queued": max_queued,
+            "memory": memory,
+            "spool": spool,
+            "threads": ThreadPoolExecutor(threads, thread_name_prefix="algebra") if threads > 1 else None,
+        }
         self.exit_asked = threading.Event()
         self.ending = threading.Event()
         self.sessions: dict[str, Session] = {}

@@ -11,6 +11,7 @@ import time
 import weakref
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -230,6 +231,8 @@ class Session:
         Directory for those that do not fit there.
     journal : Journal, optional
         Keeps what it takes to go on with the session in another process; removed when the session ends.
+    threads : Executor, optional
+        Where what LSI computes between two rounds is computed side by side.
     check_client : callable
         Raises where the client is gone.
     """
@@ -244,6 +247,7 @@ class Session:
         memory: int = 2 << 30,
         spool: Path | None = None,
         journal: Journal | None = None,
+        threads: Executor | None = None,
         check_client: Callable[[], None] = lambda: None,
     ) -> None:
         self.name = name
@@ -255,6 +259,7 @@ class Session:
         self._directory = spool
         self._journal = journal
         self._spool = Spool(memory, spool, journal)
+        self._threads = threads
         self._check_client = check_client
         self._num_blocks = 0
         self.num_rounds = 0
@@ -577,6 +582,7 @@ class LsiSession(Session):
             base=base,
             start=start,
             keep=keep,
+            side_by_side=map if self._threads is None else self._threads.map,
             **self._effort,
         )
 

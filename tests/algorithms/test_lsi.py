@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import gensim
 import numpy as np
@@ -18,6 +19,7 @@ from hypothesis.extra.numpy import arrays
 
 from distcorpus.algorithms import lsi as module
 from distcorpus.algorithms import summation
+from distcorpus.algorithms._lsi_basis import SLICE
 from distcorpus.algorithms.chunk import Chunk, as_chunk
 from distcorpus.algorithms.lsi import (
     Product,
@@ -304,6 +306,20 @@ def test_float64_is_computed_in_float32_where_that_will_do(first, roughness, giv
     assert asked == ["float32"] * single + ["float64"] * double
     assert single == 2 if given_up == "at once" else single > 5
     assert double == 1 if given_up is None else double > 5
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_threads_change_no_bit(dtype):
+    n = 3 * SLICE + 5
+    matrix = scipy.sparse.random_array((n, 400), density=0.01, rng=np.random.default_rng(2), format="csc")
+    options = {"dtype": dtype, "tolerance": 1e-3}
+    alone = lsi(chunks_of(matrix), n, 40, **options)
+    with ThreadPoolExecutor(3) as threads:
+        together = lsi(chunks_of(matrix), n, 40, side_by_side=threads.map, **options)
+    squares = np.linalg.eigvalsh((matrix.T @ matrix).toarray())[:-41:-1]
+    np.testing.assert_allclose(alone[1], np.sqrt(squares), rtol=1e-3)
+    for one, other in zip(alone, together, strict=True):
+        assert one.tobytes() == other.tobytes()
 
 
 def test_the_type_in_which_the_iteration_begins():
