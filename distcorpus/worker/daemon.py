@@ -11,6 +11,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import numpy as np
+
 from distcorpus._version import __version__
 from distcorpus.algorithms import lda, lsi
 from distcorpus.algorithms.chunk import from_arrays, words_in
@@ -19,6 +21,9 @@ from distcorpus.worker.cache import BlockCache, Tables
 from distcorpus.worker.job import KERNELS, run
 
 logger = logging.getLogger(__name__)
+
+#: Bytes that a worker has ready for its first job: enough for the default chunks and a hundred topics.
+MEMORY_TAKEN = 64 << 20
 
 
 class Worker:
@@ -51,7 +56,7 @@ class Worker:
         self._seconds = 0.0
 
     def warm(self) -> str:
-        """Load (the first time on a machine: compile) the kernels, so that no job has to wait for it.
+        """Load (the first time on a machine: compile) the kernels, and take memory: no job has to wait.
 
         Returns
         -------
@@ -60,6 +65,8 @@ class Worker:
         """
         lda.warm(("float32",))
         lsi.warm()
+        # The system gives a page when it is first written to; what is freed stays (`share_freed_memory`).
+        np.ones(MEMORY_TAKEN, np.uint8)
         numba = sys.modules.get("numba")
         return f"numba {numba.__version__}" if numba is not None else "numpy (numba is not installed)"
 

@@ -104,6 +104,7 @@ from pathlib import Path
 
 import numpy as np
 
+from distcorpus.algorithms import lda
 from distcorpus.wire import share_freed_memory
 from distcorpus.wire.frames import decode
 from distcorpus.worker.daemon import Worker
@@ -114,7 +115,7 @@ def memory(what):
 
 share_freed_memory()
 worker = Worker("a worker")
-worker.warm()
+lda.warm()
 Path("/proc/self/clear_refs").write_text("5")
 before = memory("VmRSS")
 for message in sys.argv[1:]:
