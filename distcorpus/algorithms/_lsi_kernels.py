@@ -26,7 +26,10 @@ VECTOR = 64
 #: Vectors of columns that are computed at a time: T has no more, so that it stays small.
 STRIP = 2
 
-_INT64, _INT32, _DOUBLE = ir.IntType(64), ir.IntType(32), ir.DoubleType()
+#: Rows of Q and Y are fetched this many terms ahead of their use.
+AHEAD = 32
+
+_INT64, _INT32, _INT8, _DOUBLE = ir.IntType(64), ir.IntType(32), ir.IntType(8), ir.DoubleType()
 
 
 class _Rows:
@@ -37,6 +40,7 @@ class _Rows:
     ) -> None:
         self._builder = builder
         self._lanes = lanes
+        self._lines = lanes * array_type.dtype.bitwidth // 8 // VECTOR
         self.vector = ir.VectorType(context.get_value_type(array_type.dtype), lanes)
         self._data = make_array(array_type)(context, builder, array).data
 
@@ -50,6 +54,15 @@ class _Rows:
 
     def store(self, value: ir.Value, start: ir.Value, number: int) -> None:
         self._builder.store(value, self._address(start, number), align=VECTOR)
+
+    def prefetch(self, start: ir.Value, number: int) -> None:
+        address = self._builder.bitcast(self._address(start, number), _INT8.as_pointer())
+        signature = ir.FunctionType(ir.VoidType(), [address.type, _INT32, _INT32, _INT32])
+        function = self._builder.module.declare_intrinsic("llvm.prefetch", [address.type], signature)
+        for_reading, keep_near, is_data = _INT32(0), _INT32(3), _INT32(1)
+        for line in range(self._lines):
+            where = self._builder.gep(address, [_INT64(line * VECTOR)])
+            self._builder.call(function, [where, for_reading, keep_near, is_data])
 
 
 class _Entries:
@@ -101,6 +114,7 @@ def _scatter(
     typing_context: Any,
     q: Any,
     start: Any,
+    later: Any,
     documents: Any,
     data: Any,
     first: Any,
@@ -108,14 +122,19 @@ def _scatter(
     t: Any,
     vectors: Any,
 ) -> Any:
-    """Add a term's row of `q`, times its entries `first` to `last`, to the documents' rows of `t`."""
+    """Add a term's row of `q`, times its entries `first` to `last`, to the documents' rows of `t`.
+
+    `start` and `later` say where this row and that of a later term start.
+    """
 
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
         source = _Rows(context, builder, signature.args[0], args[0], _lanes(t))
-        target = _Rows(context, builder, signature.args[6], args[6], _lanes(t))
-        entries = _Entries(context, builder, signature.args[2:4], args[2:4], t, vectors.literal_value)
+        target = _Rows(context, builder, signature.args[7], args[7], _lanes(t))
+        entries = _Entries(context, builder, signature.args[3:5], args[3:5], t, vectors.literal_value)
         row = [source.load(args[1], number) for number in range(vectors.literal_value)]
-        with cgutils.for_range_slice(builder, args[4], args[5], _INT64(1), _INT64) as (entry, _):
+        for number in range(vectors.literal_value):
+            source.prefetch(args[2], number)
+        with cgutils.for_range_slice(builder, args[5], args[6], _INT64(1), _INT64) as (entry, _):
             where, value = entries.start(entry), entries.value(entry)
             for number, vector in enumerate(row):
                 old = target.load(where, number)
@@ -124,7 +143,8 @@ def _scatter(
 
     if not isinstance(vectors, types.IntegerLiteral):
         return None
-    return types.void(q, types.int64, documents, data, types.int64, types.int64, t, vectors), generate
+    arguments = (q, types.int64, types.int64, documents, data, types.int64, types.int64, t, vectors)
+    return types.void(*arguments), generate
 
 
 @intrinsic(prefer_literal=True)
@@ -138,6 +158,7 @@ def _gather(
     scale: Any,
     total: Any,
     start: Any,
+    later: Any,
     vectors: Any,
 ) -> Any:
     """Add the sum of the documents' rows of `t`, times a term's entries, to its row of `total`.
@@ -175,6 +196,7 @@ def _gather(
         limits = ir.Constant(ir.VectorType(_DOUBLE, lanes), [MAX_STEPS] * lanes)
         in_range = None
         for number, pair in enumerate(zip(*sums, strict=True)):
+            target.prefetch(args[8], number)
             row = builder.fadd(*map(builder.load, pair))
             if row.type.element != _DOUBLE:
                 row = builder.fpext(row, limits.type)
@@ -188,7 +210,7 @@ def _gather(
 
     if not isinstance(vectors, types.IntegerLiteral):
         return None
-    arguments = (t, documents, data, types.int64, types.int64, types.float64, total, types.int64, vectors)
+    arguments = (t, documents, data, *[types.int64] * 2, types.float64, total, *[types.int64] * 2, vectors)
     return types.boolean(*arguments), generate
 
 
@@ -197,27 +219,29 @@ def _strip_of(vectors: int) -> Callable[..., bool]:
 
     @numba.njit(nogil=True, error_model="numpy")
     def multiply_strip(
-        words: np.ndarray,
+        rows: np.ndarray,
         indptr: np.ndarray,
         documents: np.ndarray,
         data: np.ndarray,
-        row_of: np.ndarray,
         q: np.ndarray,
         scale: float,
         total: np.ndarray,
         column: int,
         t: np.ndarray,
     ) -> bool:
+        width = q.shape[1]
+        last = len(rows) - 1
         t[:] = 0
-        for term in range(len(words)):
-            start = np.int64(row_of[words[term]]) * q.shape[1] + column
-            _scatter(q, start, documents, data, indptr[term], indptr[term + 1], t, vectors)
+        for term in range(len(rows)):
+            start = np.int64(rows[term]) * width + column
+            later = np.int64(rows[min(term + AHEAD, last)]) * width + column
+            _scatter(q, start, later, documents, data, indptr[term], indptr[term + 1], t, vectors)
         in_range = True
-        for term in range(len(words)):
-            start = np.int64(row_of[words[term]]) * q.shape[1] + column
-            in_range &= _gather(
-                t, documents, data, indptr[term], indptr[term + 1], scale, total, start, vectors
-            )
+        for term in range(len(rows)):
+            start = np.int64(rows[term]) * width + column
+            later = np.int64(rows[min(term + AHEAD, last)]) * width + column
+            first, end = indptr[term], indptr[term + 1]
+            in_range &= _gather(t, documents, data, first, end, scale, total, start, later, vectors)
         return in_range
 
     return multiply_strip
@@ -230,12 +254,11 @@ _one_vector, _whole_strip = _strip_of(1), _strip_of(STRIP)
 # the width of a processor's vectors.
 @numba.njit(nogil=True, cache=True, error_model="numpy")
 def multiply(
-    words: np.ndarray,
+    rows: np.ndarray,
     indptr: np.ndarray,
     documents: np.ndarray,
     data: np.ndarray,
     n_docs: int,
-    row_of: np.ndarray,
     q: np.ndarray,
     scale: float,
     total: np.ndarray,
@@ -244,10 +267,10 @@ def multiply(
 
     Parameters
     ----------
-    words, indptr, documents, data, n_docs
-        The attributes of `Postings`.
-    row_of : ndarray of int32, shape (num_terms,)
+    rows : ndarray of int32, shape (n_words,)
         The row of `q` and `total` of each term that occurs.
+    indptr, documents, data, n_docs
+        The attributes of `Postings`.
     q : ndarray of float32 or float64, shape (n_rows, width)
         Aligned to `VECTOR` bytes, rows a multiple of it. The product is computed in its type.
     scale : float
@@ -262,10 +285,10 @@ def multiply(
     column = 0
     while column + STRIP * lanes <= width:
         strip = t[: n_docs * STRIP * lanes]
-        in_range &= _whole_strip(words, indptr, documents, data, row_of, q, scale, total, column, strip)
+        in_range &= _whole_strip(rows, indptr, documents, data, q, scale, total, column, strip)
         column += STRIP * lanes
     while column < width:
         strip = t[: n_docs * lanes]
-        in_range &= _one_vector(words, indptr, documents, data, row_of, q, scale, total, column, strip)
+        in_range &= _one_vector(rows, indptr, documents, data, q, scale, total, column, strip)
         column += lanes
     return in_range

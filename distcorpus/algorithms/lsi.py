@@ -123,7 +123,8 @@ class Product:
         except IndexError:  # all are being added to at this moment
             total = _aligned(self._q.shape, np.dtype(np.float64))
             self._totals.append(total)
-        _add_product(block, self._row_of, self._q, self._weights.get(key[0], 1.0), self._grid, total)
+        rows, weight = self._row_of[block.words], self._weights.get(key[0], 1.0)
+        _add_product(block, rows, self._q, weight, self._grid, total)
         self._idle.append(total)
 
     def partial(self) -> Partial:
@@ -144,9 +145,11 @@ class Product:
 
 
 def _add_product(
-    block: Postings, row_of: np.ndarray, q: np.ndarray, weight: float, grid: float, total: np.ndarray
+    block: Postings, rows: np.ndarray, q: np.ndarray, weight: float, grid: float, total: np.ndarray
 ) -> None:
     """Add ``weight * A (A' Q)`` of a block, rounded to the grid, to a total (see `_lsi_kernels.multiply`).
+
+    `rows` says where the block's terms are in `q` and `total`.
 
     Raises
     ------
@@ -154,8 +157,8 @@ def _add_product(
         If the total leaves the range in which it is exact.
     """
     multiply = _compiled_multiply() or _multiply
-    entries = block.words, block.indptr, block.documents, block.data, block.n_docs
-    if not multiply(*entries, row_of, q, weight / grid, total):
+    entries = block.indptr, block.documents, block.data, block.n_docs
+    if not multiply(rows, *entries, q, weight / grid, total):
         raise overflow(grid)
 
 
@@ -184,19 +187,17 @@ def _compiled_multiply() -> Callable[..., bool] | None:
 
 
 def _multiply(
-    words: np.ndarray,
+    rows: np.ndarray,
     indptr: np.ndarray,
     documents: np.ndarray,
     data: np.ndarray,
     n_docs: int,
-    row_of: np.ndarray,
     q: np.ndarray,
     scale: float,
     total: np.ndarray,
 ) -> bool:
     """Do what `_lsi_kernels.multiply` does, by scipy: the fallback where numba is missing."""
-    rows = row_of[words]
-    block = scipy.sparse.csr_array((data.astype(q.dtype), documents, indptr), (len(words), n_docs))
+    block = scipy.sparse.csr_array((data.astype(q.dtype), documents, indptr), (len(rows), n_docs))
     y = block @ (block.T @ q[rows])
     sums = total[rows] + np.rint(np.multiply(y, scale, dtype=np.float64))
     total[rows] = sums
@@ -834,7 +835,6 @@ def _local_product(
     Each block comes with the number of its chunk.
     """
     weights = weights or {}
-    every_row = np.arange(num_terms, dtype=np.int32)
     total = np.zeros((0, 0))  # kept, since fresh memory is slow
 
     def product(q: np.ndarray) -> np.ndarray:
@@ -845,7 +845,7 @@ def _local_product(
             total = _aligned(table.shape, np.dtype(np.float64))
         total.fill(0)
         for block, number in blocks:
-            _add_product(block, every_row, table, weights.get(number, 1.0), grid, total)
+            _add_product(block, block.words, table, weights.get(number, 1.0), grid, total)
         return np.multiply(total[:, : q.shape[1]], grid, out=np.empty_like(q), casting="same_kind")
 
     return product
