@@ -286,7 +286,7 @@ def factorise(
     ----------
     product : callable
         Returns ``A (A' Q)``, shape (num_terms, b), for Q of shape (num_terms, b) in C order, computed in the
-        type of Q, which is float32 or `dtype`.
+        type of Q, which is float32 or `dtype`. It is a new array, which is then changed in place.
     num_terms : int
     num_topics : int
         The number of triplets wanted.
@@ -348,12 +348,17 @@ def factorise(
         return np.zeros((num_terms, 0), dtype), np.zeros(0)
 
     def multiply(q: np.ndarray) -> np.ndarray:
-        y = product(q) if squared_norm else np.zeros_like(q)
-        return _checked_product(y, q) + _base_product(base, q)
+        y = _checked_product(product(q), q) if squared_norm else np.zeros_like(q)
+        return _with_base(y, base, q)
 
     first_dtype = iteration_dtype(num_terms, returned, dtype, tolerance=tolerance, max_steps=max_steps)
-    omega = start_block(num_terms, num_topics, seed, first_dtype, block)
-    image = multiply(omega) if start is None else start.astype(first_dtype) + _base_product(base, omega)
+    omega = partial(start_block, num_terms, num_topics, seed, first_dtype, block)
+    if start is None:
+        image = multiply(omega())
+    elif base is None:
+        image = start.astype(first_dtype)
+    else:
+        image = _with_base(start.astype(first_dtype), base, omega())
     if base is not None:
         squared_norm += float(np.square(base[1], dtype=np.float64).sum())
     rows = Rows(num_terms, side_by_side)
@@ -539,12 +544,12 @@ def _length(vectors: np.ndarray) -> float:
     return length
 
 
-def _base_product(base: Factors | None, q: np.ndarray) -> np.ndarray | float:
-    """Return ``U0 diag(s0**2) U0' q``, the part of an earlier factorisation in the product."""
-    if base is None:
-        return 0.0
-    u, s = base[0].astype(q.dtype, copy=False), np.asarray(base[1], dtype=np.float64)
-    return u @ (np.square(s)[:, np.newaxis] * (u.T @ q)).astype(q.dtype)
+def _with_base(y: np.ndarray, base: Factors | None, q: np.ndarray) -> np.ndarray:
+    """Add to a product ``U0 diag(s0**2) U0' q``, the part of an earlier factorisation, in place."""
+    if base is not None:
+        u, s = base[0].astype(q.dtype, copy=False), np.asarray(base[1], dtype=np.float64)
+        y += u @ (np.square(s)[:, np.newaxis] * (u.T @ q)).astype(q.dtype)
+    return y
 
 
 def _fresh_block(random: np.random.Generator, basis: Basis, width: int) -> np.ndarray:

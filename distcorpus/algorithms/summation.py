@@ -13,6 +13,7 @@ import math
 import threading
 from collections.abc import Mapping
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 
@@ -191,10 +192,11 @@ class GridSum:
         if not exact:
             raise overflow(self.grid)
 
-    def values(self) -> np.ndarray:
-        """Return the sum as float64, shape (num_rows, width); exact, since the grid is a power of two."""
+    def values(self, dtype: Any = np.float64) -> np.ndarray:
+        """Return the sum, shape (num_rows, width); in float64 it is exact, as the grid is a power of two."""
         with self._lock:
-            return self.steps * self.grid
+            values = np.empty(self.steps.shape, dtype)
+            return np.multiply(self.steps, self.grid, out=values, casting="same_kind")
 
 
 def merge_extras(a: Mapping[str, Extra], b: Mapping[str, Extra]) -> dict[str, Extra]:

@@ -14,7 +14,6 @@ import secrets
 import socket
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
@@ -30,6 +29,7 @@ from distcorpus.algorithms.chunk import as_chunk
 from distcorpus.dispatcher.drivers import PyroEngine
 from distcorpus.dispatcher.journal import Journals
 from distcorpus.dispatcher.session import LdaSession, LsiSession, Session, Topics
+from distcorpus.dispatcher.team import Team
 from distcorpus.wire import client_gone, current_connection, expose
 
 logger = logging.getLogger(__name__)
@@ -78,7 +78,7 @@ class Dispatcher:
             "max_queued": max_queued,
             "memory": memory,
             "spool": spool,
-            "threads": ThreadPoolExecutor(threads, thread_name_prefix="algebra") if threads > 1 else None,
+            "team": Team(threads),
         }
         self.exit_asked = threading.Event()
         self.ending = threading.Event()

@@ -11,7 +11,6 @@ import time
 import weakref
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,7 @@ from distcorpus.algorithms.topics import StatisticsSum
 from distcorpus.dispatcher.engine import Block, Engine, Round
 from distcorpus.dispatcher.journal import Journal
 from distcorpus.dispatcher.spool import Spool
+from distcorpus.dispatcher.team import Team
 
 #: Non-zeros for each term of the vocabulary that a job has to have, by kernel: with fewer, sending its
 #: broadcast rows and adding its partial, which have a row a term, take longer than computing it. Inference
@@ -138,10 +138,10 @@ class SumRound:
         with self._changed:
             return bool(self._missing) and not self._finished and self._error is None
 
-    def values(self) -> NDArray[np.float64]:
+    def values(self, dtype: Any = np.float64) -> NDArray:
         """Return the sum over the whole vocabulary, shape (num_terms, width)."""
         assert isinstance(self.total, GridSum)
-        return self.total.values()
+        return self.total.values(dtype)
 
     def chunks_done(self) -> int:
         """Return how many chunks are in the sum with all their blocks."""
@@ -231,8 +231,8 @@ class Session:
         Directory for those that do not fit there.
     journal : Journal, optional
         Keeps what it takes to go on with the session in another process; removed when the session ends.
-    threads : Executor, optional
-        Where what LSI computes between two rounds is computed side by side.
+    team : Team, optional
+        Threads for what LSI computes between two rounds.
     check_client : callable
         Raises where the client is gone.
     """
@@ -247,7 +247,7 @@ class Session:
         memory: int = 2 << 30,
         spool: Path | None = None,
         journal: Journal | None = None,
-        threads: Executor | None = None,
+        team: Team | None = None,
         check_client: Callable[[], None] = lambda: None,
     ) -> None:
         self.name = name
@@ -259,7 +259,7 @@ class Session:
         self._directory = spool
         self._journal = journal
         self._spool = Spool(memory, spool, journal)
-        self._threads = threads
+        self._team = team or Team(1)
         self._check_client = check_client
         self._num_blocks = 0
         self.num_rounds = 0
@@ -551,13 +551,13 @@ class LsiSession(Session):
         total = GridSum(self.num_terms, Q.shape[1], grid)
         return self._open_round("lsi", params, total, lambda words: np.ascontiguousarray(Q[words]), None)
 
-    def _product(self, Q: NDArray, squared_norm: float, weights: dict[int, float]) -> NDArray[np.float64]:
-        """Return the sum of ``w_i^2 A_i (A_i' Q)`` over all kept blocks, computed in the type of Q."""
+    def _product(self, Q: NDArray, squared_norm: float, weights: dict[int, float]) -> NDArray:
+        """Return the sum of ``w_i^2 A_i (A_i' Q)`` over all kept blocks, in the type of Q."""
         round_ = self._open_product(Q, lsi.product_grid(squared_norm, Q.dtype), weights)
         self._add(round_, list(self._blocks.values()))
         self._finish(round_)
         round_.wait()
-        return round_.values()
+        return round_.values(Q.dtype)
 
     def _factorise(self, keep: int | None) -> tuple[NDArray, NDArray]:
         weights = self._weights(self.decay)
@@ -582,7 +582,7 @@ class LsiSession(Session):
             base=base,
             start=start,
             keep=keep,
-            side_by_side=map if self._threads is None else self._threads.map,
+            side_by_side=self._team.map,
             **self._effort,
         )
 

@@ -1,0 +1,45 @@
+"""Threads that help the caller."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class Team:
+    """Computes items side by side: in the caller's thread, and in others as soon as they have woken up.
+
+    Where the cores are busy with other things the caller computes everything, and waits for nobody.
+
+    Parameters
+    ----------
+    threads : int
+        The most that compute at once for one caller.
+    """
+
+    def __init__(self, threads: int) -> None:
+        self._helpers = threads - 1
+        self._pool = ThreadPoolExecutor(max(self._helpers, 1), thread_name_prefix="team")
+
+    def map(self, function: Callable[[T], R], items: Sequence[T]) -> list[R]:
+        """Return what `function` returns for each item, in order; what it raises is raised here."""
+        results: dict[int, R] = {}
+        numbers = itertools.count()
+
+        def work() -> None:
+            while (number := next(numbers)) < len(items):
+                results[number] = function(items[number])
+
+        helpers = [self._pool.submit(work) for _ in range(min(self._helpers, len(items) - 1))]
+        try:
+            work()
+        finally:
+            late = [helper for helper in helpers if not helper.cancel()]
+        for helper in late:
+            helper.result()
+        return [results[number] for number in range(len(items))]
