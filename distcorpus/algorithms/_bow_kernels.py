@@ -1,8 +1,8 @@
 """The compiled reader of bags of words for `chunk` (imported on first use: numba loads slowly).
 
 It follows CPython's own pointers from the list of documents to the numbers, as long as every object on the
-way is of a builtin type exactly; anything else it leaves to numpy. It holds the GIL and runs no Python code,
-so that nothing it looks at can change or go away meanwhile.
+way is exactly of a type that it knows; anything else it leaves to numpy. It holds the GIL and runs no Python
+code, so that nothing it looks at can change or go away meanwhile.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ _SIZES = [type_.__basicsize__ for type_ in (object, list, tuple, float)]
 if sys.version_info >= (3, 14) or _SIZES != [16, 40, 24, 24]:
     raise ImportError("this Python's objects may not look like those of CPython 3.10 to 3.13 with 64 bits")
 
-#: Of the types that are read: list, tuple, int and float.
-Addresses = tuple[int, int, int, int]
+#: The types that are read. numpy's float64, which gensim's TF-IDF gives, is a float with more methods.
+TYPES = (list, tuple, int, float, np.float64)
+Addresses = tuple[int, int, int, int, int]
 
 LARGEST_ID = 2**31 - 1
 #: float64 holds every whole number up to here.
@@ -76,7 +77,7 @@ def _int_at(typing_context: Any, address: Any) -> Any:
 @_compiled
 def _items(sequence: int, addresses: Addresses) -> int:
     """Return the address of a list's or a tuple's items, -1 for anything else."""
-    list_, tuple_, _, _ = addresses
+    list_, tuple_, _, _, _ = addresses
     if _word_at(sequence, TYPE) == list_:
         return _word_at(sequence, LIST_ITEMS)
     if _word_at(sequence, TYPE) == tuple_:
@@ -93,7 +94,7 @@ def read(documents: int, addresses: Addresses) -> tuple[bool, np.ndarray, np.nda
     documents : int
         The address of a sequence of them (its `id`), to which the caller holds a reference.
     addresses : tuple of int
-        Those of the types list, tuple, int and float.
+        Those of `TYPES`.
 
     Returns
     -------
@@ -105,7 +106,7 @@ def read(documents: int, addresses: Addresses) -> tuple[bool, np.ndarray, np.nda
     values : ndarray of float64, shape (nnz,)
     """
     nothing = False, np.empty(0, np.int64), np.empty(0, np.int32), np.empty(0, np.float64)
-    _, _, int_, float_ = addresses
+    _, _, int_, float_, numpy_float = addresses
     bags = _items(documents, addresses)
     if bags == -1:
         return nothing
@@ -134,9 +135,10 @@ def read(documents: int, addresses: Addresses) -> tuple[bool, np.ndarray, np.nda
                 return nothing
             ids[p] = id_
             number = _word_at(numbers, 8)
-            if _word_at(number, TYPE) == float_:
+            type_ = _word_at(number, TYPE)
+            if type_ in (float_, numpy_float):
                 values[p] = _double_at(number, FLOAT_VALUE)
-            elif _word_at(number, TYPE) == int_:
+            elif type_ == int_:
                 value = _int_at(number)
                 if not -LARGEST_INT <= value <= LARGEST_INT:
                     return nothing

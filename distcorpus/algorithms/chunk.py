@@ -256,7 +256,7 @@ class _Reader:
         kernels = _kernels()
         if kernels is None:
             return None
-        understood, *arrays = kernels.read(id(documents), (id(list), id(tuple), id(int), id(float)))
+        understood, *arrays = kernels.read(id(documents), tuple(map(id, kernels.TYPES)))
         return tuple(arrays) if understood else None
 
 

@@ -15,7 +15,7 @@ import scipy.sparse
 from gensim.models.lsimodel import P2_EXTRA_DIMS, P2_EXTRA_ITERS, Projection
 
 from distcorpus.algorithms import lsi
-from distcorpus.algorithms.chunk import Chunk
+from distcorpus.algorithms.chunk import Chunk, warm
 from distcorpus.models import _check as check
 from distcorpus.models._cluster import Cluster, Training, local_cluster, train_on
 from distcorpus.models._corpus import (
@@ -289,6 +289,7 @@ class _Reading:
 
 
 def _here(task: dict[str, Any], reading: _Reading, num_terms: int) -> lsi.Factors:
+    warm()
     return lsi.lsi(
         reading,
         num_terms,

@@ -264,7 +264,8 @@ class Odd(int):
 
 Pair = namedtuple("Pair", "id count")
 
-good_pairs = st.tuples(st.integers(0, NUM_TERMS - 1), st.one_of(st.integers(1, 9), st.floats(0.5, 9)))
+good_values = st.one_of(st.integers(1, 9), st.floats(0.5, 9), st.floats(0.5, 9).map(np.float64))
+good_pairs = st.tuples(st.integers(0, NUM_TERMS - 1), good_values)
 #: What the compiled reader must leave alone, or read as numpy does.
 odd_pairs = st.one_of(
     st.tuples(st.integers(-2, NUM_TERMS), st.floats()),
@@ -320,7 +321,7 @@ def test_the_compiled_reader_at_the_edges(value):
 def test_the_compiled_reader_reads_what_corpora_are_made_of():
     pytest.importorskip("numba")
     chunk_module.warm()
-    for documents in ([], [[]], [[(1, 2), [3, 0.5]], ((0, 1),)], ([(1000, 1000)],)):
+    for documents in ([], [[]], [[(1, 2), [3, 0.5]], ((0, np.float64(2)),)], ([(1000, 1000)],)):
         assert chunk_module._reader.read(documents) is not None
     for documents in (np.zeros(2), [np.zeros((1, 2))], [{1: 2}], [[(1, True)]], [[(1.0, 1)]], [[Pair(1, 2)]]):
         assert chunk_module._reader.read(documents) is None
