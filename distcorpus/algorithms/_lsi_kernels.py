@@ -69,28 +69,28 @@ class _Entries:
     """The entries of a block: where the document's row of T starts, and the value in every lane."""
 
     def __init__(
-        self, context: Any, builder: ir.IRBuilder, types_: Any, arrays: Any, t_type: Any, vectors: int
+        self, context: Any, builder: ir.IRBuilder, array_types: Any, arrays: Any, t_type: Any, vectors: int
     ) -> None:
         self._context, self._builder = context, builder
         self._documents, self._data = (
             make_array(array_type)(context, builder, array).data
-            for array_type, array in zip(types_, arrays, strict=True)
+            for array_type, array in zip(array_types, arrays, strict=True)
         )
-        self._data_type, self._t_type = types_[1].dtype, t_type.dtype
-        self._row = vectors * _lanes(t_type)
+        self._types = array_types[1].dtype, t_type.dtype
+        self._lanes = _lanes(t_type)
+        self._row = _INT64(vectors * self._lanes)
 
     def start(self, entry: ir.Value) -> ir.Value:
         document = self._builder.load(self._builder.gep(self._documents, [entry]))
-        return self._builder.mul(self._builder.zext(document, _INT64), _INT64(self._row))
+        return self._builder.mul(self._builder.zext(document, _INT64), self._row)
 
     def value(self, entry: ir.Value) -> ir.Value:
         value = self._builder.load(self._builder.gep(self._data, [entry]))
-        value = self._context.cast(self._builder, value, self._data_type, self._t_type)
-        return _splat(self._builder, value, _lanes(self._t_type))
+        return _splat(self._builder, self._context.cast(self._builder, value, *self._types), self._lanes)
 
 
 def _lanes(array_type: Any) -> int:
-    return VECTOR * 8 // getattr(array_type, "dtype", array_type).bitwidth
+    return VECTOR * 8 // array_type.dtype.bitwidth
 
 
 def _splat(builder: ir.IRBuilder, scalar: ir.Value, lanes: int) -> ir.Value:
@@ -117,28 +117,31 @@ def _scatter(
     later: Any,
     documents: Any,
     data: Any,
-    first: Any,
-    last: Any,
+    begin: Any,
+    end: Any,
     t: Any,
     vectors: Any,
 ) -> Any:
-    """Add a term's row of `q`, times its entries `first` to `last`, to the documents' rows of `t`.
+    """Add a term's row of `q`, times its entries `begin` to `end`, to the documents' rows of `t`.
 
     `start` and `later` say where this row and that of a later term start.
     """
 
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-        source = _Rows(context, builder, signature.args[0], args[0], _lanes(t))
-        target = _Rows(context, builder, signature.args[7], args[7], _lanes(t))
-        entries = _Entries(context, builder, signature.args[3:5], args[3:5], t, vectors.literal_value)
-        row = [source.load(args[1], number) for number in range(vectors.literal_value)]
-        for number in range(vectors.literal_value):
-            source.prefetch(args[2], number)
-        with cgutils.for_range_slice(builder, args[5], args[6], _INT64(1), _INT64) as (entry, _):
+        q_array, start, later, documents_array, data_array, begin, end, t_array, _ = args
+        numbers = range(vectors.literal_value)
+        source = _Rows(context, builder, q, q_array, _lanes(t))
+        target = _Rows(context, builder, t, t_array, _lanes(t))
+        arrays = documents_array, data_array
+        entries = _Entries(context, builder, (documents, data), arrays, t, len(numbers))
+        row = [source.load(start, number) for number in numbers]
+        for number in numbers:
+            source.prefetch(later, number)
+        with cgutils.for_range_slice(builder, begin, end, _INT64(1), _INT64) as (entry, _):
             where, value = entries.start(entry), entries.value(entry)
-            for number, vector in enumerate(row):
+            for number in numbers:
                 old = target.load(where, number)
-                target.store(_call(builder, "fma", value, vector, old), where, number)
+                target.store(_call(builder, "fma", value, row[number], old), where, number)
         return context.get_dummy_value()
 
     if not isinstance(vectors, types.IntegerLiteral):
@@ -153,26 +156,27 @@ def _gather(
     t: Any,
     documents: Any,
     data: Any,
-    first: Any,
-    last: Any,
+    begin: Any,
+    end: Any,
     scale: Any,
     total: Any,
     start: Any,
     later: Any,
     vectors: Any,
 ) -> Any:
-    """Add the sum of the documents' rows of `t`, times a term's entries, to its row of `total`.
+    """Add the documents' rows of `t`, times a term's entries `begin` to `end`, to its row of `total`.
 
-    It is multiplied by `scale` and rounded to whole numbers. Returns whether all sums are in range.
+    Their sum is multiplied by `scale` and rounded to whole numbers. Returns whether all totals are in range.
+    `start` and `later` say where this row and that of a later term start.
     """
 
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-        lanes = _lanes(t)
-        source = _Rows(context, builder, signature.args[0], args[0], lanes)
-        target = _Rows(context, builder, signature.args[6], args[6], lanes)
-        entries = _Entries(context, builder, signature.args[1:3], args[1:3], t, vectors.literal_value)
-        begin, end = args[3:5]
-        numbers = range(vectors.literal_value)
+        t_array, documents_array, data_array, begin, end, factor, total_array, start, later, _ = args
+        lanes, numbers = _lanes(t), range(vectors.literal_value)
+        source = _Rows(context, builder, t, t_array, lanes)
+        target = _Rows(context, builder, total, total_array, lanes)
+        arrays = documents_array, data_array
+        entries = _Entries(context, builder, (documents, data), arrays, t, len(numbers))
         # Two sums for each vector of columns, so that one need not wait for the other.
         sums = [[cgutils.alloca_once(builder, source.vector) for _ in numbers] for _ in range(2)]
         for pointer in (*sums[0], *sums[1]):
@@ -192,17 +196,17 @@ def _gather(
         with builder.if_then(builder.icmp_signed("<", even_end, end)):
             add(even_end, 0)
 
-        scales = _splat(builder, args[5], lanes)
+        scales = _splat(builder, factor, lanes)
         limits = ir.Constant(ir.VectorType(_DOUBLE, lanes), [MAX_STEPS] * lanes)
         in_range = None
         for number, pair in enumerate(zip(*sums, strict=True)):
-            target.prefetch(args[8], number)
+            target.prefetch(later, number)
             row = builder.fadd(*map(builder.load, pair))
             if row.type.element != _DOUBLE:
                 row = builder.fpext(row, limits.type)
             steps = _call(builder, "rint", builder.fmul(row, scales))
-            value = builder.fadd(target.load(args[7], number), steps)
-            target.store(value, args[7], number)
+            value = builder.fadd(target.load(start, number), steps)
+            target.store(value, start, number)
             below = builder.fcmp_ordered("<", _call(builder, "fabs", value), limits)  # NaN is not
             in_range = below if in_range is None else builder.and_(in_range, below)
         mask = builder.bitcast(in_range, ir.IntType(lanes))
@@ -240,8 +244,8 @@ def _strip_of(vectors: int) -> Callable[..., bool]:
         for term in range(len(rows)):
             start = np.int64(rows[term]) * width + column
             later = np.int64(rows[min(term + AHEAD, last)]) * width + column
-            first, end = indptr[term], indptr[term + 1]
-            in_range &= _gather(t, documents, data, first, end, scale, total, start, later, vectors)
+            begin, end = indptr[term], indptr[term + 1]
+            in_range &= _gather(t, documents, data, begin, end, scale, total, start, later, vectors)
         return in_range
 
     return multiply_strip

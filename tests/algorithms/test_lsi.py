@@ -456,6 +456,21 @@ def test_bits_depend_on_the_blocks_alone(lee, dtype):
     assert total([shuffled], 4) == expected
 
 
+@pytest.mark.parametrize("shape", [(5, 7), (1, 3), (4, 0), (3, 1)])
+def test_postings_are_the_block_by_terms(shape):
+    dense = np.random.default_rng(0).poisson(0.5, shape).astype(float)
+    dense[:, 1:3] = 0  # empty documents have no number
+    block = as_chunk(scipy.sparse.csc_array(dense), shape[0])
+    lists = Product.pack(block)
+    np.testing.assert_array_equal(lists.words, np.flatnonzero(dense.any(axis=1)))
+    expected = dense[lists.words][:, dense.any(axis=0)]
+    assert expected.shape == (len(lists.words), lists.n_docs)
+    matrix = scipy.sparse.csr_array((lists.data, lists.documents, lists.indptr), expected.shape)
+    np.testing.assert_array_equal(matrix.toarray(), expected)
+    assert lists.nnz == block.nnz
+    assert not np.shares_memory(lists.data, block.data)
+
+
 #: Far from where float32 underflows, which the bound on rounding errors leaves out.
 SMALL = st.integers(-4096, 4096).map(lambda value: value / 1024)
 
