@@ -454,8 +454,11 @@ def _iterate(task: _Task, start: np.ndarray, filtered: bool) -> tuple[np.ndarray
         problem.append(coefficients[-vectors.shape[1] :], coupling)
         vectors, coupling = orthonormalise(rows, image, floor)
         shortest = np.linalg.norm(coupling, axis=1).min(initial=math.inf)
-        if len(coupling) and (shortest < 0.01 * length or strayed > math.sqrt(eps) * scale):
-            # Rounding has spoilt the angles, or is about to: once more.
+        if len(coupling) and (
+            shortest < 0.01 * length or strayed > min(math.sqrt(eps) * scale, 0.1 * shortest)
+        ):
+            # Rounding has spoilt the angles, or is about to: once more. What strays was projected out as
+            # badly as the basis is orthonormal, and weighs the more in the new block the shorter that is.
             basis.project_out(vectors)
             vectors, correction = orthonormalise(rows, vectors, 0.5)
             coupling = correction @ coupling

@@ -142,6 +142,22 @@ def test_any_spectrum(spectrum, dtype):
     assert_factors(factors, matrix, 30, 1e-4)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_basis_stays_orthonormal(dtype):
+    """Beside a large singular value, rounding grows from step to step unless it is seen to."""
+    random = np.random.default_rng(0)
+    spectrum = np.r_[300.0, np.linspace(2, 1, 299)]
+    u, v = (np.linalg.qr(random.standard_normal((n, len(spectrum))))[0] for n in (1200, 400))
+    matrix = (u * spectrum) @ v.T
+
+    def product(q):
+        return matrix.astype(q.dtype) @ (matrix.T.astype(q.dtype) @ q)
+
+    squared_norm = float((spectrum**2).sum())
+    factors = factorise(product, 1200, 30, squared_norm=squared_norm, dtype=dtype)
+    assert_factors(factors, matrix, 30, 1e-4)
+
+
 def test_no_chunks_at_all():
     u, s = lsi([], 7, 3)
     assert u.shape == (7, 0)
