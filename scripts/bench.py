@@ -19,6 +19,7 @@ SUBCOMMANDS = {
     "lsi": "LSI's factorisation on one thread, and its fused product",
     "train": "LDA and LSI end to end, on clusters of this machine",
     "curves": "held-out perplexity against seconds (train --curves does the same)",
+    "memory": "what a worker's memory grows by in LDA, and a process's in LSI",
     "wire": "megabytes a second over loopback",
     "siege": "trainings while the cluster is attacked",
 }

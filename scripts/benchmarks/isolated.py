@@ -115,12 +115,18 @@ def peak_memory() -> Iterator[PeakMemory]:
         sampler.join()
 
 
-def peak_of_process(pid: int) -> int:
+def peak_of_process(pid: int | str = "self") -> int:
     """The most memory that a process has had so far (resident, shared pages included), in bytes."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024
     raise ValueError(f"process {pid} has no memory of its own")
+
+
+def forget_peak(pid: int | str = "self") -> int:
+    """Let the peak of a process begin anew, and return it: the memory that the process has now, in bytes."""
+    Path(f"/proc/{pid}/clear_refs").write_text("5")
+    return peak_of_process(pid)
 
 
 def _main(module: str, function: str, path: str) -> None:
