@@ -51,7 +51,7 @@ def run(quick: bool, repeats: int) -> Result:
                         f"{(growth - 3 * chunk) / topics:.1f}",
                     ]
                 )
-    columns = ["chunk", "K", "threads", "growth, MB", "chunk, MB", "topics, MB", "(growth - 3 chunks) / topics"]
+    columns = ["chunk", "K", "threads", "growth, MB", "chunk, MB", "topics, MB", "less 3 chunks, in topics"]
     lda = report.table(columns, rows)
 
     rows = []
@@ -61,7 +61,9 @@ def run(quick: bool, repeats: int) -> Result:
         _, kept, basis, block = measured[0]
         sizes = [f"{nbytes / 1e6:.1f}" for nbytes in (growth, kept, basis, block)]
         rows.append([str(num_topics), *sizes, f"{(growth - kept - basis) / block:.1f}"])
-    columns = ["K", "growth, MB", "chunks, MB", "basis, MB", "block, MB", "(growth - chunks - basis) / block"]
+    columns = [
+        "K", "growth, MB", "chunks, MB", "basis, MB", "block, MB", "less chunks and basis, in blocks",
+    ]  # fmt: skip
     return Result(f"### LDA\n\n{lda}\n\n### LSI\n\n{report.table(columns, rows)}")
 
 
