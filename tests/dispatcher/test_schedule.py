@@ -630,6 +630,18 @@ def test_a_worker_with_more_threads_gets_more() -> None:
     assert [len(play.at(name)[0].blocks) for name in ("one", "three")] == [20, 56]
 
 
+@pytest.mark.parametrize("costs", [(0.9, 1.0, 1.1, 1.0), (1.1, 1.0, 0.9, 1.0)])
+def test_a_job_that_must_be_large_is_as_near_to_its_share_as_blocks_allow(costs: tuple[float, ...]) -> None:
+    """The first two blocks are a little less than half of all, or a little more."""
+    schedule = Schedule(slots=SLOTS)
+    for worker in "AB":
+        schedule.worker_joined(worker, 0.0)
+    schedule.session_opened("a", 0.0)
+    schedule.round_opened("a", 1, 0.0, least_job_cost=100.0)
+    handed = hands(schedule.blocks_added("a", enumerate(costs), 0.0))
+    assert [hand.blocks for hand in handed] == [(0, 1), (2, 3)]
+
+
 def test_blocks_go_to_the_worker_that_holds_them() -> None:
     play = Play(workers=8)
     play.round("a", 0, range(400))
