@@ -477,6 +477,7 @@ class LsiSession(Session):
         self._seed = seed
         self._effort: dict[str, Any] = {"power_iters": power_iters, "extra_samples": extra_samples}
         self._blocks: dict[int, Block] = {}
+        self._squared_norms: dict[int, float] = {}  # of each block
         self._base: tuple[NDArray, NDArray, int] | None = None if base is None else (*base, -1)
         self._committed = 0
         self._streamed: SumRound | None = None
@@ -488,6 +489,7 @@ class LsiSession(Session):
             self._fold()
         blocks = self._keep(chunk, max_nnz=lsi.BLOCK_NNZ)
         self._blocks.update((block.number, block) for block in blocks)
+        self._squared_norms.update((block.number, block.documents.squared_norm()) for block in blocks)
         if self._streamed is None:
             self._stream()
         assert self._streamed is not None
@@ -521,12 +523,15 @@ class LsiSession(Session):
     def _give_up(self, first: int) -> None:
         """Keep no chunk from number `first` on."""
         self._blocks = {n: block for n, block in self._blocks.items() if block.key[0] < first}
+        self._squared_norms = {n: self._squared_norms[n] for n in self._blocks}
         for number in range(first, self.num_chunks):
             self._spool.release(number)
 
     def _squared_norm(self, weights: Mapping[int, float]) -> float:
         """Return the squared Frobenius norm of the kept chunks, each with its squared weight."""
-        norms = [weights[block.key[0]] * block.documents.squared_norm() for block in self._blocks.values()]
+        norms = [
+            weights[block.key[0]] * self._squared_norms[number] for number, block in self._blocks.items()
+        ]
         return exact_sum(np.array(norms))
 
     def _weights(self, decay: float) -> dict[int, float]:
