@@ -229,7 +229,7 @@ def iteration_dtype(
     """Return the type in which the iteration begins (see `factorise` for the arguments).
 
     float32, which is twice as fast, also where the result is float64: if singular values are wanted to a
-    tolerance at which that may do, and the iteration is filtered, hence can tell whether it does.
+    tolerance at which that may do, and few enough of them for the first product to tell whether it does.
     """
     dtype = np.dtype(dtype)
     can_tell = max_steps is None and power_iters is None and num_terms > 4 * num_topics
