@@ -54,7 +54,7 @@ def ours(matrix: scipy.sparse.csc_matrix, k: int, dtype: str) -> tuple[np.ndarra
     from distcorpus.algorithms.chunk import as_chunk
     from distcorpus.algorithms.lsi import lsi
 
-    return lsi([as_chunk(matrix, matrix.shape[0])], matrix.shape[0], k, dtype=dtype)
+    return lsi([as_chunk(matrix.astype(dtype), matrix.shape[0])], matrix.shape[0], k, dtype=dtype)
 
 
 def gensim(

@@ -20,7 +20,8 @@ are loaded beforehand) has its own defaults.
 
 Each run is a fresh process that has trained on a few documents before; clusters, ours and gensim's own,
 are up already. "Cores" are the processes that compute times their threads; each has one BLAS thread a core
-of its own. Clients, dispatchers and name servers are not counted; they share the machine's cores.
+of its own. Clients, name servers and dispatchers (whose threads, for LSI, are as many as the machine's cores)
+are not counted; they share the machine's cores.
 
 The perplexity is that of one evaluator for all: of each held-out document it observes half the words,
 infers the topics by the same routine with the same prior, and scores the other half. "Worst" is the
