@@ -50,6 +50,9 @@ TOLERANCE = 1e-4
 #: The smallest tolerance that an iteration in float32 is tried for.
 SINGLE_TOLERANCE = 1e-5
 
+#: Squared norms for which an iteration in float32 is tried: its products are in range then.
+SINGLE_NORMS = 2.0**-100, 2.0**120
+
 #: How much larger than its first chunk (by squared norm) a corpus may grow before the first product, which a
 #: cluster sums while the chunks arrive and thus on a grid chosen early, has to be computed again.
 GROWTH_FORESEEN = 2.0**20
@@ -225,15 +228,16 @@ def iteration_dtype(
     tolerance: float = TOLERANCE,
     max_steps: int | None = None,
     power_iters: int | None = None,
+    squared_norm: float = 1.0,
 ) -> np.dtype:
     """Return the type in which the iteration begins (see `factorise` for the arguments).
 
     float32, which is twice as fast, also where the result is float64: if singular values are wanted to a
     tolerance at which that may do, and few enough of them for the first product to tell whether it does.
     """
-    dtype = np.dtype(dtype)
     can_tell = max_steps is None and power_iters is None and num_terms > 4 * num_topics
-    return np.dtype(np.float32) if can_tell and tolerance >= SINGLE_TOLERANCE else dtype
+    in_range = SINGLE_NORMS[0] < squared_norm < SINGLE_NORMS[1]
+    return np.dtype(np.float32 if can_tell and in_range and tolerance >= SINGLE_TOLERANCE else dtype)
 
 
 def start_block(
@@ -347,25 +351,38 @@ def factorise(
     if not squared_norm and base is None:
         return np.zeros((num_terms, 0), dtype), np.zeros(0)
 
+    with_base = squared_norm
+    if base is not None:
+        with_base += float(np.square(base[1], dtype=np.float64).sum())
+    first_dtype = iteration_dtype(
+        num_terms, returned, dtype, tolerance=tolerance, max_steps=max_steps, squared_norm=with_base
+    )
+    scale = _scale(with_base, first_dtype)
+
+    def scaled(y: np.ndarray) -> np.ndarray:
+        if scale != 1.0:
+            y *= y.dtype.type(scale**2)
+        return y
+
     def multiply(q: np.ndarray) -> np.ndarray:
         y = _checked_product(product(q), q) if squared_norm else np.zeros_like(q)
-        return _with_base(y, base, q)
+        return scaled(_with_base(y, base, q))
 
-    first_dtype = iteration_dtype(num_terms, returned, dtype, tolerance=tolerance, max_steps=max_steps)
     omega = partial(start_block, num_terms, num_topics, seed, first_dtype, block)
     if start is None:
         image = multiply(omega())
     elif base is None:
-        image = start.astype(first_dtype)
+        image = scaled(start.astype(first_dtype))
     else:
-        image = _with_base(start.astype(first_dtype), base, omega())
-    if base is not None:
-        squared_norm += float(np.square(base[1], dtype=np.float64).sum())
+        image = scaled(_with_base(start.astype(first_dtype), base, omega()))
     rows = Rows(num_terms, side_by_side)
-    task = _Task(multiply, rows, dtype, wanted, returned, tolerance, max_steps, squared_norm, seed)
+    norm = with_base * scale**2
+    task = _Task(multiply, rows, dtype, wanted, returned, tolerance, max_steps, norm, seed)
     if first_dtype != dtype:
         with suppress(_Unfit):
-            return _in_double(*_iterate(replace(task, dtype=first_dtype, narrow=True), image, True), task)
+            found = _iterate(replace(task, dtype=first_dtype, narrow=True), image, filtered=True)
+            vectors, values = _in_double(*found, task)
+            return vectors, values / scale
     image = image.astype(dtype, copy=False)
     try:
         # Where many of the directions are wanted, the basis is small anyway.
@@ -373,14 +390,26 @@ def factorise(
     except _Unfit:
         found = _iterate(task, image, filtered=False)
     vectors, theta, shift = found
-    return _with_canonical_signs(orthonormal(rows, vectors, dtype)), np.sqrt(_eigenvalues(theta, shift))
+    values = np.sqrt(_eigenvalues(theta, shift))
+    return _with_canonical_signs(orthonormal(rows, vectors, dtype)), values / scale
+
+
+def _scale(squared_norm: float, dtype: np.dtype) -> float:
+    """Return the power of two that the matrix is multiplied by: 1, or what brings a norm near to 1 whose
+    eighth power, the squared length of a polynomial's product, might be out of the type's range.
+    """
+    _, exponent = math.frexp(squared_norm)
+    if abs(exponent) <= 24:
+        return 1.0
+    limit = int(np.finfo(dtype).maxexp) - 8
+    return math.ldexp(1.0, -max(-limit, min(exponent, limit)) // 2)
 
 
 @dataclass(frozen=True, slots=True)
 class _Task:
     """What `factorise` is asked for, its arguments checked."""
 
-    multiply: Callable[[np.ndarray], np.ndarray]
+    multiply: Callable[[np.ndarray], np.ndarray]  # of the scaled matrix, see `_scale`
     rows: Rows
     dtype: np.dtype  # of the iteration
     wanted: int
@@ -768,7 +797,6 @@ def lsi(
         As `factorise` returns them.
     """
     effort = {name: options[name] for name in ("tolerance", "max_steps", "power_iters") if name in options}
-    first_dtype = iteration_dtype(num_terms, num_topics, dtype, **effort)
     kept: dict[int, list[tuple[Postings, float]]] = {}  # each chunk's blocks and their squared norms
     kept_nbytes = 0  # of the chunks as they came
     number = folded = -1  # the newest chunk, and the newest that is in the base
@@ -793,6 +821,7 @@ def lsi(
         squared_norm = exact_sum(norms * [weights[key] for _, key in blocks])
         start = None
         if blocks and exact_sum(norms) <= start_bound and options.get("block") is None:
+            first_dtype = iteration_dtype(num_terms, num_topics, dtype, squared_norm=start_bound, **effort)
             omega = start_block(num_terms, num_topics, options.get("seed", 0), first_dtype, width)
             start = counted(_local_product(blocks, num_terms, lambda dtype: grid_for(start_bound)))(omega)
         grid = partial(product_grid, squared_norm)

@@ -542,11 +542,15 @@ class LsiSession(Session):
     def _stream(self) -> None:
         """Open the round that multiplies the chunks with the start block as they arrive."""
         width = lsi.block_width(self.num_terms, self.num_topics, **self._effort)
+        self._streamed_bound = lsi.bound_foreseen(self._squared_norm(self._weights(1.0)))
         dtype = lsi.iteration_dtype(
-            self.num_terms, self.num_topics, self.dtype, power_iters=self._effort["power_iters"]
+            self.num_terms,
+            self.num_topics,
+            self.dtype,
+            power_iters=self._effort["power_iters"],
+            squared_norm=self._streamed_bound,
         )
         omega = lsi.start_block(self.num_terms, self.num_topics, self._seed, dtype, width)
-        self._streamed_bound = lsi.bound_foreseen(self._squared_norm(self._weights(1.0)))
         self._streamed = self._open_product(omega, grid_for(self._streamed_bound), None)
         earlier = [block for block in self._blocks.values() if block.key[0] < self.num_chunks - 1]
         self._add(self._streamed, earlier)

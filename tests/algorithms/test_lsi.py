@@ -88,6 +88,15 @@ def test_lee_against_arpack(lee, dtype, tolerance):
     assert np.linalg.svd(exact_u.T @ u, compute_uv=False).min() > (0.99 if tolerance > 1e-6 else 1 - 1e-8)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "factor"),
+    [("float32", 1e-12), ("float32", 1e10), ("float64", 1e-25), ("float64", 1e10), ("float64", 1e100)],
+)
+def test_values_of_any_size(lee, dtype, factor):
+    u, s = lsi(chunks_of(lee * factor), lee.shape[0], 10, dtype=dtype)
+    assert_factors((u, s / factor), lee.toarray(), 10, 1e-4)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("block", [1, 7, 40])
 def test_any_block_width_will_do(lee, dtype, block):
@@ -343,6 +352,7 @@ def test_the_type_in_which_the_iteration_begins():
     assert iteration_dtype(1000, 10, "float64", tolerance=1e-6) == np.float64
     assert iteration_dtype(1000, 10, "float64", power_iters=2) == np.float64
     assert iteration_dtype(30, 10, "float64") == np.float64
+    assert iteration_dtype(1000, 10, "float64", squared_norm=1e37) == np.float64
     assert iteration_dtype(30, 10, "float32", tolerance=1e-6) == np.float32
 
 
