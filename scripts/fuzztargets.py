@@ -207,7 +207,7 @@ def chunks() -> Target:
         [np.array([[0, 1], [4, 2]], np.float32), np.empty((0, 2)), np.array([[9, 1.5]])],
         [[(3, 1), (3, 2), (1, 0)]],
     ]
-    matrix = scipy.sparse.random(NUM_TERMS, 6, 0.1, random_state=1)
+    matrix = np.random.default_rng(1).poisson(0.1, (NUM_TERMS, 6)).astype(float)
     for kind in ("csc_matrix", "csc_array", "csr_matrix", "csr_array"):
         value = getattr(scipy.sparse, kind)(matrix)
         values.append(value)

@@ -250,8 +250,9 @@ def forged_documents(field: Field, chance: random.Random) -> Iterator[None]:
             (("indices", 1, 1 << 30), ("indptr", 2, 1 << 30), ("indices", 0, -9))
         )
         getattr(matrix, which)[place] = number
-        wide = scipy.sparse.csc_matrix(np.eye(4))
-        wide.indices, wide.indptr = wide.indices.astype(int), np.array([0, 1, (1 << 63) - 1, -2, 4])
+        wide: Any = scipy.sparse.csc_matrix(np.eye(4))
+        wide.indices, wide.indptr = np.arange(4), np.arange(5)
+        wide.indptr[2:4] = (1 << 63) - 1, -2
         with opened(front) as sock:
             sock.sendall(
                 packed((front.object_id, "initialize", (), {"id2word": dict.fromkeys(range(4), "a")}))

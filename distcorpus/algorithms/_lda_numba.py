@@ -454,7 +454,7 @@ def starting_gamma(num_docs: int, num_topics: int, state: Any) -> np.ndarray:
         u = (np.int64(fields) - 131070) / 131072.0
         value = GAMMA_QUANTILE[-1]
         for c in range(len(GAMMA_QUANTILE) - 2, -1, -1):
-            value = value * u + GAMMA_QUANTILE[c]
+            value = float(value * u + GAMMA_QUANTILE[c])
         flat[i] = value
     return values
 

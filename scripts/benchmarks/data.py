@@ -59,11 +59,11 @@ def tfidf_matrix(quick: bool) -> scipy.sparse.csc_matrix:
     return scipy.sparse.csc_matrix(scipy.sparse.load_npz(path))
 
 
-def as_csr(documents: list[BoW], num_terms: int) -> scipy.sparse.csr_array:
+def as_csr(documents: list[BoW], num_terms: int) -> scipy.sparse.csr_matrix:
     """Bags of words as scikit-learn takes them: documents x terms, float32."""
     lengths = [len(document) for document in documents]
     pairs = np.array([pair for document in documents for pair in document]).reshape(-1, 2)
-    return scipy.sparse.csr_array(
+    return scipy.sparse.csr_matrix(
         (pairs[:, 1].astype(np.float32), pairs[:, 0], np.concatenate(([0], np.cumsum(lengths)))),
         shape=(len(documents), num_terms),
     )

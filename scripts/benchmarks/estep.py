@@ -186,7 +186,7 @@ def _gensim(case: Case) -> Callable[[], np.ndarray]:
 
 def _scikit_learn(case: Case) -> Callable[[], np.ndarray]:
     num_terms = len(case.topics)
-    matrix: scipy.sparse.csr_array = data.as_csr(case.documents, num_terms)
+    matrix: scipy.sparse.csr_matrix = data.as_csr(case.documents, num_terms)
     model = LatentDirichletAllocation(
         case.num_topics, max_doc_update_iter=ITERATIONS, mean_change_tol=THRESHOLD
     )
