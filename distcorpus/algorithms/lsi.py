@@ -351,13 +351,13 @@ def factorise(
     if not squared_norm and base is None:
         return np.zeros((num_terms, 0), dtype), np.zeros(0)
 
-    with_base = squared_norm
+    whole_norm = squared_norm  # squared too, with that of the earlier factorisation
     if base is not None:
-        with_base += float(np.square(base[1], dtype=np.float64).sum())
+        whole_norm += float(np.square(base[1], dtype=np.float64).sum())
     first_dtype = iteration_dtype(
-        num_terms, returned, dtype, tolerance=tolerance, max_steps=max_steps, squared_norm=with_base
+        num_terms, returned, dtype, tolerance=tolerance, max_steps=max_steps, squared_norm=whole_norm
     )
-    scale = _scale(with_base, first_dtype)
+    scale = _scale(whole_norm, first_dtype)
 
     def scaled(y: np.ndarray) -> np.ndarray:
         if scale != 1.0:
@@ -376,8 +376,8 @@ def factorise(
     else:
         image = scaled(_with_base(start.astype(first_dtype), base, omega()))
     rows = Rows(num_terms, side_by_side)
-    norm = with_base * scale**2
-    task = _Task(multiply, rows, dtype, wanted, returned, tolerance, max_steps, norm, seed)
+    scaled_norm = whole_norm * scale**2
+    task = _Task(multiply, rows, dtype, wanted, returned, tolerance, max_steps, scaled_norm, seed)
     if first_dtype != dtype:
         with suppress(_Unfit):
             found = _iterate(replace(task, dtype=first_dtype, narrow=True), image, filtered=True)
@@ -416,7 +416,7 @@ class _Task:
     returned: int
     tolerance: float
     max_steps: int | None
-    squared_norm: float  # with that of an earlier factorisation
+    squared_norm: float  # of the scaled matrix, with that of an earlier factorisation
     seed: int
     narrow: bool = False  # whether the result's type is wider than the iteration's
 
