@@ -48,46 +48,46 @@ ROWS_AT_ONCE = 512
 
 
 @functools.cache
-def _kernels() -> ModuleType:
+def compiled_or_numpy() -> ModuleType:
     try:
         return importlib.import_module("._lda_numba", __package__)
     except ImportError:
         return importlib.import_module("._lda_numpy", __package__)
 
 
-def _array(values: Any, dtype: Any) -> np.ndarray:
+def as_compiled(values: Any, dtype: Any) -> np.ndarray:
     """As the kernels are compiled for: of this dtype, contiguous, aligned, writable; a copy if it is not."""
     return np.require(values, dtype, ["C", "A", "W"])
 
 
-def _dtype(name: Any) -> np.dtype:
+def floats(name: Any) -> np.dtype:
     dtype = np.dtype(name)
     if dtype not in (np.float32, np.float64):
         raise ValueError(f"dtype={dtype} is not computed in; pass 'float32' or 'float64'")
     return dtype
 
 
-def _prior(alpha: Any, num_topics: int, dtype: np.dtype) -> np.ndarray:
-    alpha = _array(alpha, dtype)
+def checked_prior(alpha: Any, num_topics: int, dtype: np.dtype) -> np.ndarray:
+    alpha = as_compiled(alpha, dtype)
     if alpha.shape != (num_topics,) or not (alpha > 0).all():
         raise ValueError(f"alpha={alpha!r} for {num_topics} topics; pass one positive number a topic")
     return alpha
 
 
-def _rows(words: np.ndarray, table_row: np.ndarray, num_rows: int) -> np.ndarray:
+def rows_of(words: np.ndarray, table_row: np.ndarray, num_rows: int) -> np.ndarray:
     """The rows of words in a table of so many; what they index in compiled code is not checked any more."""
     if len(words) and not 0 <= words.min() <= words.max() < len(table_row):
         raise ValueError(
             f"term ids up to {words.max()}, but table_row is for {len(table_row)} terms; pass one for each"
         )
-    rows = _array(table_row[words], np.int32)
+    rows = as_compiled(table_row[words], np.int32)
     if len(rows) and not 0 <= rows.min() <= rows.max() < num_rows:
         missing = words[(rows < 0) | (rows >= num_rows)][0]
         raise ValueError(f"term id {missing} has no row in the table; pass one for each term that occurs")
     return rows
 
 
-def _collapsed(variant: str) -> bool:
+def is_collapsed(variant: str) -> bool:
     if variant not in VARIANTS:
         raise ValueError(f"variant={variant!r} is not known; pass one of {', '.join(map(repr, VARIANTS))}")
     return variant == "cvb0"
@@ -114,16 +114,16 @@ def topic_weights(rows: np.ndarray, totals: np.ndarray, variant: str = "vb") -> 
         raise ValueError(
             f"totals has shape {totals.shape} for rows of {rows.shape[1:]} topics; pass one total a topic"
         )
-    if _collapsed(variant):
+    if is_collapsed(variant):
         return rows / totals.astype(rows.dtype)
-    return np.asarray(_kernels().topic_weights(_array(rows, rows.dtype), totals))
+    return np.asarray(compiled_or_numpy().topic_weights(as_compiled(rows, rows.dtype), totals))
 
 
 def document_weights(gamma: np.ndarray, variant: str = "vb") -> np.ndarray:
     """Return the topic weights theta of documents, shape (n_docs, K), from their gamma and in its dtype."""
-    if _collapsed(variant):
+    if is_collapsed(variant):
         return gamma / gamma.sum(axis=1, keepdims=True)
-    return np.exp(_expected_log_theta(gamma)).astype(gamma.dtype)
+    return np.exp(expected_log_theta(gamma)).astype(gamma.dtype)
 
 
 def log_topics(rows: np.ndarray, totals: np.ndarray) -> np.ndarray:
@@ -141,7 +141,7 @@ def log_topics(rows: np.ndarray, totals: np.ndarray) -> np.ndarray:
     ndarray of float64, shape (m, K)
         psi(rows) - psi(totals).
     """
-    kernels = _kernels()
+    kernels = compiled_or_numpy()
     return np.asarray(kernels.digamma(rows) - kernels.digamma(np.asarray(totals, dtype=np.float64)))
 
 
@@ -167,7 +167,7 @@ def starting_gamma(
         The same for both dtypes, up to rounding.
     """
     state = np.random.SeedSequence([seed, *key]).generate_state(1, np.uint64)[0]
-    return np.asarray(_kernels().starting_gamma(num_docs, num_topics, state).astype(dtype))
+    return np.asarray(compiled_or_numpy().starting_gamma(num_docs, num_topics, state).astype(dtype))
 
 
 def infer(
@@ -209,20 +209,20 @@ def infer(
     ndarray, shape (n_docs, K)
         The documents' Dirichlet parameters.
     """
-    dtype, num_topics = _dtype(table.dtype), table.shape[1]
+    dtype, num_topics = floats(table.dtype), table.shape[1]
     if gamma is None:
         gamma = starting_gamma(block.n_docs, num_topics, seed, key, dtype)
     elif gamma.shape != (block.n_docs, num_topics):
         raise ValueError(f"gamma has shape {gamma.shape}; pass one of {(block.n_docs, num_topics)}")
     else:
         gamma = np.array(gamma, dtype=dtype, order="C")
-    rows = _rows(block.indices, table_row, len(table))
-    alpha = _prior(alpha, num_topics, dtype)
-    _expectation(block, rows, _array(table, dtype), alpha, gamma, iterations, gamma_threshold, variant)
+    rows = rows_of(block.indices, table_row, len(table))
+    alpha = checked_prior(alpha, num_topics, dtype)
+    expectation(block, rows, as_compiled(table, dtype), alpha, gamma, iterations, gamma_threshold, variant)
     return gamma
 
 
-def _expectation(
+def expectation(
     block: Chunk,
     rows: np.ndarray,
     table: np.ndarray,
@@ -233,29 +233,29 @@ def _expectation(
     variant: str,
 ) -> tuple[np.ndarray, np.ndarray, int, int]:
     dtype = table.dtype.type
-    theta, ratio, converged, total = _kernels().expectation(
-        _array(block.indptr, np.int64),
+    theta, ratio, converged, total = compiled_or_numpy().expectation(
+        as_compiled(block.indptr, np.int64),
         rows,
-        _array(block.data, dtype),
+        as_compiled(block.data, dtype),
         table,
         alpha,
         gamma,
         iterations,
         dtype(gamma_threshold),
         np.finfo(dtype).eps,  # gensim's too
-        _collapsed(variant),
+        is_collapsed(variant),
     )
     return theta, ratio, converged, total
 
 
-def _expected_log_theta(gamma: np.ndarray) -> np.ndarray:
+def expected_log_theta(gamma: np.ndarray) -> np.ndarray:
     """psi(gamma) - psi(sum(gamma)) for each document, float64."""
-    kernels = _kernels()
+    kernels = compiled_or_numpy()
     totals = gamma.sum(axis=1, dtype=np.float64, keepdims=True)
     return np.asarray(kernels.digamma(gamma) - kernels.digamma(totals))
 
 
-def _expected_log_counts(
+def expected_log_counts(
     block: Chunk,
     rows: np.ndarray,
     table: np.ndarray,
@@ -270,12 +270,12 @@ def _expected_log_counts(
     topic for a use of it, and alpha would grow without end. So the case of no use is taken by itself (Teh,
     Kurihara & Welling, Collapsed variational inference for HDP, NIPS 2007).
     """
-    kernels = _kernels()
+    kernels = compiled_or_numpy()
     dtype = table.dtype
     prior = alpha.astype(np.float64)
     uses = np.maximum(gamma - prior, 0)
     used = 1 - kernels.absence(
-        _array(block.indptr, np.int64), rows, _array(block.data, dtype), table, theta, ratio, uses
+        as_compiled(block.indptr, np.int64), rows, as_compiled(block.data, dtype), table, theta, ratio, uses
     )
     at_none = kernels.digamma(prior)
     uses /= np.maximum(used, np.finfo(np.float64).eps)
@@ -305,15 +305,15 @@ def bound(
         In nats. With `topic_bound` it makes the whole bound (Hoffman, Blei & Bach 2010, eq. 4), as gensim's
         ``LdaModel.bound`` has it.
     """
-    kernels = _kernels()
+    kernels = compiled_or_numpy()
     alpha = np.asarray(alpha, dtype=np.float64)
     gamma = np.asarray(gamma, dtype=np.float64)
-    log_theta = _expected_log_theta(gamma)
+    log_theta = expected_log_theta(gamma)
     score = kernels.word_bound(
-        _array(block.indptr, np.int64),
-        _rows(block.indices, table_row, len(log_table)),
-        _array(block.data, np.float64),
-        _array(log_table, np.float64),
+        as_compiled(block.indptr, np.int64),
+        rows_of(block.indices, table_row, len(log_table)),
+        as_compiled(block.data, np.float64),
+        as_compiled(log_table, np.float64),
         log_theta,
     )
     score += np.sum((alpha - gamma) * log_theta)
@@ -338,7 +338,7 @@ def topic_bound(topics: np.ndarray, eta: float | np.ndarray) -> float:
     float
         In nats.
     """
-    kernels = _kernels()
+    kernels = compiled_or_numpy()
     eta = np.asarray(eta, dtype=np.float64)
     priors, log_gammas = (np.broadcast_to(values, topics.shape) for values in (eta, gammaln(eta)))
     score = 0.0
@@ -347,156 +347,3 @@ def topic_bound(topics: np.ndarray, eta: float | np.ndarray) -> float:
         score += np.sum((prior - lambda_) * log_beta + gammaln(lambda_) - log_gamma)
         score += gammaln(prior.sum()) - gammaln(lambda_.sum())
     return float(score)
-
-
-class EStep:
-    """The E-step over the blocks of a job: expected counts of the job's words and topics, exactly summed.
-
-    Each block's statistics are computed in floating point, rounded to `LDA_GRID`, and added without error.
-
-    Parameters
-    ----------
-    params : mapping
-        alpha : ndarray, shape (K,)
-            The documents' Dirichlet prior.
-        totals : ndarray of float64, shape (K,)
-            The sums of lambda over all terms (used by `prepare`).
-        variant : {"vb", "cvb0"}
-            Variational Bayes, or its zero-order collapsed form.
-        iterations : int
-            The most a document may take.
-        gamma_threshold : float
-            A document has converged when its gamma changes by less than this on average.
-        seed : int
-            The model's, not negative.
-        dtype : {"float32", "float64"}
-            Of the computation.
-        gamma_statistics : bool
-            Whether to sum what the update of alpha needs.
-    words : ndarray of int32, shape (n,)
-        The terms that occur in the job's blocks, ascending.
-    table : ndarray, shape (m, K)
-        Topic weights, from `prepare`.
-    table_row : ndarray of int32, shape (num_terms,)
-        The row of `table` for each term id; only the entries of `words` are used.
-    """
-
-    @staticmethod
-    def pack(block: Chunk) -> Chunk:
-        """Return a block as `add` takes it and as it is kept between rounds, in memory of its own."""
-        return block.copy()
-
-    @staticmethod
-    def prepare(rows: np.ndarray, params: Mapping[str, Any]) -> np.ndarray:
-        """Turn rows of lambda (m, K) into topic weights of the computation's dtype.
-
-        They take the place of the rows, where these are of that dtype: a worker holds no second table.
-        """
-        rows = _array(rows, _dtype(params["dtype"]))
-        for start in range(0, len(rows), ROWS_AT_ONCE):
-            part = rows[start : start + ROWS_AT_ONCE]
-            part[:] = topic_weights(part, params["totals"], params["variant"])
-        return rows
-
-    def __init__(
-        self, params: Mapping[str, Any], words: np.ndarray, table: np.ndarray, table_row: np.ndarray
-    ) -> None:
-        self._dtype = _dtype(params["dtype"])
-        self._alpha = _prior(params["alpha"], table.shape[1], self._dtype)
-        self._options = params["iterations"], params["gamma_threshold"], params["variant"]
-        self._seed = params["seed"]
-        self._words = words
-        self._table = _array(table, self._dtype)
-        self._table_rows = _rows(words, table_row, len(table))
-        self._position = np.full(len(table_row), -1, np.int32)
-        self._position[words] = np.arange(len(words), dtype=np.int32)
-        self._steps: np.ndarray = np.zeros((len(words), len(self._alpha)))
-        self._counters = np.zeros(3, np.int64)
-        self._log_theta = np.zeros(len(self._alpha)) if params["gamma_statistics"] else None
-        self._lock = threading.Lock()
-
-    def add(self, block: Chunk, key: tuple[int, ...]) -> None:
-        """Add a block's statistics; several threads may.
-
-        Parameters
-        ----------
-        block : Chunk
-            Of the job's words.
-        key : tuple of int
-            The block's identity, from which its documents' gamma starts (see `starting_gamma`).
-        """
-        kernels = _kernels()
-        gamma = starting_gamma(block.n_docs, len(self._alpha), self._seed, key, self._dtype)
-        positions = _rows(block.indices, self._position, len(self._words))
-        rows = self._table_rows[positions]
-        theta, ratio, converged, iterations = _expectation(
-            block, rows, self._table, self._alpha, gamma, *self._options
-        )
-        if self._log_theta is not None:
-            if _collapsed(self._options[-1]):
-                logs = _expected_log_counts(block, rows, self._table, self._alpha, gamma, theta, ratio)
-            else:
-                logs = _expected_log_theta(gamma)
-            log_theta = to_steps(logs.sum(axis=0), LDA_GRID)
-        with self._lock:
-            kernels.add_statistics(
-                _array(block.indptr, np.int64),
-                positions,
-                theta,
-                ratio,
-                self._table,
-                self._table_rows,
-                LDA_GRID,
-                self._steps,
-            )
-            self._counters += block.n_docs, converged, iterations
-            if self._log_theta is not None:
-                self._log_theta += log_theta
-
-    def partial(self) -> Partial:
-        """Return the sums; nothing can be added after that.
-
-        Returns
-        -------
-        Partial
-            Steps of `LDA_GRID`; the extras are ``documents``, ``converged`` and ``iterations`` and, if asked
-            for, ``gamma_statistics``: the sum over documents of psi(gamma) - psi(sum(gamma)) or, collapsed,
-            of E[psi(alpha + counts)] - psi(sum(gamma)), float64 (K,) in steps of `LDA_GRID`.
-
-        Raises
-        ------
-        OverflowError
-            If a statistic is no number, or more than 2**31.
-        """
-        with self._lock:
-            if self._steps.size and not self._steps.max() < MAX_STEPS:
-                raise overflow(LDA_GRID)
-            documents, converged, iterations = map(int, self._counters)
-            extras: dict[str, Any] = {
-                "documents": documents,
-                "converged": converged,
-                "iterations": iterations,
-            }
-            if self._log_theta is not None:
-                extras["gamma_statistics"] = self._log_theta.copy()
-            self._steps = narrow_in_place(self._steps)
-            return Partial(self._words, self._steps, extras)
-
-
-def warm(dtypes: Sequence[str] = ("float32",)) -> None:
-    """Compile the kernels of `EStep`, or load them from numba's cache, by running tiny jobs."""
-    block = Chunk(np.array([0, 1]), np.zeros(1, np.int32), np.ones(1, np.float32), 1)
-    for dtype, variant in itertools.product(dtypes, VARIANTS):
-        params = {
-            "alpha": np.ones(1),
-            "totals": np.ones(1),
-            "variant": variant,
-            "iterations": 1,
-            "gamma_threshold": 0.001,
-            "seed": 0,
-            "dtype": dtype,
-            "gamma_statistics": True,
-        }
-        table = EStep.prepare(np.ones((1, 1)), params)
-        step = EStep(params, block.words(), table, np.zeros(1, np.int32))
-        step.add(block, (0,))

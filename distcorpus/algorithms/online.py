@@ -1,33 +1,19 @@
-"""Online LDA: the schedule of updates, and the M-step between two rounds of the E-step.
+"""Online LDA: the plan of a training run, and the M-step between two rounds of the E-step.
 
 Hoffman, Blei & Bach, Online learning for latent Dirichlet allocation, NIPS 2010, with gensim's learning rate.
-How a round of the E-step is computed (here, or by a cluster) is the business of whoever calls `train`: the
-bits are the same.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import chain, islice
 from typing import Any
 
 import numpy as np
 
 from .chunk import Chunk, positions_of
-from .lda import LDA_GRID, EStep, bound, infer, log_topics, topic_bound, topic_weights
-from .partial import Partial
-from .summation import merge_extras
+from .lda import LDA_GRID, bound, infer, log_topics, topic_bound, topic_weights
 from .topics import LazyTopics, StatisticsSum, newton_step
-
-#: Documents of a block, the unit that is scheduled, retried and rounded. Of a default chunk of 2,000
-#: documents this makes four, which several threads or workers share; rounding a block's statistics costs a
-#: few per cent of computing them.
-BLOCK_DOCUMENTS = 512
-
-#: A chunk's number in its pass, and the chunk.
-Numbered = tuple[int, Chunk]
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,19 +104,6 @@ class OnlineLda:
         self.eta = eta
         self.num_updates = num_updates
 
-    def params(self, plan: Plan) -> dict[str, Any]:
-        """Return the parameters of `lda.EStep`."""
-        return {
-            "alpha": np.asarray(self.alpha, dtype=np.float64),
-            "totals": self.topics.totals(),
-            "variant": plan.variant,
-            "iterations": plan.iterations,
-            "gamma_threshold": plan.gamma_threshold,
-            "seed": plan.seed,
-            "dtype": self.topics.dtype.name,
-            "gamma_statistics": plan.optimize_alpha,
-        }
-
     def mstep(self, plan: Plan, pass_: int, total: StatisticsSum, extras: Mapping[str, Any]) -> float:
         """Update the model from the statistics of some documents.
 
@@ -141,7 +114,7 @@ class OnlineLda:
         total : StatisticsSum
             The expected counts.
         extras : mapping
-            The other sums of `lda.EStep`.
+            The other sums of the E-step's kernel.
 
         Returns
         -------
@@ -203,203 +176,3 @@ class OnlineLda:
         everything = self.topics.rows(np.arange(self.topics.num_terms, dtype=np.int32))
         score += topic_bound(everything.T, self.eta)
         return float(score / (ratio * chunk.data.sum(dtype=np.float64)))
-
-
-def train(
-    model: OnlineLda,
-    plan: Plan,
-    chunks: Callable[[int], Iterable[Numbered]],
-    estep: Callable[[dict[str, Any], Iterator[Numbered], StatisticsSum], Mapping[str, Any]],
-    *,
-    guard: AbstractContextManager[Any] | None = None,
-    after_update: Callable[[float, int], None] = lambda rho, documents: None,
-    after_pass: Callable[[int], None] = lambda pass_: None,
-    progress: Progress | None = None,
-) -> None:
-    """Train a model.
-
-    Parameters
-    ----------
-    model : OnlineLda
-        Changed in place.
-    plan : Plan
-    chunks : callable
-        Given a pass, returns its chunks with their numbers, in order; may wait for them.
-    estep : callable
-        Given the parameters of `lda.EStep`, the chunks of one round as they come, and where to add their
-        statistics, returns the other sums.
-    guard : context manager, optional
-        Entered whenever `model` and `progress` change.
-    after_update : callable
-        Told the learning rate of each M-step and the documents that it took in.
-    after_pass : callable
-        Told of each pass that has ended.
-    progress : Progress, optional
-        Where to begin, in a training that was interrupted after an M-step; it is kept up to date.
-    """
-    guard = guard or nullcontext()
-    progress = progress or Progress()
-    total = StatisticsSum(model.topics.num_terms, model.topics.num_topics, LDA_GRID)
-    for pass_ in range(progress.pass_, plan.passes):
-        first = progress.chunk
-        remaining = (one for one in chunks(pass_) if one[0] >= first)
-        for leader in remaining:
-            # The first chunk says that there is a round; the others are drawn while it is computed.
-            others = islice(remaining, plan.update_chunks - 1) if plan.update_chunks else remaining
-            seen = _Counter(chain([leader], others))
-            extras = estep(model.params(plan), iter(seen), total)
-            with guard:
-                rho = model.mstep(plan, pass_, total, extras)
-                progress.chunk += seen.chunks
-                progress.documents += seen.documents
-                progress.updates += 1
-            total.clear()
-            after_update(rho, seen.documents)
-        with guard:
-            progress.pass_, progress.chunk, progress.documents = pass_ + 1, 0, 0
-        after_pass(pass_)
-
-
-def estep(
-    topics: LazyTopics, params: dict[str, Any], chunks: Iterator[Numbered], total: StatisticsSum
-) -> Mapping[str, Any]:
-    """Compute a round of `train` in this thread: the same bits as a cluster's."""
-    extras: dict[str, Any] = {}
-    for number, chunk in chunks:
-        partial = compute(EStep, topics, params, number, chunk)
-        total.add(partial.words, partial.steps)
-        extras = merge_extras(extras, partial.extras)
-    return extras
-
-
-def compute(kernel: Any, topics: LazyTopics, params: Mapping[str, Any], number: int, chunk: Chunk) -> Partial:
-    """Compute a chunk in this thread, as one job, block after block.
-
-    Parameters
-    ----------
-    kernel : type
-        `lda.EStep` or `evaluation.Inference`.
-    topics : LazyTopics
-    params : mapping
-        The kernel's.
-    number : int
-        The chunk's.
-    chunk : Chunk
-    """
-    words = chunk.words()
-    table = kernel.prepare(topics.rows(words), params)
-    job = kernel(params, words, table, positions_of(words, chunk.num_terms))
-    first = 0
-    for block in chunk.split(max_docs=BLOCK_DOCUMENTS):
-        job.add(block, (number, first))
-        first += block.n_docs
-    partial: Partial = job.partial()
-    return partial
-
-
-class Reporter:
-    """Says what happens in a training, in small dicts that travel.
-
-    Parameters
-    ----------
-    model : OnlineLda
-    plan : Plan
-    progress : Progress
-        Kept up to date by `train`.
-    """
-
-    def __init__(self, model: OnlineLda, plan: Plan, progress: Progress) -> None:
-        self._model = model
-        self._plan = plan
-        self._progress = progress
-        self._log_topics = list(model.log_topics()) if plan.details else []
-
-    def update(self, rho: float, merged: int, documents: int) -> dict[str, Any]:
-        """Report an M-step.
-
-        Parameters
-        ----------
-        rho : float
-            Its learning rate.
-        merged : int
-            The documents that it took in.
-        documents : int
-            Those of a whole pass.
-
-        Returns
-        -------
-        dict
-            ``kind`` ("update"), ``pass_``, ``documents`` (of this pass so far), ``of``, ``updates``, ``rho``,
-            ``merged``; with ``plan.details`` also ``diff``, the mean absolute change of E[log beta], and
-            ``topics``: number, alpha, the ids of the ten most probable terms and their probabilities, of the
-            topics with the two smallest and the two largest alpha.
-        """
-        progress = self._progress
-        event: dict[str, Any] = {
-            "kind": "update",
-            "pass_": progress.pass_,
-            "documents": progress.documents,
-            "of": documents,
-            "updates": progress.updates,
-            "rho": rho,
-            "merged": merged,
-        }
-        if self._plan.details:
-            before, self._log_topics = self._log_topics, list(self._model.log_topics())
-            changes = (np.abs(b - a).sum() for a, b in zip(before, self._log_topics, strict=True))
-            topics = self._model.topics
-            event["diff"] = float(sum(changes)) / (topics.num_terms * topics.num_topics)
-            by_alpha = np.argsort(self._model.alpha, kind="stable").tolist()
-            event["topics"] = [self._topic(k) for k in dict.fromkeys(by_alpha[:2] + by_alpha[-2:])]
-        return event
-
-    def _topic(self, k: int) -> tuple[int, float, list[int], list[float]]:
-        logs = np.concatenate([rows[:, k] for rows in self._log_topics])
-        best = np.argsort(-logs, kind="stable")[:10].astype(np.int32)
-        topics = self._model.topics
-        probabilities = topics.rows(best)[:, k] / topics.totals()[k]
-        return k, float(self._model.alpha[k]), best.tolist(), probabilities.tolist()
-
-    def perplexity(self, number: int, chunk: Chunk, last: bool, documents: int) -> dict[str, Any] | None:
-        """Estimate the perplexity of a chunk, where the plan says so.
-
-        Parameters
-        ----------
-        number : int
-            The chunk's number in its pass.
-        chunk : Chunk
-        last : bool
-            Whether it is the last one.
-        documents : int
-            Those of a whole pass.
-
-        Returns
-        -------
-        dict or None
-            ``kind`` ("perplexity"), ``per_word`` (the bound, in nats), ``documents`` and ``words`` of the
-            chunk.
-        """
-        every = self._plan.eval_chunks
-        if not every or not chunk.nnz or not (last or (number + 1) % every == 0):
-            return None
-        return {
-            "kind": "perplexity",
-            "per_word": self._model.per_word_bound(self._plan, chunk, number, documents),
-            "documents": chunk.n_docs,
-            "words": float(chunk.data.sum(dtype=np.float64)),
-        }
-
-
-class _Counter:
-    """Counts chunks as they pass by."""
-
-    def __init__(self, chunks: Iterable[Numbered]) -> None:
-        self._chunks = chunks
-        self.chunks = 0
-        self.documents = 0
-
-    def __iter__(self) -> Iterator[Numbered]:
-        for number, chunk in self._chunks:
-            self.chunks += 1
-            self.documents += chunk.n_docs
-            yield number, chunk

@@ -1,1 +1,1 @@
-"""The dispatcher: sessions, rounds, the schedule and the front doors (imports algorithms and wire)."""
+"""The dispatcher: the protocols of gensim's models and of ours (imports training, engines and wire)."""

@@ -1,1 +1,1 @@
-"""The worker daemon: its chunk cache and the running of one job (imports algorithms and wire)."""
+"""The worker daemon: what it keeps between jobs, and one job (imports algorithms, kernels and wire)."""

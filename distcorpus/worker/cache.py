@@ -13,11 +13,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from distcorpus.algorithms.chunk import Chunk
-from distcorpus.algorithms.postings import Postings
-
-#: A block of documents as a kernel takes it (its ``pack`` makes it).
-Packed = Chunk | Postings
+from distcorpus.kernels import Packed
 
 #: Seconds that a job waits for broadcast rows that the dispatcher sent with the worker's other slot and that
 #: are still on their way; after that the job asks for them itself.

@@ -10,11 +10,24 @@ import mmap
 import tempfile
 import threading
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
 from distcorpus.algorithms.chunk import Chunk
-from distcorpus.dispatcher.journal import Journal
+
+
+class Journal(Protocol):
+    """A place on disk from which another process can go on with a session."""
+
+    def keep(self, number: int, chunk: Chunk) -> None:
+        """Keep a chunk, if it is not there already."""
+
+    def mapped(self, number: int, num_terms: int) -> Chunk:
+        """Return a chunk that is kept, as maps of its file."""
+
+    def remove(self) -> None:
+        """Remove it; the session has ended."""
 
 
 class Spool:

@@ -1,4 +1,4 @@
-"""The compiled product of `lsi`, which holds no GIL (imported on first use: numba loads slowly).
+"""The compiled loops of `product`, which holds no GIL (imported on first use: numba loads slowly).
 
 It goes through a block by terms, twice: first each term's row of Q is added to the rows of its documents in a
 table T, then these rows are gathered into the term's row of Y. Only T is read and written at random, and it
@@ -18,7 +18,7 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 from numba.np.arrayobj import make_array
 
-from ._sum_kernels import MAX_STEPS
+from distcorpus.algorithms.summation import MAX_STEPS
 
 #: Bytes of a vector and of a cache line. Rows of Q and Y have whole vectors and start on a line.
 VECTOR = 64

@@ -1,4 +1,4 @@
-"""Threads that help the caller."""
+"""Threads that help the one that calls."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-class Team:
+class SideBySide:
     """Computes items side by side: in the caller's thread, and in others as soon as they have woken up.
 
     Where the cores are busy with other things the caller computes everything, and waits for nobody.
@@ -24,7 +24,7 @@ class Team:
 
     def __init__(self, threads: int) -> None:
         self._helpers = threads - 1
-        self._pool = ThreadPoolExecutor(max(self._helpers, 1), thread_name_prefix="team")
+        self._pool = ThreadPoolExecutor(max(self._helpers, 1), thread_name_prefix="side-by-side")
 
     def map(self, function: Callable[[T], R], items: Sequence[T]) -> list[R]:
         """Return what `function` returns for each item, in order; what it raises is raised here."""
@@ -43,3 +43,7 @@ class Team:
         for helper in late:
             helper.result()
         return [results[number] for number in range(len(items))]
+
+    def close(self) -> None:
+        """End the threads; those that compute are waited for."""
+        self._pool.shutdown()

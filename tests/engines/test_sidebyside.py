@@ -6,12 +6,12 @@ import threading
 
 import pytest
 
-from distcorpus.dispatcher.team import Team
+from distcorpus.engines.sidebyside import SideBySide
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5])
 def test_results_come_in_order(threads):
-    team = Team(threads)
+    team = SideBySide(threads)
     assert team.map(lambda number: number**2, range(100)) == [number**2 for number in range(100)]
     assert team.map(str, ["one"]) == ["one"]
     assert team.map(str, []) == []
@@ -24,11 +24,11 @@ def test_it_computes_side_by_side():
         barrier.wait()
         return threading.get_ident()
 
-    assert len(set(Team(3).map(meet, range(3)))) == 3
+    assert len(set(SideBySide(3).map(meet, range(3)))) == 3
 
 
 def test_helpers_that_are_busy_are_not_waited_for():
-    team, begun, end = Team(2), threading.Event(), threading.Event()
+    team, begun, end = SideBySide(2), threading.Event(), threading.Event()
 
     def block(item: int) -> None:
         if threading.current_thread() is not other:
@@ -51,4 +51,4 @@ def test_an_error_is_raised(threads):
         raise ValueError(f"item {item}")
 
     with pytest.raises(ValueError, match="item"):
-        Team(threads).map(fail, range(7))
+        SideBySide(threads).map(fail, range(7))

@@ -1,0 +1,1 @@
+"""Documents: a user's corpus, whatever its kind, as chunks (imports algorithms)."""

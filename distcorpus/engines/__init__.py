@@ -1,0 +1,1 @@
+"""What computes the rounds of a training run (imports algorithms and kernels; `pyro` also wire)."""

@@ -1,0 +1,113 @@
+"""The seam between a training run and whatever computes its rounds.
+
+A training run asks an engine to compute a round and is told what came back; it knows no worker, thread or
+socket. `threads` is this process, `pyro` our cluster; another engine is another file beside them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distcorpus.algorithms.chunk import Chunk
+from distcorpus.kernels import Result
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Documents of one chunk that are scheduled, retried and rounded as one.
+
+    Attributes
+    ----------
+    number : int
+        Its number within the session.
+    key : tuple of int
+        (number of its chunk in the session, first document of the block in that chunk).
+    documents : any
+        The documents, as `Engine.hold` returned them.
+    n_docs, nnz : int
+        How many documents, and how many entries they have.
+    words : ndarray of int32, shape (n_words,)
+        Sorted ids of the terms that occur in it.
+    """
+
+    number: int
+    key: tuple[int, int]
+    documents: Any
+    n_docs: int
+    nnz: int
+    words: NDArray[np.int32]
+
+    def __str__(self) -> str:
+        chunk, first = self.key
+        return f"chunk {chunk}, documents {first}-{first + self.n_docs - 1}"
+
+
+class Round(Protocol):
+    """One kernel over blocks: what an engine needs to know of it, and what it tells it."""
+
+    session: str
+    number: int
+    kernel: Any  # a `Kernel`
+    params: Any
+    num_terms: int
+    least_job_cost: float  # non-zeros that a job has to have to be worth its partial
+    keep_blocks: bool  # whether the blocks come again in a later round, so that workers do well to keep them
+
+    def block(self, number: int) -> Block | None:
+        """Return a block of the round; None where its result is here and it will not come again."""
+
+    def rows(self, words: NDArray[np.int32]) -> NDArray:
+        """Return the broadcast rows of `words`, shape (n_words, width): a new array."""
+
+    def add(self, blocks: Sequence[int], result: Result) -> None:
+        """Take in the accepted result of a job, some blocks; called by several threads at once."""
+
+    def progressed(self, pending: int) -> None:
+        """So many blocks are queued now. Like what follows, it must neither wait nor call the engine."""
+
+    def finished(self) -> None:
+        """Every block's result was taken in, once."""
+
+    def failed(self, error: BaseException) -> None:
+        """The round cannot be finished; `error` says why, and which worker."""
+
+
+class Engine(Protocol):
+    """Computes rounds. Methods return at once, unless they say otherwise; any thread may call them."""
+
+    @property
+    def num_workers(self) -> int:
+        """How many compute now."""
+
+    def open_session(self, session: str) -> None:
+        """Begin to serve a session."""
+
+    def close_session(self, session: str) -> None:
+        """Drop all that belongs to a session; its jobs under way count for nothing."""
+
+    def hold(self, kernel: Any, documents: Chunk) -> Any:
+        """Return a block's documents as this engine keeps them, for the rounds of a kernel."""
+
+    def open_round(self, round_: Round) -> None:
+        """Begin a round; a round of the same session that is not finished is dropped."""
+
+    def add_blocks(self, round_: Round, blocks: Sequence[Block]) -> None:
+        """Put blocks of the round into the queue."""
+
+    def seal_round(self, round_: Round) -> None:
+        """No more blocks will come; ``round_.finished()`` follows once all have been computed."""
+
+    def map(self, function: Callable[[T], R], items: Sequence[T]) -> list[R]:
+        """Compute something between two rounds, side by side on this machine; return when it is done."""
+
+    def algebra(self) -> AbstractContextManager[Any]:
+        """The time in which `map` shares the cores: BLAS has one thread."""

@@ -1,0 +1,284 @@
+"""The engine of one process: its threads compute, with one copy of the topics and of the sums.
+
+The kernels hold no GIL, so threads share the cores, and the program may go on reading its corpus meanwhile.
+Nothing is sent and nothing is started but the threads, which end with the training run.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distcorpus.algorithms.chunk import Chunk, positions_of, words_in
+from distcorpus.engines.base import Block, Round
+from distcorpus.engines.sidebyside import SideBySide
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+#: Numbers of threads that whoever starts a process, such as joblib or Dask, gives it.
+THREAD_VARIABLES = "DISTCORPUS_THREADS", "OMP_NUM_THREADS"
+
+
+def available_threads() -> int:
+    """Return how many threads this process may keep busy.
+
+    The least of the cores that it may run on, its share of them (control groups), and what
+    ``DISTCORPUS_THREADS`` or, without that, ``OMP_NUM_THREADS`` says.
+    """
+    limits = [len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1]
+    limits.extend(_control_group_limit())
+    for name in THREAD_VARIABLES:
+        text = os.environ.get(name, "").split(",")[0].strip()
+        if text.isdecimal() and int(text):
+            limits.append(int(text))
+            break
+    return max(1, min(limits))
+
+
+def _control_group_limit(root: Path = Path("/sys/fs/cgroup")) -> Iterator[int]:
+    """Yield the cores that this process' share of time makes, if there is a limit (cgroup v2 and v1)."""
+    for files in (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):
+        try:
+            quota, period = " ".join((root / file).read_text() for file in files).split()[:2]
+            if int(quota) > 0:
+                yield -(-int(quota) // int(period))
+        except (OSError, ValueError):  # not this version, or no limit ("max")
+            continue
+
+
+class _Budget:
+    """The threads that compute at once for all training runs of this process that did not ask for a number:
+    as many as there are cores, however many runs there are.
+    """
+
+    def __init__(self) -> None:
+        self._permits = threading.Semaphore(available_threads())
+
+    def __enter__(self) -> None:
+        self._permits.acquire()
+
+    def __exit__(self, *exception: object) -> None:
+        self._permits.release()
+
+
+class _OneBlasThread:
+    """Limits BLAS to one thread as long as some training run wants that.
+
+    The limit is the process's own. It is set by the first run that comes and lifted by the last that goes, in
+    whatever order they do.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._users = 0
+        self._limit: Any = None
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._users += 1
+            if self._users == 1:
+                import threadpoolctl
+
+                self._limit = threadpoolctl.threadpool_limits(1, user_api="blas")
+
+    def __exit__(self, *exception: object) -> None:
+        with self._lock:
+            self._users -= 1
+            if not self._users:
+                self._limit.restore_original_limits()
+
+
+_shared: dict[str, Any] = {}
+_sharing = threading.Lock()
+
+
+def _of_process(what: type[T]) -> T:
+    """Return the one object of its kind in this process."""
+    with _sharing:
+        if what.__name__ not in _shared:
+            _shared[what.__name__] = what()
+        found: T = _shared[what.__name__]
+        return found
+
+
+def _forget_shared() -> None:
+    """A forked child has none of the parent's threads, which may have held locks and permits."""
+    global _sharing
+    _sharing = threading.Lock()
+    _shared.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_shared)
+
+
+class _Job:
+    """Some blocks of a round that share a kernel instance, whose result is theirs together."""
+
+    def __init__(self, round_: Round, blocks: Sequence[Block]) -> None:
+        self.round = round_
+        self.blocks = blocks
+        self.left = len(blocks)
+        self._making = threading.Lock()
+        self._kernel: Any = None
+
+    def kernel(self) -> Any:
+        """Return the kernel instance; whoever comes first makes it."""
+        with self._making:
+            if self._kernel is None:
+                round_ = self.round
+                words = words_in((block.words for block in self.blocks), round_.num_terms)
+                rows = round_.rows(words)
+                table = round_.kernel.prepare(rows, round_.params, out=rows)
+                rows_of: NDArray[np.int32] = positions_of(words, round_.num_terms)
+                self._kernel = round_.kernel(round_.params, words, table, rows_of)
+            return self._kernel
+
+
+class ThreadsEngine:
+    """Computes rounds by threads of this process.
+
+    Parameters
+    ----------
+    threads : int, optional
+        How many; by default `available_threads`, which all such engines of the process share.
+    """
+
+    def __init__(self, threads: int | None = None) -> None:
+        self.num_workers = threads or available_threads()
+        self._budget: AbstractContextManager[Any] = nullcontext() if threads else _of_process(_Budget)
+        self._side_by_side = SideBySide(self.num_workers)
+        self._changed = threading.Condition()
+        self._queue: deque[tuple[_Job, Block]] = deque()
+        self._rounds: dict[str, Round] = {}
+        self._left: dict[str, int] = {}  # blocks of the session's round that are not in its result
+        self._sealed: set[str] = set()
+        self._threads: list[threading.Thread] = []
+        self._closed = False
+
+    def __enter__(self) -> ThreadsEngine:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Drop all jobs and wait until the blocks that are being computed are done."""
+        with self._changed:
+            self._closed = True
+            self._queue.clear()
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join()
+        self._side_by_side.close()
+
+    # What training runs ask.
+
+    def open_session(self, session: str) -> None:
+        """Nothing to do: a session begins with its first round."""
+
+    def close_session(self, session: str) -> None:
+        with self._changed:
+            self._drop(session)
+
+    def hold(self, kernel: Any, documents: Chunk) -> Any:
+        return kernel.pack(documents)
+
+    def open_round(self, round_: Round) -> None:
+        with self._changed:
+            self._drop(round_.session)
+            self._rounds[round_.session] = round_
+            self._left[round_.session] = 0
+
+    def add_blocks(self, round_: Round, blocks: Sequence[Block]) -> None:
+        with self._changed:
+            if not blocks or self._rounds.get(round_.session) is not round_:
+                return
+            job = _Job(round_, blocks)
+            # The largest first, so that no thread is left alone with one at the end.
+            self._queue.extend((job, block) for block in sorted(blocks, key=lambda block: -block.nnz))
+            self._left[round_.session] += len(blocks)
+            self._start_threads()
+            self._changed.notify_all()
+            self._tell_pending(round_)
+
+    def seal_round(self, round_: Round) -> None:
+        with self._changed:
+            if self._rounds.get(round_.session) is round_:
+                self._sealed.add(round_.session)
+                self._finish_if_complete(round_)
+
+    def map(self, function: Callable[[T], R], items: Sequence[T]) -> list[R]:
+        return self._side_by_side.map(function, items)
+
+    @contextmanager
+    def algebra(self) -> Iterator[None]:
+        with _of_process(_OneBlasThread):
+            yield
+
+    # Under the lock.
+
+    def _drop(self, session: str) -> None:
+        self._rounds.pop(session, None)
+        self._left.pop(session, None)
+        self._sealed.discard(session)
+        self._queue = deque(task for task in self._queue if task[0].round.session != session)
+
+    def _start_threads(self) -> None:
+        if not self._threads:
+            self._threads = [
+                threading.Thread(target=self._work, name=f"distcorpus-{number}", daemon=True)
+                for number in range(self.num_workers)
+            ]
+            for thread in self._threads:
+                thread.start()
+
+    def _tell_pending(self, round_: Round) -> None:
+        round_.progressed(sum(job.round is round_ for job, _ in self._queue))
+
+    def _finish_if_complete(self, round_: Round) -> None:
+        if round_.session in self._sealed and not self._left[round_.session]:
+            self._drop(round_.session)
+            round_.finished()
+
+    # The threads.
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._queue or self._closed)
+                if self._closed:
+                    return
+                job, block = self._queue.popleft()
+                self._tell_pending(job.round)
+            try:
+                self._compute(job, block)
+            except BaseException as error:  # it is raised where the round is waited for
+                with self._changed:
+                    if self._rounds.get(job.round.session) is job.round:
+                        self._drop(job.round.session)
+                        job.round.failed(error)
+            del job, block  # a thread that waits for the next one holds nothing of a round
+
+    def _compute(self, job: _Job, block: Block) -> None:
+        round_ = job.round
+        with self._budget:
+            job.kernel().add(block.documents, block.key)
+        with self._changed:
+            job.left -= 1
+            if job.left or self._rounds.get(round_.session) is not round_:
+                return
+        round_.add([block.number for block in job.blocks], job.kernel().result())
+        with self._changed:
+            if self._rounds.get(round_.session) is round_:
+                self._left[round_.session] -= len(job.blocks)
+                self._finish_if_complete(round_)

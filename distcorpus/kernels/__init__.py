@@ -1,0 +1,30 @@
+"""What a worker computes, and the registry of it (imports algorithms).
+
+A new kernel is one file: a class as `base.Kernel` describes it, with `register` before it.
+"""
+
+from __future__ import annotations
+
+from distcorpus.kernels.base import BlockResults, Kernel, Key, Packed, Result, as_dict
+from distcorpus.kernels.estep import EStep, EStepParams
+from distcorpus.kernels.inference import Inference, InferenceParams
+from distcorpus.kernels.product import Product, ProductParams
+from distcorpus.kernels.registry import KERNELS, kernel_named, register
+
+__all__ = [
+    "KERNELS",
+    "BlockResults",
+    "EStep",
+    "EStepParams",
+    "Inference",
+    "InferenceParams",
+    "Kernel",
+    "Key",
+    "Packed",
+    "Product",
+    "ProductParams",
+    "Result",
+    "as_dict",
+    "kernel_named",
+    "register",
+]

@@ -1,0 +1,117 @@
+"""What all kernels have in common: the protocol, and what a job returns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distcorpus.algorithms.chunk import Chunk
+from distcorpus.algorithms.partial import Partial
+from distcorpus.algorithms.postings import Postings
+
+#: What identifies a block: the number of its chunk, and its first document in that chunk.
+Key = tuple[int, ...]
+
+#: A block of documents as a kernel takes it.
+Packed = Chunk | Postings
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BlockResults:
+    """What a kernel that adds up nothing returns: an array for each block of the job.
+
+    Attributes
+    ----------
+    arrays : dict of (chunk, document) to ndarray
+        By the key of the block.
+    """
+
+    arrays: Mapping[Key, NDArray]
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of the arrays."""
+        return sum(array.nbytes for array in self.arrays.values())
+
+
+#: What a job returns.
+Result = Partial | BlockResults
+
+
+class Params(Protocol):
+    """The parameters of a round, a dataclass: the one definition of what travels with its jobs."""
+
+    @property
+    def width(self) -> int:
+        """Numbers in a row of the broadcast."""
+
+
+def as_dict(params: Any) -> dict[str, Any]:
+    """Return the fields of a dataclass by name, not copied: how it travels."""
+    return {field.name: getattr(params, field.name) for field in fields(params)}
+
+
+class Kernel(Protocol):
+    """One job's computation: a pure function of some blocks of documents and of broadcast rows.
+
+    An instance computes one job. ``add`` may be called by several threads at once; ``result`` follows when
+    all blocks were added, and its bytes depend neither on their order nor on the threads.
+
+    Attributes
+    ----------
+    name : str
+        Under which jobs, logs and records know it.
+    version : int
+        Counts the changes after which it computes other bytes: workers of one training run must agree.
+    params : type
+        The dataclass of its parameters.
+    limits : dict
+        Of a block, as `Chunk.split` takes them.
+    least_job_cost : float
+        Non-zeros for each term of the vocabulary that a job has to have: with fewer, sending its broadcast
+        rows and adding its partial, which have a row a term, take longer than computing it.
+    sums : bool
+        Whether jobs return a `Partial` that is added up; else they return `BlockResults`.
+    """
+
+    name: ClassVar[str]
+    version: ClassVar[int]
+    params: ClassVar[type]
+    limits: ClassVar[Mapping[str, int]]
+    least_job_cost: ClassVar[float]
+    sums: ClassVar[bool]
+
+    @staticmethod
+    def pack(block: Chunk) -> Packed:
+        """Return a block as `add` takes it; it may share the block's memory."""
+
+    @staticmethod
+    def prepare(rows: NDArray, params: Any, out: NDArray | None = None) -> NDArray:
+        """Return broadcast rows as the constructor takes them.
+
+        Parameters
+        ----------
+        rows : ndarray, shape (n, width)
+            They are left as they are.
+        params : the kernel's parameters
+        out : ndarray, optional
+            Memory for the result, where it fits; `rows` themselves, if nobody else needs them.
+        """
+
+    def __init__(
+        self, params: Any, words: NDArray[np.int32], table: NDArray, table_row: NDArray[np.int32]
+    ) -> None: ...
+
+    def add(self, block: Any, key: Key) -> None:
+        """Compute a block."""
+
+    def result(self) -> Result:
+        """Return what was computed; nothing can be added after that."""
+
+    @classmethod
+    def warm(cls) -> None:
+        """Compile, or load from the disk's cache, what the first job would have to wait for."""

@@ -1,0 +1,223 @@
+"""The kernel of LDA's training: the E-step over a job's blocks."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from distcorpus.algorithms.chunk import Chunk
+from distcorpus.algorithms.lda import (
+    LDA_GRID,
+    VARIANTS,
+    as_compiled,
+    checked_prior,
+    compiled_or_numpy,
+    expectation,
+    expected_log_counts,
+    expected_log_theta,
+    floats,
+    is_collapsed,
+    rows_of,
+    starting_gamma,
+    topic_weights,
+)
+from distcorpus.algorithms.partial import Partial
+from distcorpus.algorithms.summation import MAX_STEPS, narrow_in_place, overflow, to_steps
+from distcorpus.kernels.base import Key
+from distcorpus.kernels.registry import register
+
+#: Documents of a block, the unit that is scheduled, retried and rounded. Of a default chunk of 2,000
+#: documents this makes four, which several threads or workers share; rounding a block's statistics costs a
+#: few per cent of computing them.
+BLOCK_DOCUMENTS = 512
+
+#: Rows of lambda that are turned into topic weights at a time: they stay in a near cache.
+ROWS_AT_ONCE = 512
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TopicParams:
+    """What kernels that infer documents' topics have in common.
+
+    Attributes
+    ----------
+    alpha : ndarray of float64, shape (K,)
+        The documents' Dirichlet prior.
+    totals : ndarray of float64, shape (K,)
+        The sums of lambda over all terms.
+    dtype : {"float32", "float64"}
+        Of the computation.
+    iterations : int
+        The most a document may take.
+    gamma_threshold : float
+        A document has converged when its gamma changes by less than this on average.
+    seed : int
+        The model's, not negative.
+    variant : {"vb", "cvb0"}
+        Variational Bayes, or its zero-order collapsed form.
+    """
+
+    alpha: np.ndarray
+    totals: np.ndarray
+    dtype: str
+    iterations: int
+    gamma_threshold: float
+    seed: int
+    variant: str = "vb"
+
+    @property
+    def width(self) -> int:
+        """The number of topics."""
+        return len(self.alpha)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EStepParams(TopicParams):
+    """The parameters of `EStep`.
+
+    Attributes
+    ----------
+    gamma_statistics : bool
+        Whether to sum what the update of alpha needs.
+    """
+
+    gamma_statistics: bool = False
+
+
+@register
+class EStep:
+    """The E-step over the blocks of a job: expected counts of the job's words and topics, exactly summed.
+
+    Each block's statistics are computed in floating point, rounded to `LDA_GRID`, and added without error.
+
+    Parameters
+    ----------
+    params : EStepParams
+    words : ndarray of int32, shape (n,)
+        The terms that occur in the job's blocks, ascending.
+    table : ndarray, shape (m, K)
+        Topic weights, from `prepare`.
+    table_row : ndarray of int32, shape (num_terms,)
+        The row of `table` for each term id; only the entries of `words` are used.
+    """
+
+    name: ClassVar[str] = "lda"
+    version: ClassVar[int] = 1
+    params: ClassVar[type] = EStepParams
+    limits: ClassVar[Mapping[str, int]] = {"max_docs": BLOCK_DOCUMENTS}
+    least_job_cost: ClassVar[float] = 10.0
+    sums: ClassVar[bool] = True
+
+    @staticmethod
+    def pack(block: Chunk) -> Chunk:
+        """Return the block: documents are computed as they come."""
+        return block
+
+    @staticmethod
+    def prepare(rows: np.ndarray, params: TopicParams, out: np.ndarray | None = None) -> np.ndarray:
+        """Turn rows of lambda (m, K) into topic weights of the computation's dtype (see `Kernel.prepare`)."""
+        dtype = floats(params.dtype)
+        if out is None or out.dtype != dtype or not out.flags.writeable:
+            out = np.empty(rows.shape, dtype)
+        for start in range(0, len(rows), ROWS_AT_ONCE):
+            part = slice(start, start + ROWS_AT_ONCE)
+            out[part] = topic_weights(as_compiled(rows[part], dtype), params.totals, params.variant)
+        return out
+
+    def __init__(
+        self, params: EStepParams, words: np.ndarray, table: np.ndarray, table_row: np.ndarray
+    ) -> None:
+        self._dtype = floats(params.dtype)
+        self._alpha = checked_prior(params.alpha, table.shape[1], self._dtype)
+        self._options = params.iterations, params.gamma_threshold, params.variant
+        self._seed = params.seed
+        self._words = words
+        self._table = as_compiled(table, self._dtype)
+        self._table_rows = rows_of(words, table_row, len(table))
+        self._position = np.full(len(table_row), -1, np.int32)
+        self._position[words] = np.arange(len(words), dtype=np.int32)
+        self._steps: np.ndarray = np.zeros((len(words), len(self._alpha)))
+        self._counters = np.zeros(3, np.int64)
+        self._log_theta = np.zeros(len(self._alpha)) if params.gamma_statistics else None
+        self._lock = threading.Lock()
+
+    def add(self, block: Chunk, key: Key) -> None:
+        """Add a block's statistics; several threads may.
+
+        Parameters
+        ----------
+        block : Chunk
+            Of the job's words.
+        key : tuple of int
+            The block's identity, from which its documents' gamma starts (see `starting_gamma`).
+        """
+        kernels = compiled_or_numpy()
+        gamma = starting_gamma(block.n_docs, len(self._alpha), self._seed, key, self._dtype)
+        positions = rows_of(block.indices, self._position, len(self._words))
+        rows = self._table_rows[positions]
+        theta, ratio, converged, iterations = expectation(
+            block, rows, self._table, self._alpha, gamma, *self._options
+        )
+        if self._log_theta is not None:
+            if is_collapsed(self._options[-1]):
+                logs = expected_log_counts(block, rows, self._table, self._alpha, gamma, theta, ratio)
+            else:
+                logs = expected_log_theta(gamma)
+            log_theta = to_steps(logs.sum(axis=0), LDA_GRID)
+        with self._lock:
+            kernels.add_statistics(
+                as_compiled(block.indptr, np.int64),
+                positions,
+                theta,
+                ratio,
+                self._table,
+                self._table_rows,
+                LDA_GRID,
+                self._steps,
+            )
+            self._counters += block.n_docs, converged, iterations
+            if self._log_theta is not None:
+                self._log_theta += log_theta
+
+    def result(self) -> Partial:
+        """Return the sums; nothing can be added after that.
+
+        Returns
+        -------
+        Partial
+            Steps of `LDA_GRID`; the extras are ``documents``, ``converged`` and ``iterations`` and, if asked
+            for, ``gamma_statistics``: the sum over documents of psi(gamma) - psi(sum(gamma)) or, collapsed,
+            of E[psi(alpha + counts)] - psi(sum(gamma)), float64 (K,) in steps of `LDA_GRID`.
+
+        Raises
+        ------
+        OverflowError
+            If a statistic is no number, or more than 2**31.
+        """
+        with self._lock:
+            if self._steps.size and not self._steps.max() < MAX_STEPS:
+                raise overflow(LDA_GRID)
+            documents, converged, iterations = map(int, self._counters)
+            extras: dict[str, Any] = {
+                "documents": documents,
+                "converged": converged,
+                "iterations": iterations,
+            }
+            if self._log_theta is not None:
+                extras["gamma_statistics"] = self._log_theta.copy()
+            self._steps = narrow_in_place(self._steps)
+            return Partial(self._words, self._steps, extras)
+
+    @classmethod
+    def warm(cls, dtypes: Sequence[str] = ("float32",)) -> None:
+        """Compile the kernels, or load them from numba's cache, by running tiny jobs."""
+        block = Chunk(np.array([0, 1]), np.zeros(1, np.int32), np.ones(1, np.float32), 1)
+        for dtype, variant in itertools.product(dtypes, VARIANTS):
+            params = EStepParams(np.ones(1), np.ones(1), dtype, 1, 0.001, 0, variant, gamma_statistics=True)
+            job = cls(params, block.words(), cls.prepare(np.ones((1, 1)), params), np.zeros(1, np.int32))
+            job.add(block, (0,))

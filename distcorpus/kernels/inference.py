@@ -1,0 +1,113 @@
+"""The kernel of evaluation: inference, and the documents' part of the variational bound."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from distcorpus.algorithms.chunk import Chunk, positions_of
+from distcorpus.algorithms.lda import bound, infer, log_topics, topic_weights
+from distcorpus.kernels.base import BlockResults, Key
+from distcorpus.kernels.estep import BLOCK_DOCUMENTS, TopicParams
+from distcorpus.kernels.registry import register
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class InferenceParams(TopicParams):
+    """The parameters of `Inference`.
+
+    Attributes
+    ----------
+    bound : bool
+        Whether the documents' part of the bound is wanted, and not their gamma.
+    """
+
+    bound: bool = False
+
+
+@register
+class Inference:
+    """The topics of the documents of a job's blocks, or their part of the variational bound.
+
+    The result has for each block the documents' gamma, shape (n_docs, K), or their part of the bound, shape
+    (1,), in nats.
+
+    Parameters
+    ----------
+    params : InferenceParams
+    words : ndarray of int32, shape (n,)
+        The terms that occur in the job's blocks, ascending.
+    table : ndarray, shape (m, K)
+        Rows of lambda.
+    table_row : ndarray of int32, shape (num_terms,)
+        The row of `table` for each term id; only the entries of `words` are used.
+    """
+
+    name: ClassVar[str] = "inference"
+    version: ClassVar[int] = 1
+    params: ClassVar[type] = InferenceParams
+    limits: ClassVar[Mapping[str, int]] = {"max_docs": BLOCK_DOCUMENTS}
+    #: Rows are sent once for a whole corpus, and nothing is added up.
+    least_job_cost: ClassVar[float] = 0.0
+    sums: ClassVar[bool] = False
+
+    @staticmethod
+    def pack(block: Chunk) -> Chunk:
+        """Return the block: documents are computed as they come."""
+        return block
+
+    @staticmethod
+    def prepare(rows: np.ndarray, params: InferenceParams, out: np.ndarray | None = None) -> np.ndarray:
+        """Return rows of lambda in the type of the computation."""
+        return np.ascontiguousarray(rows, dtype=params.dtype)
+
+    def __init__(
+        self, params: InferenceParams, words: np.ndarray, table: np.ndarray, table_row: np.ndarray
+    ) -> None:
+        self._params = params
+        self._row_of = positions_of(words, len(table_row))
+        rows = np.ascontiguousarray(table[table_row[words]])
+        self._weights = topic_weights(rows, params.totals, params.variant)
+        self._log_topics = log_topics(rows, params.totals) if params.bound else None
+        self._arrays: dict[Key, np.ndarray] = {}
+        self._lock = threading.Lock()
+
+    def add(self, block: Chunk, key: Key) -> None:
+        """Infer a block's documents; several threads may.
+
+        Parameters
+        ----------
+        block : Chunk
+            Of the job's words.
+        key : tuple of int
+            The block's identity, from which its documents' gamma starts.
+        """
+        params = self._params
+        array = infer(
+            block,
+            self._weights,
+            self._row_of,
+            params.alpha,
+            variant=params.variant,
+            iterations=params.iterations,
+            gamma_threshold=params.gamma_threshold,
+            seed=params.seed,
+            key=key,
+        )
+        if self._log_topics is not None:
+            array = np.array([bound(block, self._log_topics, self._row_of, params.alpha, array)])
+        with self._lock:
+            self._arrays[key] = array
+
+    def result(self) -> BlockResults:
+        """Return what was computed so far."""
+        with self._lock:
+            return BlockResults(dict(self._arrays))
+
+    @classmethod
+    def warm(cls) -> None:
+        """Nothing to do: `EStep.warm` compiles the same loops."""

@@ -1,0 +1,61 @@
+"""Running one job: a kernel over a set of blocks, on some threads."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from concurrent.futures import Executor
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distcorpus.kernels.base import Key, Packed, Result
+
+
+def run(
+    kernel: Any,
+    params: Any,
+    blocks: Sequence[tuple[Packed, Key]],
+    words: NDArray[np.int32],
+    table: NDArray,
+    table_row: NDArray[np.int32],
+    threads: Executor | None = None,
+) -> tuple[Result, float]:
+    """Compute one job.
+
+    Parameters
+    ----------
+    kernel : type
+        A `Kernel`.
+    params
+        The round's parameters, as the kernel takes them.
+    blocks : sequence of (Chunk or Postings, tuple of int)
+        The documents, packed by the kernel, and what identifies each block within its session.
+    words : ndarray of int32, shape (n_words,)
+        The sorted ids of the terms that occur in the blocks.
+    table : ndarray, shape (m, width)
+        Broadcast rows, as the kernel's ``prepare`` made them.
+    table_row : ndarray of int32, shape (num_terms,)
+        The row of each of the `words`.
+    threads : Executor, optional
+        Where blocks are computed side by side; without it here, one after the other.
+
+    Returns
+    -------
+    result : Partial or BlockResults
+        The same bits for any number of threads.
+    seconds : float
+        Time spent in computing.
+    """
+    started = time.perf_counter()
+    job = kernel(params, words, table, table_row)
+    if threads is None or len(blocks) == 1:
+        for block, key in blocks:
+            job.add(block, key)
+    else:
+        # The largest first, so that no thread is left alone with one at the end.
+        largest_first = sorted(blocks, key=lambda block: -block[0].nnz)
+        for _ in threads.map(lambda block: job.add(*block), largest_first):
+            pass
+    return job.result(), time.perf_counter() - started

@@ -1,0 +1,200 @@
+"""The kernel of LSI: the product of a terms x documents matrix and its transpose with a block of vectors."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import scipy.sparse
+
+from distcorpus.algorithms.chunk import Chunk, positions_of
+from distcorpus.algorithms.partial import Partial
+from distcorpus.algorithms.postings import Postings, postings
+from distcorpus.algorithms.summation import compiled_kernels, in_range, narrow_steps, overflow
+from distcorpus.kernels.base import Key
+from distcorpus.kernels.registry import register
+
+#: Entries of a block of documents, about: few enough documents that a table with a row for each stays in a
+#: near cache. A corpus of two million entries makes four blocks, which two workers can share.
+BLOCK_NNZ = 600_000
+
+#: Bytes of a cache line and of a vector: the compiled product wants rows that are whole ones.
+LINE = 64
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ProductParams:
+    """The parameters of `Product`.
+
+    Attributes
+    ----------
+    width : int
+        Columns of Q.
+    grid : float
+        See `lsi.product_grid`.
+    dtype : {"float32", "float64"}
+        In which a block is computed.
+    weights : dict of int to float, or None
+        The squared weight of each chunk number; 1 where it lacks one.
+    """
+
+    width: int
+    grid: float
+    dtype: str
+    weights: Mapping[int, float] | None = None
+
+
+@register
+class Product:
+    """One job's part of ``A (A' Q)``: the blocks' products, each rounded to the grid, summed exactly.
+
+    Parameters
+    ----------
+    params : ProductParams
+    words : ndarray of int32, shape (n,)
+        The term ids that occur in the job's blocks, ascending and distinct.
+    table : ndarray, shape (m, width)
+        Rows of Q.
+    table_row : ndarray of int32, shape (num_terms,)
+        The row of `table` of each term in `words`.
+    """
+
+    name: ClassVar[str] = "lsi"
+    version: ClassVar[int] = 1
+    params: ClassVar[type] = ProductParams
+    limits: ClassVar[Mapping[str, int]] = {"max_nnz": BLOCK_NNZ}
+    least_job_cost: ClassVar[float] = 30.0
+    sums: ClassVar[bool] = True
+
+    @staticmethod
+    def pack(block: Chunk) -> Postings:
+        """Return a block by terms, in memory of its own."""
+        return postings(block)
+
+    @staticmethod
+    def prepare(rows: np.ndarray, params: ProductParams, out: np.ndarray | None = None) -> np.ndarray:
+        """Return the broadcast rows in the type of the computation."""
+        return np.ascontiguousarray(rows, dtype=params.dtype)
+
+    def __init__(
+        self, params: ProductParams, words: np.ndarray, table: np.ndarray, table_row: np.ndarray
+    ) -> None:
+        self._weights = params.weights or {}
+        self._words = words
+        self._row_of = positions_of(words, len(table_row))
+        self._width = table.shape[1]
+        self._q = _lined_up(table[table_row[words]], np.dtype(params.dtype))
+        self._grid = params.grid
+        self._idle: list[np.ndarray] = []
+        self._totals: list[np.ndarray] = []  # one a thread that has been adding, in steps of the grid
+
+    def add(self, block: Postings, key: Key) -> None:
+        """Add a block's product.
+
+        Parameters
+        ----------
+        block : Postings
+            Its terms must be among the job's words.
+        key : tuple of int
+            The number of the block's chunk comes first.
+
+        Raises
+        ------
+        OverflowError
+            If the product exceeds the bound that the grid was made for.
+        """
+        try:
+            total = self._idle.pop()
+        except IndexError:  # all are being added to at this moment
+            total = _aligned(self._q.shape, np.dtype(np.float64))
+            self._totals.append(total)
+        rows, weight = self._row_of[block.words], self._weights.get(key[0], 1.0)
+        _add_product(block, rows, self._q, weight, self._grid, total)
+        self._idle.append(total)
+
+    def result(self) -> Partial:
+        """Return the sum of the blocks added so far, as it travels."""
+        steps = self._total()[:, : self._width]
+        return Partial(self._words, np.ascontiguousarray(narrow_steps(steps)))
+
+    def _total(self) -> np.ndarray:
+        if not self._totals:
+            return np.zeros(self._q.shape)
+        total, *others = self._totals
+        for other in others:
+            total += other
+            if not in_range(total):
+                raise overflow(self._grid)
+        self._totals, self._idle = [total], [total]
+        return total
+
+    @classmethod
+    def warm(cls) -> None:
+        """Compile the loops, or load them from the disk's cache, by running tiny jobs."""
+        for of_values, dtype in itertools.product(("float32", "float64"), repeat=2):
+            chunk = Chunk(np.array([0, 1]), np.zeros(1, np.int32), np.ones(1, of_values), 1)
+            job = cls(ProductParams(1, 1.0, dtype), chunk.words(), np.ones((1, 1), dtype), np.zeros(1, np.int32))
+            job.add(cls.pack(chunk), (0,))
+
+
+def _add_product(
+    block: Postings, rows: np.ndarray, q: np.ndarray, weight: float, grid: float, total: np.ndarray
+) -> None:
+    """Add ``weight * A (A' Q)`` of a block, rounded to the grid, to a total (see `_product_compiled.multiply`).
+
+    `rows` says where the block's terms are in `q` and `total`.
+
+    Raises
+    ------
+    OverflowError
+        If the total leaves the range in which it is exact.
+    """
+    multiply = _compiled_multiply() or _multiply
+    entries = block.indptr, block.documents, block.data, block.n_docs
+    if not multiply(rows, *entries, q, weight / grid, total):
+        raise overflow(grid)
+
+
+def _lined_up(rows: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Return the rows as the compiled product wants them, each filled up to whole lines."""
+    lanes = LINE // dtype.itemsize
+    table = _aligned((len(rows), -(-rows.shape[1] // lanes) * lanes), dtype)
+    table[:, : rows.shape[1]] = rows
+    return table
+
+
+def _aligned(shape: tuple[int, int], dtype: np.dtype) -> np.ndarray:
+    """Return zeros that start on a cache line."""
+    nbytes = shape[0] * shape[1] * dtype.itemsize
+    raw = np.zeros(nbytes + LINE, np.uint8)
+    start = -raw.ctypes.data % LINE
+    return raw[start : start + nbytes].view(dtype).reshape(shape)
+
+
+def _compiled_multiply() -> Callable[..., bool] | None:
+    if compiled_kernels() is None:
+        return None
+    from distcorpus.kernels._product_compiled import multiply
+
+    return multiply
+
+
+def _multiply(
+    rows: np.ndarray,
+    indptr: np.ndarray,
+    documents: np.ndarray,
+    data: np.ndarray,
+    n_docs: int,
+    q: np.ndarray,
+    scale: float,
+    total: np.ndarray,
+) -> bool:
+    """Do what `_product_compiled.multiply` does, by scipy: the fallback where numba is missing."""
+    block = scipy.sparse.csr_array((data.astype(q.dtype), documents, indptr), (len(rows), n_docs))
+    y = block @ (block.T @ q[rows])
+    sums = total[rows] + np.rint(np.multiply(y, scale, dtype=np.float64))
+    total[rows] = sums
+    return in_range(sums)

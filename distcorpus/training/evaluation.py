@@ -1,0 +1,107 @@
+"""Evaluating LDA: the topics of whole corpora, or their bound, under topics that do not change."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+
+from distcorpus.algorithms.chunk import Chunk
+from distcorpus.algorithms.topics import LazyTopics
+from distcorpus.engines.base import Block, Engine
+from distcorpus.kernels import Inference, InferenceParams, as_dict
+from distcorpus.training.session import Session
+
+#: Chunks that are computed or on their way, and not looked at yet.
+CHUNKS_IN_FLIGHT = 8
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EvaluationTask:
+    """What a program asks a dispatcher to evaluate.
+
+    Attributes
+    ----------
+    topics : dict
+        The arguments of `LazyTopics`.
+    params : InferenceParams
+    first : int
+        The number of the first chunk that will be put: those before it were evaluated elsewhere.
+    """
+
+    topics: dict[str, Any]
+    params: InferenceParams
+    first: int = 0
+
+    def to_message(self) -> dict[str, Any]:
+        """Return it as it travels."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {**values, "params": as_dict(self.params)}
+
+    @classmethod
+    def from_message(cls, message: Mapping[str, Any]) -> EvaluationTask:
+        """Take what has travelled."""
+        return cls(**{**message, "params": InferenceParams(**message["params"])})
+
+
+class Evaluation(Session):
+    """Evaluates chunk after chunk. All are of one round, so that topics travel to a worker once.
+
+    Parameters
+    ----------
+    name, engine, **session
+        As `Session` takes them.
+    topics : LazyTopics
+    params : InferenceParams
+    first : int
+        The number of the first chunk that will be put.
+    """
+
+    kernel = Inference
+
+    def __init__(
+        self,
+        name: str,
+        engine: Engine,
+        topics: LazyTopics,
+        params: InferenceParams,
+        first: int = 0,
+        **session: Any,
+    ) -> None:
+        super().__init__(name, engine, topics.num_terms, **session)
+        self.num_chunks = first
+        self._round = self.open_blocks(params, topics.rows)
+        self._waiting: deque[list[Block]] = deque()
+
+    def put(self, chunk: Chunk) -> None:
+        """Take the next chunk; waits while too many are queued."""
+        self.wait_for_room(self._round, chunk.nbytes)
+        blocks = self.keep(chunk)
+        self._waiting.append(blocks)
+        self.queue(self._round, blocks)
+
+    def take(self) -> np.ndarray:
+        """Wait for the oldest chunk that was not taken.
+
+        Returns
+        -------
+        ndarray
+            The documents' gamma, shape (n_docs, K), or the bound of each block, shape (n_blocks,).
+        """
+        return np.concatenate(self._round.take(self._waiting.popleft()))
+
+
+def evaluate(evaluation: Evaluation, chunks: Iterable[Chunk]) -> Iterator[np.ndarray]:
+    """Yield what `Evaluation.take` returns of each chunk, in order; others are read and computed meanwhile."""
+    in_flight = 0
+    for chunk in chunks:
+        evaluation.put(chunk)
+        in_flight += 1
+        if in_flight == CHUNKS_IN_FLIGHT:
+            yield evaluation.take()
+            in_flight -= 1
+    for _ in range(in_flight):
+        yield evaluation.take()

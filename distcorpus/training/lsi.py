@@ -1,0 +1,254 @@
+"""Training LSI: the chunks of a corpus, each of which is multiplied once as it arrives, and the iteration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distcorpus.algorithms import lsi
+from distcorpus.algorithms.chunk import Chunk
+from distcorpus.algorithms.summation import GridSum, exact_sum, grid_for
+from distcorpus.engines.base import Block, Engine
+from distcorpus.kernels import Product, ProductParams
+from distcorpus.training.rounds import SumRound
+from distcorpus.training.session import Session
+
+#: A factorisation that documents are added to has this many times the wanted rank.
+KEPT_RANKS = 2
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LsiTask:
+    """What is to be trained.
+
+    Attributes
+    ----------
+    num_terms : int
+        Size of the vocabulary.
+    num_topics : int
+        Wanted number of singular vectors.
+    decay : float
+        Weight of what came before a chunk, relative to it.
+    dtype : {"float32", "float64"}
+        Of the result.
+    seed : int
+        Seeds the start block.
+    power_iters, extra_samples : int, optional
+        Fixes the effort instead of the accuracy, see `algorithms.lsi.factorise`.
+    base : (ndarray, ndarray), optional
+        U and s of documents that came before all chunks.
+
+    Raises
+    ------
+    ValueError
+        If the shapes of `base` do not fit.
+    """
+
+    num_terms: int
+    num_topics: int
+    decay: float = 1.0
+    dtype: str = "float64"
+    seed: int = 0
+    power_iters: int | None = None
+    extra_samples: int | None = None
+    base: lsi.Factors | None = None
+
+    def __post_init__(self) -> None:
+        if self.base is not None:
+            U, s = self.base
+            if U.ndim != 2 or len(U) != self.num_terms or U.shape[1:] != s.shape:
+                raise ValueError(
+                    f"base has shapes {U.shape} and {s.shape}: give ({self.num_terms}, k) and (k,)"
+                )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Base:
+    """A factorisation in the place of chunks: up to which number, -1 for what came before all of them."""
+
+    U: NDArray
+    s: NDArray
+    last: int
+
+
+class LsiTraining(Session):
+    """Factorises the documents that are put.
+
+    The first product is summed while the chunks arrive. Chunks are kept, so that later additions give what
+    training on everything at once would have given; beyond `memory` bytes, and without a spool, they are
+    folded into a factorisation of twice the wanted rank.
+
+    Parameters
+    ----------
+    name, engine, **session
+        As `Session` takes them.
+    task : LsiTask
+    fold_at : int, optional
+        Bytes of chunks beyond which they are folded, where there is no spool; by default `memory`.
+    after_round : callable
+        Told how many rounds there have been, after each product with the whole corpus.
+    """
+
+    kernel = Product
+
+    def __init__(
+        self,
+        name: str,
+        engine: Engine,
+        task: LsiTask,
+        *,
+        fold_at: int | None = None,
+        after_round: Callable[[int], None] = lambda rounds: None,
+        **session: Any,
+    ) -> None:
+        super().__init__(name, engine, task.num_terms, **session)
+        self.task = task
+        self.after_round = after_round
+        self._fold_at = self.memory if fold_at is None else fold_at
+        self._effort = {"power_iters": task.power_iters, "extra_samples": task.extra_samples}
+        self._blocks: dict[int, Block] = {}
+        self._squared_norms: dict[int, float] = {}  # of each block
+        self._base = None if task.base is None else _Base(*task.base, -1)
+        self._committed = 0
+        self._committed_base = self._base  # of what was committed, where a fold has mixed it with other chunks
+        self._streamed: SumRound | None = None
+        self._streamed_bound = 0.0
+
+    def begin(self) -> None:
+        """Begin an addition; chunks of one that was not finished are given up."""
+        if self._base is not None and self._base.last >= self._committed:
+            self._base = self._committed_base
+        self._give_up(self._committed)
+        self.num_chunks = self._committed
+        self._streamed = None
+
+    def put(self, chunk: Chunk) -> None:
+        """Add a chunk; waits while the queue is full."""
+        if self.spool.directory is None and lsi.must_fold(self.spool.nbytes, chunk.nbytes, self._fold_at):
+            self._fold()
+        blocks = self.keep(chunk)
+        norms = [documents.squared_norm() for documents in chunk.split(**self.kernel.limits)]
+        self._blocks.update((block.number, block) for block in blocks)
+        self._squared_norms.update(zip((block.number for block in blocks), norms, strict=True))
+        if self._streamed is None:
+            self._streamed = self._stream()
+        self.queue(self._streamed, blocks)
+
+    def finish(self) -> lsi.Factors:
+        """Factorise everything that has arrived.
+
+        Returns
+        -------
+        U : ndarray, shape (num_terms, k)
+            Left singular vectors, ``k <= num_topics``.
+        s : ndarray, shape (k,)
+            Singular values, descending.
+        """
+        factors = self._factorise(self.num_chunks)
+        self._streamed = None
+        self._committed, self._committed_base = self.num_chunks, None
+        return factors
+
+    def chunks_done(self) -> int:
+        """Return how many of the chunks that are arriving have been multiplied once."""
+        return self._streamed.chunks_done() if self._streamed is not None else 0
+
+    def _give_up(self, first: int) -> None:
+        """Keep no chunk from number `first` on."""
+        self._blocks = {n: block for n, block in self._blocks.items() if block.key[0] < first}
+        self._squared_norms = {n: self._squared_norms[n] for n in self._blocks}
+        for number in range(first, self.num_chunks):
+            self.spool.release(number)
+
+    def _squared_norm(self, blocks: Iterable[Block], weights: Mapping[int, float]) -> float:
+        """Return the squared Frobenius norm of some blocks, each chunk with its squared weight."""
+        return exact_sum(
+            np.array([weights[block.key[0]] * self._squared_norms[block.number] for block in blocks])
+        )
+
+    def _weights(self, blocks: Iterable[Block], end: int, decay: float) -> dict[int, float]:
+        """Return the squared weight of each block's chunk when those before number `end` are all."""
+        return lsi.chunk_weights({block.key[0] for block in blocks}, end - 1, decay)
+
+    def _stream(self) -> SumRound:
+        """Open the round that multiplies the chunks with the start block as they arrive."""
+        width = lsi.block_width(self.num_terms, self.task.num_topics, **self._effort)
+        blocks, end = list(self._blocks.values()), self.num_chunks
+        self._streamed_bound = lsi.bound_foreseen(
+            self._squared_norm(blocks, self._weights(blocks, end, 1.0))
+        )
+        dtype = lsi.iteration_dtype(
+            self.num_terms,
+            self.task.num_topics,
+            self.task.dtype,
+            power_iters=self.task.power_iters,
+            squared_norm=self._streamed_bound,
+        )
+        omega = lsi.start_block(self.num_terms, self.task.num_topics, self.task.seed, dtype, width)
+        round_ = self._open_product(omega, grid_for(self._streamed_bound), None)
+        self.add(round_, [block for block in blocks if block.key[0] < end - 1])
+        return round_
+
+    def _open_product(self, Q: NDArray, grid: float, weights: dict[int, float] | None) -> SumRound:
+        width = Q.shape[1]
+        return self.open_sum(
+            ProductParams(width, grid, Q.dtype.name, weights),
+            GridSum(self.num_terms, width, grid),
+            lambda words: np.ascontiguousarray(Q[words]),
+            keep_blocks=True,
+        )
+
+    def _computed(self, round_: SumRound, dtype: Any) -> NDArray:
+        self.seal(round_)
+        round_.wait()
+        self.after_round(self.num_rounds)
+        assert isinstance(round_.total, GridSum)
+        return round_.total.values(dtype)
+
+    def _factorise(self, end: int, keep: int | None = None) -> lsi.Factors:
+        """Factorise the documents of all chunks before number `end`."""
+        blocks = [block for block in self._blocks.values() if block.key[0] < end]
+        weights = self._weights(blocks, end, self.task.decay)
+        squared_norm = self._squared_norm(blocks, weights)
+
+        def product(Q: NDArray) -> NDArray:
+            round_ = self._open_product(Q, lsi.product_grid(squared_norm, Q.dtype), weights)
+            self.add(round_, blocks)
+            return self._computed(round_, Q.dtype)
+
+        base, start = self._base, None
+        if self._streamed is not None and end == self.num_chunks:
+            start = self._computed(self._streamed, np.float64)
+            if self._squared_norm(blocks, self._weights(blocks, end, 1.0)) > self._streamed_bound:
+                start = None
+        with self.engine.algebra():
+            return lsi.factorise(
+                product,
+                self.num_terms,
+                self.task.num_topics,
+                squared_norm=squared_norm,
+                dtype=self.task.dtype,
+                seed=self.task.seed,
+                base=None if base is None else (base.U, base.s * self.task.decay ** (end - 1 - base.last)),
+                start=start,
+                keep=keep,
+                side_by_side=self.engine.map,
+                **self._effort,
+            )
+
+    def _fold(self) -> None:
+        """Put a factorisation in the place of the kept chunks."""
+        keep = KEPT_RANKS * self.task.num_topics
+        committed_only = self._base is None or self._base.last < self._committed
+        if committed_only and self.num_chunks > self._committed:
+            # The addition may be given up: what was there before it stays apart.
+            self._committed_base = self._base
+            if any(block.key[0] < self._committed for block in self._blocks.values()):
+                self._committed_base = _Base(*self._factorise(self._committed, keep), self._committed - 1)
+        self._base = _Base(*self._factorise(self.num_chunks, keep), self.num_chunks - 1)
+        self._give_up(0)
+        self._streamed = None
