@@ -299,11 +299,12 @@ def run_nameserver(options: argparse.Namespace) -> None:
 def run_dispatcher(options: argparse.Namespace) -> None:
     """Run the dispatcher until it is told to end."""
     credentials = _credentials(options, roles.DISPATCHER)  # before what takes seconds to import
-    from distcorpus.dispatcher.door import LdaDoor, LsiDoor, warm
-    from distcorpus.dispatcher.drivers import PyroEngine
-    from distcorpus.dispatcher.front import DRAIN_TIMEOUT, Dispatcher, LdaFront, LsiFront
+    from distcorpus.dispatcher.dispatcher import DRAIN_TIMEOUT, Dispatcher
+    from distcorpus.dispatcher.gensim_protocol import GensimLda, GensimLsi
     from distcorpus.dispatcher.journal import Journals
-    from distcorpus.dispatcher.spool import spool_directory
+    from distcorpus.dispatcher.model_protocol import ModelLda, ModelLsi, warm
+    from distcorpus.engines.pyro import PyroEngine
+    from distcorpus.training.spool import spool_directory
 
     if options.resume is not None:
         if not options.spool:
@@ -323,22 +324,21 @@ def run_dispatcher(options: argparse.Namespace) -> None:
         registered = list_names(nameserver.locate(), names.WORKER_PREFIX)
         return {name.removeprefix(names.WORKER_PREFIX): uri for name, uri in registered.items()}
 
-    engine = PyroEngine(list_workers, worker_timeout=options.worker_timeout)
+    engine = PyroEngine(list_workers, worker_timeout=options.worker_timeout, threads=options.threads)
     spool = spool_directory(options.spool) if options.spool else None
     dispatcher = Dispatcher(
         engine,
         max_queued=options.maxsize,
         memory=int(options.memory * 2**30),
         spool=spool,
-        threads=options.threads,
         journals=Journals(spool / "sessions", options.resume) if spool and options.resume else None,
     )
     daemon = _daemon(options, credentials, nameserver)
     daemon.serve(names.DISPATCHER, dispatcher)
-    daemon.serve_each(names.LSI_DISPATCHER, LsiFront, lambda: LsiFront(dispatcher))
-    daemon.serve_each(names.LDA_DISPATCHER, LdaFront, lambda: LdaFront(dispatcher))
-    daemon.serve_each(names.LSI_MODELS, LsiDoor, lambda: LsiDoor(dispatcher))
-    daemon.serve_each(names.LDA_MODELS, LdaDoor, lambda: LdaDoor(dispatcher))
+    daemon.serve_each(names.LSI_DISPATCHER, GensimLsi, lambda: GensimLsi(dispatcher))
+    daemon.serve_each(names.LDA_DISPATCHER, GensimLda, lambda: GensimLda(dispatcher))
+    daemon.serve_each(names.LSI_MODELS, ModelLsi, lambda: ModelLsi(dispatcher))
+    daemon.serve_each(names.LDA_MODELS, ModelLda, lambda: ModelLda(dispatcher))
     registration = Registration(
         nameserver.locate,
         {name: daemon.uri(name) for name in names.OF_THE_DISPATCHER},

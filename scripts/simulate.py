@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from distcorpus.dispatcher.schedule import Decision, Drop, Fail, Finish, Hand, Schedule
+from distcorpus.engines.schedule import Decision, Drop, Fail, Finish, Hand, Schedule
 
 TICK = 1.0  # seconds between the dispatcher's ticks
 PING_DEADLINE = 5.0  # seconds until a stopped worker counts as silent

@@ -25,9 +25,7 @@ from __future__ import annotations
 
 import functools
 import importlib
-import itertools
-import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
@@ -35,8 +33,6 @@ import numpy as np
 from scipy.special import gammaln
 
 from .chunk import Chunk
-from .partial import Partial
-from .summation import MAX_STEPS, narrow_in_place, overflow, to_steps
 
 #: Statistics are rounded to multiples of this: sums of expected counts are exact up to 2**31 in one cell.
 LDA_GRID = 2.0**-22
@@ -246,6 +242,38 @@ def expectation(
         is_collapsed(variant),
     )
     return theta, ratio, converged, total
+
+
+def add_statistics(
+    block: Chunk,
+    positions: np.ndarray,
+    theta: np.ndarray,
+    ratio: np.ndarray,
+    table: np.ndarray,
+    table_rows: np.ndarray,
+    grid: float,
+    steps: np.ndarray,
+) -> None:
+    """Add a block's expected counts, rounded to the grid, to a job's sums.
+
+    Parameters
+    ----------
+    block : Chunk
+    positions : ndarray of int32, shape (nnz,)
+        The job's word of each entry.
+    theta, ratio : ndarray
+        From `expectation`.
+    table : ndarray, shape (m, K)
+        Topic weights.
+    table_rows : ndarray of int32, shape (n_words,)
+        The row of `table` of each of the job's words.
+    grid : float
+    steps : ndarray of float64, shape (n_words, K)
+        The sums in whole steps; changed.
+    """
+    compiled_or_numpy().add_statistics(
+        as_compiled(block.indptr, np.int64), positions, theta, ratio, table, table_rows, grid, steps
+    )
 
 
 def expected_log_theta(gamma: np.ndarray) -> np.ndarray:

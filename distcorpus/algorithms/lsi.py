@@ -12,22 +12,17 @@ Randomized block Krylov methods for stronger and faster approximate singular val
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
-import scipy.sparse
 
 from ._lsi_basis import Basis, Map, Rows, orthonormal, orthonormalise, shifted
-from .chunk import Chunk, positions_of
-from .partial import Partial
-from .postings import Postings, postings
-from .summation import compiled_kernels, exact_sum, grid_for, in_range, narrow_steps, overflow
+from .summation import grid_for
 
 #: Entries of a block of documents, about: few enough documents that a table with a row for each stays in a
 #: near cache. A corpus of two million entries makes four blocks, which two workers can share.

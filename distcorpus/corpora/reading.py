@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import numbers
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import scipy.sparse
 from gensim import utils
 
 from distcorpus.algorithms.chunk import Chunk, as_chunk
+
+T = TypeVar("T")
 
 EMPTY_CORPUS = "the corpus is empty: give at least one document"
 
@@ -149,3 +152,38 @@ def compact(chunk: Chunk) -> tuple[np.ndarray, Chunk]:
         words = chunk.words()
         positions = np.searchsorted(words, chunk.indices)
     return words, Chunk(chunk.indptr, positions.astype(np.int32), chunk.data, len(words))
+
+
+class ReadAhead(Generic[T]):
+    """An iterator of which some items may be read before they are needed, in the same thread.
+
+    Parameters
+    ----------
+    items : iterator
+    limit : int
+        The most that are read ahead.
+    """
+
+    def __init__(self, items: Iterator[T], limit: int) -> None:
+        self._items = items
+        self._limit = limit
+        self._read: deque[T] = deque()
+        self._error: Exception | None = None  # raised when its item is needed, and not before
+
+    def fill(self, enough: Callable[[], bool]) -> None:
+        """Read on, until `enough` says so; at most one item after that."""
+        while self._error is None and len(self._read) < self._limit and not enough():
+            try:
+                self._read.append(next(self._items))
+            except Exception as error:  # the end is a StopIteration
+                self._error = error
+
+    def __iter__(self) -> Iterator[T]:
+        return self
+
+    def __next__(self) -> T:
+        if self._read:
+            return self._read.popleft()
+        if self._error is not None:
+            raise self._error
+        return next(self._items)

@@ -1,4 +1,4 @@
-"""The doors of our own models: what `distcorpus.models` talks to, one object a connection."""
+"""The protocol of our own models: the Pyro objects that `distcorpus.models` talks to, one a connection."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import numpy as np
 
 from distcorpus.algorithms import chunk, lsi, topics
 from distcorpus.algorithms.chunk import Chunk, as_chunk, from_arrays
-from distcorpus.algorithms.online import OnlineLda, Plan, Progress
 from distcorpus.algorithms.topics import LazyTopics
-from distcorpus.dispatcher.front import WORKER_GRACE, _Front
-from distcorpus.dispatcher.inference import LdaInference
+from distcorpus.dispatcher.client_training import ClientTraining
+from distcorpus.dispatcher.connection import WORKER_GRACE, Connection
 from distcorpus.dispatcher.journal import DamagedJournal, Journal
-from distcorpus.dispatcher.session import LsiSession, Session
-from distcorpus.dispatcher.training import LdaTraining
+from distcorpus.training.evaluation import Evaluation, EvaluationTask
+from distcorpus.training.lda import LdaTask
+from distcorpus.training.lsi import LsiTask, LsiTraining
 from distcorpus.wire import expose
 
 logger = logging.getLogger(__name__)
@@ -33,12 +33,12 @@ def warm() -> None:
     topics.warm(("float32", "float64"))
 
 
-class _Door(_Front):
-    """What both doors share."""
+class _ModelConnection(Connection):
+    """What both of our models share."""
 
     counts: bool  # whether a chunk's values have to be counts
 
-    def _make(self, name: str, task: dict[str, Any], **options: Any) -> Session:
+    def _make(self, name: str, task: dict[str, Any], **options: Any) -> Any:
         """Return a new session for a task, which `begin` describes."""
         raise NotImplementedError
 
@@ -103,7 +103,7 @@ class _Door(_Front):
     def ready(self) -> int:
         """Wait a little for a worker and return how many there are."""
         self._dispatcher.engine.wait_for_workers(WORKER_GRACE)
-        return len(self._dispatcher.engine.workers())
+        return self._dispatcher.engine.num_workers
 
     @expose
     def put(self, indptr: np.ndarray, indices: np.ndarray, data: np.ndarray) -> None:
@@ -118,7 +118,7 @@ class _Door(_Front):
         return as_chunk(arrived, session.num_terms, counts=self.counts, what=what)
 
 
-class LdaDoor(_Door):
+class ModelLda(_ModelConnection):
     """What `distcorpus.models.LdaModel` talks to."""
 
     kind = "lda"
@@ -131,10 +131,7 @@ class LdaDoor(_Door):
         Parameters
         ----------
         task : dict
-            ``topics`` (the arguments of `LazyTopics`), ``alpha``, ``eta``, ``num_updates``, ``plan`` (the
-            arguments of `Plan`), ``documents`` (how many will come, or None), ``progress`` (those of
-            `Progress`) and ``pauses`` (whether to wait for `resume` after each pass) and
-            ``pause_every`` (after how many updates).
+            See `LdaTask`.
 
         Returns
         -------
@@ -144,22 +141,9 @@ class LdaDoor(_Door):
         """
         return self._begin(task)
 
-    def _make(self, name: str, task: dict[str, Any], **options: Any) -> LdaTraining:
-        learnt = LazyTopics(**task["topics"])
-        return LdaTraining(
-            name,
-            self._dispatcher.engine,
-            learnt.num_terms,
-            OnlineLda(learnt, task["alpha"], task["eta"], task["num_updates"]),
-            Plan(**task["plan"]),
-            documents=task["documents"],
-            progress=Progress(**task["progress"]),
-            finished=task.get("finished"),
-            paused_at=task.get("paused_at"),
-            pauses=task["pauses"],
-            pause_every=task["pause_every"],
-            **options,
-        )
+    def _make(self, name: str, task: dict[str, Any], **options: Any) -> ClientTraining:
+        saved = {key: task.pop(key) for key in ("finished", "paused_at") if key in task}
+        return ClientTraining(name, self._dispatcher.engine, LdaTask.from_message(task), **saved, **options)
 
     def _restore(self, journal: Journal) -> None:
         super()._restore(journal)
@@ -173,7 +157,7 @@ class LdaDoor(_Door):
 
     @expose
     def events(self, timeout: float) -> list[dict[str, Any]]:
-        """Return what happened since the last call, see `LdaTraining.events`."""
+        """Return what happened since the last call, see `ClientTraining.events`."""
         return self._current().events(min(timeout, LONGEST_WAIT))
 
     @expose
@@ -199,21 +183,21 @@ class LdaDoor(_Door):
         Parameters
         ----------
         task : dict
-            ``topics`` (the arguments of `LazyTopics`), ``params`` and ``first``, see `LdaInference`.
+            See `EvaluationTask`.
         """
-        learnt = LazyTopics(**task["topics"])
+        asked = EvaluationTask.from_message(task)
+        learnt = LazyTopics(**asked.topics)
         name, options = self._begin_session()
-        options |= {"params": task["params"], "first": task["first"]}
         engine = self._dispatcher.engine
-        self._opened(LdaInference(name, engine, learnt.num_terms, topics=learnt, **options))
+        self._opened(Evaluation(name, engine, learnt, asked.params, asked.first, **options))
 
     @expose
     def take(self) -> np.ndarray:
-        """Return what was computed of the oldest chunk that was not taken, see `LdaInference.take`."""
+        """Return what was computed of the oldest chunk that was not taken, see `Evaluation.take`."""
         return self._current().take()
 
 
-class LsiDoor(_Door):
+class ModelLsi(_ModelConnection):
     """What `distcorpus.models.LsiModel` talks to."""
 
     kind = "lsi"
@@ -227,24 +211,18 @@ class LsiDoor(_Door):
         Parameters
         ----------
         task : dict
-            ``num_terms``, and the arguments of `LsiSession`: ``num_topics``, ``decay``, ``dtype``, ``seed``,
-            ``power_iters``, ``extra_samples``, and ``base``, the factors of the documents that came before.
+            See `LsiTask`.
 
         Returns
         -------
         dict
-            As `LdaDoor.begin` does.
+            As `ModelLda.begin` does.
         """
         return self._begin(task)
 
-    def _make(self, name: str, task: dict[str, Any], **options: Any) -> LsiSession:
-        base = task["base"]
-        if base is not None and (base[0].shape[0] != task["num_terms"] or base[0].shape[1:] != base[1].shape):
-            raise ValueError(f"base has shapes {base[0].shape} and {base[1].shape}")
+    def _make(self, name: str, task: dict[str, Any], **options: Any) -> LsiTraining:
         self._factors = None
-        num_terms = task["num_terms"]
-        of_task = {key: value for key, value in task.items() if key != "num_terms"}
-        return LsiSession(name, self._dispatcher.engine, num_terms, **of_task, **options)
+        return LsiTraining(name, self._dispatcher.engine, LsiTask(**task), **options)
 
     @expose
     def finish(self, timeout: float) -> dict[str, Any]:
@@ -265,5 +243,5 @@ class LsiDoor(_Door):
         return {
             "factors": self._factors.result() if done else None,
             "rounds": session.num_rounds,
-            "workers": len(self._dispatcher.engine.workers()),
+            "workers": self._dispatcher.engine.num_workers,
         }

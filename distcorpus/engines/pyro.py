@@ -14,17 +14,20 @@ import time
 import uuid
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
-from typing import Any
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from distcorpus._version import __version__
-from distcorpus.algorithms.chunk import words_in
+from distcorpus.algorithms.chunk import Chunk, words_in
 from distcorpus.algorithms.partial import Partial
-from distcorpus.dispatcher.engine import Block, JobRecord, Round, WorkerInfo
-from distcorpus.dispatcher.schedule import Cancel, Decision, Drop, Fail, Failure, Finish, Hand, Schedule
+from distcorpus.engines.base import Block, Round
+from distcorpus.engines.schedule import Cancel, Decision, Drop, Fail, Failure, Finish, Hand, Schedule
+from distcorpus.engines.sidebyside import SideBySide
+from distcorpus.kernels import BlockResults, Result, as_dict
 from distcorpus.wire import (
     CallTimeout,
     CommunicationError,
@@ -37,6 +40,9 @@ from distcorpus.wire import (
 )
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 #: Seconds between two ticks of the schedule's clock.
 TICK_EVERY = 0.25
@@ -52,6 +58,35 @@ PING_DEADLINE = 5.0
 WAITING_LOG_EVERY = 10.0
 #: How many sessions' job records are kept, and how many records of one session.
 SESSIONS_RECORDED, RECORDS_KEPT = 64, 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerInfo:
+    """A worker as the dispatcher sees it."""
+
+    name: str
+    uri: str
+    host: str
+    pid: int
+    threads: int
+    state: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobRecord:
+    """What one job cost: the bytes that travelled and where its seconds went."""
+
+    round: int
+    kernel: str
+    worker: str
+    blocks: tuple[str, ...]
+    documents: int
+    bytes_sent: int
+    bytes_received: int
+    transfer_seconds: float
+    queue_seconds: float
+    compute_seconds: float
+    sum_seconds: float
 
 
 class _Link:
@@ -130,6 +165,8 @@ class PyroEngine:
         Jobs in a worker's hands at once: one is computed while the next one travels.
     worker_timeout : float, optional
         Seconds that a round waits without any worker before it fails; None waits for ever.
+    threads : int, default 1
+        Of this process, for what is computed between two rounds; its BLAS has one.
     """
 
     def __init__(
@@ -138,7 +175,9 @@ class PyroEngine:
         *,
         slots: int = 2,
         worker_timeout: float | None = None,
+        threads: int = 1,
     ) -> None:
+        self._side_by_side = SideBySide(threads)
         self._name = uuid.uuid4().hex
         self._list_workers = list_workers
         self._slots = slots
@@ -178,7 +217,21 @@ class PyroEngine:
             if thread.is_alive():
                 thread.join(timeout=1.0)
 
-    # What sessions ask.
+    # What training runs ask.
+
+    @property
+    def num_workers(self) -> int:
+        with self._lock:
+            return len(self._links)
+
+    def hold(self, kernel: Any, documents: Chunk) -> Chunk:
+        return documents  # as they are sent, and sent again
+
+    def map(self, function: Callable[[T], R], items: Sequence[T]) -> list[R]:
+        return self._side_by_side.map(function, items)
+
+    def algebra(self) -> AbstractContextManager[Any]:
+        return nullcontext()
 
     def workers(self) -> Sequence[WorkerInfo]:
         with self._lock:
@@ -218,7 +271,7 @@ class PyroEngine:
             self._apply(opened)
 
     def add_blocks(self, round_: Round, blocks: Sequence[Block]) -> None:
-        costs = [(block.number, float(max(block.documents.nnz, 1))) for block in blocks]
+        costs = [(block.number, float(max(block.nnz, 1))) for block in blocks]
         with self._lock:
             self._apply(self._schedule.blocks_added(round_.session, costs, time.monotonic()))
             round_.progressed(self._schedule.pending(round_.session))
@@ -266,7 +319,7 @@ class PyroEngine:
                     self._ended(session, number).finished()
                 case Fail(session=session, round=number, error=error):
                     round_ = self._ended(session, number)
-                    round_.failed(self._describe(round_, error))
+                    round_.failed(RuntimeError(self._describe(round_, error)))
                 case Drop(worker=worker, reason=reason):
                     self._unlink(worker, reason)
 
@@ -521,15 +574,15 @@ class PyroEngine:
             with self._lock:
                 self._apply(self._schedule.handed_back(hand.lease, time.monotonic()))
             return
-        partial, seconds = Partial(*reply["partial"]), reply["seconds"]
+        result, seconds = _result(reply), reply["seconds"]
         record = JobRecord(
             round=hand.round,
-            kernel=round_.kernel,
+            kernel=round_.kernel.name,
             worker=link.info.name,
             blocks=tuple(str(block) for block in blocks),
-            documents=sum(block.documents.n_docs for block in blocks),
+            documents=sum(block.n_docs for block in blocks),
             bytes_sent=bytes_sent,
-            bytes_received=partial.words.nbytes + partial.steps.nbytes,
+            bytes_received=result.nbytes,
             transfer_seconds=ended - began - seconds["held"],
             queue_seconds=began - handed_at + seconds["waited"],
             compute_seconds=seconds["computed"],
@@ -542,10 +595,12 @@ class PyroEngine:
                 return
         sum_began = time.monotonic()
         try:
-            round_.add(hand.blocks, partial)
+            round_.add(hand.blocks, result)
         except Exception as error:
-            logger.exception("a partial cannot be added")
-            round_.failed(f"the partial of worker {link.info.name} cannot be added to the sum: {error}")
+            logger.exception("a result cannot be taken in")
+            round_.failed(
+                RuntimeError(f"the result of worker {link.info.name} cannot be added to the sum: {error}")
+            )
         record = replace(record, sum_seconds=time.monotonic() - sum_began)
         with self._lock:
             if hand.session in self._records:
@@ -571,8 +626,8 @@ class PyroEngine:
             "lease": self._lease_name(hand.lease),
             "session": hand.session,
             "round": hand.round,
-            "kernel": round_.kernel,
-            "params": round_.params,
+            "kernel": round_.kernel.name,
+            "params": as_dict(round_.params),
             "num_terms": round_.num_terms,
             "blocks": [(block.number, block.key) for block in blocks],
             "payload": payload,
@@ -582,6 +637,13 @@ class PyroEngine:
         }
         nbytes = words.nbytes + rows.nbytes + sum(a.nbytes for arrays in payload.values() for a in arrays)
         return job, nbytes
+
+
+def _result(reply: Mapping[str, Any]) -> Result:
+    """Return what a worker computed, as it has travelled."""
+    if "arrays" in reply:
+        return BlockResults({tuple(key): array for key, array in reply["arrays"]})
+    return Partial(*reply["partial"])
 
 
 def _connecting_timed_out(error: CommunicationError) -> bool:

@@ -14,9 +14,9 @@ from distcorpus.algorithms.chunk import Chunk
 from distcorpus.algorithms.lda import (
     LDA_GRID,
     VARIANTS,
+    add_statistics,
     as_compiled,
     checked_prior,
-    compiled_or_numpy,
     expectation,
     expected_log_counts,
     expected_log_theta,
@@ -156,7 +156,6 @@ class EStep:
         key : tuple of int
             The block's identity, from which its documents' gamma starts (see `starting_gamma`).
         """
-        kernels = compiled_or_numpy()
         gamma = starting_gamma(block.n_docs, len(self._alpha), self._seed, key, self._dtype)
         positions = rows_of(block.indices, self._position, len(self._words))
         rows = self._table_rows[positions]
@@ -170,15 +169,8 @@ class EStep:
                 logs = expected_log_theta(gamma)
             log_theta = to_steps(logs.sum(axis=0), LDA_GRID)
         with self._lock:
-            kernels.add_statistics(
-                as_compiled(block.indptr, np.int64),
-                positions,
-                theta,
-                ratio,
-                self._table,
-                self._table_rows,
-                LDA_GRID,
-                self._steps,
+            add_statistics(
+                block, positions, theta, ratio, self._table, self._table_rows, LDA_GRID, self._steps
             )
             self._counters += block.n_docs, converged, iterations
             if self._log_theta is not None:

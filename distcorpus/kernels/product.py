@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import scipy.sparse
@@ -136,14 +136,16 @@ class Product:
         """Compile the loops, or load them from the disk's cache, by running tiny jobs."""
         for of_values, dtype in itertools.product(("float32", "float64"), repeat=2):
             chunk = Chunk(np.array([0, 1]), np.zeros(1, np.int32), np.ones(1, of_values), 1)
-            job = cls(ProductParams(1, 1.0, dtype), chunk.words(), np.ones((1, 1), dtype), np.zeros(1, np.int32))
+            job = cls(
+                ProductParams(1, 1.0, dtype), chunk.words(), np.ones((1, 1), dtype), np.zeros(1, np.int32)
+            )
             job.add(cls.pack(chunk), (0,))
 
 
 def _add_product(
     block: Postings, rows: np.ndarray, q: np.ndarray, weight: float, grid: float, total: np.ndarray
 ) -> None:
-    """Add ``weight * A (A' Q)`` of a block, rounded to the grid, to a total (see `_product_compiled.multiply`).
+    """Add ``weight * A (A' Q)`` of a block, rounded to the grid, to a total: see `_product_compiled`.
 
     `rows` says where the block's terms are in `q` and `total`.
 

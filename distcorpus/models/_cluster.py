@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from typing import Any, TypeVar
@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from distcorpus.algorithms.chunk import Chunk
+from distcorpus.training.evaluation import CHUNKS_IN_FLIGHT, EvaluationTask
 from distcorpus.wire import (
     CommunicationError,
     ConnectionClosedError,
@@ -28,10 +29,8 @@ from distcorpus.wire.nameserver import find, lookup
 
 logger = logging.getLogger(__name__)
 
-#: Chunks that are converted ahead of the connection.
-CHUNKS_AHEAD = 2
-#: Chunks of an evaluation that are on their way, or computed and not looked at yet.
-CHUNKS_EVALUATED_AHEAD = 8
+#: Chunks that are on their way to the dispatcher.
+CHUNKS_SENT_AHEAD = 2
 #: Seconds that a training whose dispatcher is gone waits for it, or another one, to be started.
 RECONNECT_TIMEOUT = 60.0
 #: Seconds between two looks for it.
@@ -117,15 +116,6 @@ class Cluster:
                 time.sleep(RECONNECT_EVERY)
 
 
-@contextmanager
-def local_cluster(workers: int) -> Iterator[Cluster]:
-    """A cluster of this machine, for a while."""
-    from distcorpus.cluster import LocalCluster
-
-    with LocalCluster(n_workers=workers):
-        yield Cluster()
-
-
 def train_on(cluster: Cluster, name: str, attempt: Callable[[Training], T], *, rereadable: bool) -> T:
     """Train on a cluster; where the dispatcher is lost, go on when it is back, or another one.
 
@@ -136,7 +126,7 @@ def train_on(cluster: Cluster, name: str, attempt: Callable[[Training], T], *, r
     ----------
     cluster : Cluster
     name : str
-        Of the model's door at the dispatcher.
+        Of the model's object at the dispatcher.
     attempt : callable
         Trains from where the last attempt came to, and reads the corpus anew.
     rereadable : bool
@@ -195,7 +185,7 @@ class Training:
     Parameters
     ----------
     proxy : Proxy
-        The model's door at the dispatcher.
+        The model's object at the dispatcher.
     reconnect : callable, optional
         Returns a new proxy when the dispatcher is there again; without it a broken connection is an error.
 
@@ -222,13 +212,13 @@ class Training:
         self._sent: deque[tuple[Chunk, Future[Any]]] = deque()  # the chunks after those, on their way
 
     def begin(self, task: dict[str, Any]) -> None:
-        """Begin what the door's ``begin`` describes."""
+        """Begin what the protocol's ``begin`` describes."""
         begun = self.call("begin", task)
         self.begun = True
         self._token, self._num_there = begun["token"], begun["chunks"]
 
     def call(self, method: str, *arguments: Any) -> Any:
-        """Call a method of the door after everything that was put, and return what it returns."""
+        """Call a method of it after everything that was put, and return what it returns."""
         while True:
             self._collect(0)
             try:
@@ -244,20 +234,19 @@ class Training:
         Exception
             What has ended the training.
         """
-        self._collect(CHUNKS_AHEAD)
+        self._collect(CHUNKS_SENT_AHEAD)
         self._num_put += 1
         if self._num_put > self._num_there:
             self._sent.append((chunk, self._send(chunk)))
 
-    def evaluate(self, task: dict[str, Any], chunks: Iterable[Chunk]) -> Iterator[np.ndarray]:
+    def evaluate(self, task: EvaluationTask, chunks: Iterable[Chunk]) -> Iterator[np.ndarray]:
         """Yield what the cluster computes of each chunk, in order; others are read and sent meanwhile.
 
         Chunks are kept here until that has come, so it needs no more than any dispatcher to go on.
 
         Parameters
         ----------
-        task : dict
-            Of the door's ``begin_inference``, but for ``first``.
+        task : EvaluationTask
         chunks : iterable of Chunk
         """
         unread = iter(chunks)
@@ -266,11 +255,11 @@ class Training:
         while True:
             try:
                 if not begun:
-                    self.call("begin_inference", {**task, "first": taken})
+                    self.call("begin_inference", replace(task, first=taken).to_message())
                     begun = True
                     for chunk in waiting:
                         self.put(chunk)
-                for chunk in islice(unread, CHUNKS_EVALUATED_AHEAD - len(waiting)):
+                for chunk in islice(unread, CHUNKS_IN_FLIGHT - len(waiting)):
                     waiting.append(chunk)
                     self.put(chunk)
                 if not waiting:

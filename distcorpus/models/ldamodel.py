@@ -6,7 +6,7 @@ import logging
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
 from itertools import chain, islice
@@ -20,7 +20,6 @@ from gensim.models.callbacks import Callback
 from gensim.models.ldamodel import LdaState
 
 from distcorpus.algorithms.chunk import Chunk, warm
-from distcorpus.algorithms.evaluation import evaluate, parameters
 from distcorpus.algorithms.lda import (
     VARIANTS,
     bound,
@@ -30,20 +29,11 @@ from distcorpus.algorithms.lda import (
     topic_bound,
     topic_weights,
 )
-from distcorpus.algorithms.online import (
-    BLOCK_DOCUMENTS,
-    OnlineLda,
-    Plan,
-    Progress,
-    Reporter,
-    estep,
-    train,
-)
+from distcorpus.algorithms.online import OnlineLda, Plan, Progress
 from distcorpus.algorithms.topics import LazyTopics
-from distcorpus.models import _check as check
-from distcorpus.models._cluster import Cluster, Training, local_cluster, train_on
-from distcorpus.models._corpus import (
+from distcorpus.corpora.reading import (
     EMPTY_CORPUS,
+    ReadAhead,
     as_corpus,
     check_corpus,
     chunks,
@@ -53,17 +43,25 @@ from distcorpus.models._corpus import (
     length,
     vocabulary,
 )
+from distcorpus.engines.base import Block
+from distcorpus.engines.threads import ThreadsEngine
+from distcorpus.kernels import EStep, InferenceParams
+from distcorpus.models import _check as check
+from distcorpus.models._cluster import Cluster, Training, train_on
 from distcorpus.models._documents import DocumentTopics
 from distcorpus.models._drawing import Drawing
 from distcorpus.models._progress import ProgressBar
 from distcorpus.models._saving import Saved, save_whole
+from distcorpus.training.evaluation import Evaluation, EvaluationTask, evaluate
+from distcorpus.training.lda import LdaTask, LdaTraining, Numbered, Observer, topics_as_dict
+from distcorpus.training.rounds import Round
 from distcorpus.wire import CommunicationError, names
 
 # Under the name that gensim's users know its lines by.
 logger = logging.getLogger("gensim.models.ldamodel")
 
-#: Chunks that may be read while the topics to start from are drawn.
-CHUNKS_AHEAD = 8
+#: Chunks that may be read before they are needed.
+CHUNKS_READ_AHEAD = 8
 #: Seconds between two looks at what the cluster has learnt, from where a lost dispatcher's training goes on.
 KEEP_EVERY = 10.0
 
@@ -95,16 +93,17 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
         Variational Bayes, which is gensim's, or zero-order collapsed variational Bayes (Asuncion et al., On
         smoothing and inference for topic models, UAI 2009), which finds better topics in the same time.
     update_chunks : int, optional
-        Chunks between two M-steps. By default ``update_every`` times the workers that the cluster had when
-        the model was made, as in gensim; give a number for a result that does not depend on the cluster.
+        Chunks between two M-steps; `update_every` by default. gensim's class multiplies that by the number of
+        workers; here the result does not depend on the cluster.
     progress : bool or callable
-        Show a progress bar; or call this with each event, a dict, see `algorithms.online.Reporter`.
+        Show a progress bar; or call this with each event, a dict, see `training.lda.Reporter`.
     checkpoint : path, optional
         Save the model there every `checkpoint_every` M-steps. ``LdaModel.load(path).update(corpus,
         resume=True)`` goes on from there, to the same bytes as a training that was not interrupted.
     checkpoint_every : int
     workers : int, optional
-        Train with so many worker processes of this machine, which live as long as the training does.
+        Threads of this process that compute, where the model is not distributed; by default as many as there
+        are cores that it may use. The result is the same.
 
     Raises
     ------
@@ -212,10 +211,10 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
 
         self.distributed = bool(distributed)
         self.dispatcher = Cluster(ns_conf) if distributed else None
-        self.numworkers = self.workers or 1
+        self.numworkers = 1
         drawing = Drawing(self.random_state, self.eta, self.num_topics, self.num_terms, self.dtype)
         with drawing as self._drawing:
-            if self.dispatcher is not None and self.workers is None:
+            if self.dispatcher is not None:
                 with Training(self.dispatcher.connect(names.LDA_MODELS)) as training:
                     self.numworkers = max(training.call("ready"), 1)
                 logger.info("using distributed version with %i workers", self.numworkers)
@@ -348,7 +347,7 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
         self._check_schedule(
             chunksize, passes, update_every, decay, offset, eval_every, iterations, gamma_threshold
         )
-        update_chunks = self.update_chunks or update_every * self.numworkers
+        update_chunks = self.update_chunks or update_every
         read = self._read_while_drawing(corpus, int(chunksize))
         topics = self._lazy_topics()
         watched = logger.isEnabledFor(logging.INFO)
@@ -364,7 +363,7 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
             variant=self.variant,
             optimize_alpha=self.optimize_alpha,
             optimize_eta=self.optimize_eta,
-            eval_chunks=int(eval_every * self.numworkers) if watched else 0,  # it is for the log alone
+            eval_chunks=int(eval_every) if watched else 0,  # it is for the log alone
             details=watched,
         )
         progress = Progress()
@@ -373,10 +372,10 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
             plan, progress, topics, numdocs = self._interrupted_training(documents)
         self._log_plan(plan, documents, eval_every)
         run = _Run(self, corpus, documents, plan, progress, read)
-        if self.dispatcher is not None or self.workers is not None:
-            run.distributed(topics, numdocs)
+        if self.dispatcher is not None:
+            run.on_cluster(self.dispatcher, topics, numdocs)
         else:
-            run.here(topics, numdocs)
+            run.by_threads(topics, numdocs)
 
     def _read_while_drawing(self, corpus: Any, chunksize: int) -> Iterator[Chunk] | None:
         """Return the chunks of a corpus, some of them read while the topics are drawn; None where none was.
@@ -387,7 +386,7 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
             return None
         rest = chunks(corpus, chunksize, self.num_terms, counts=True)
         ahead: list[Chunk] = []
-        while len(ahead) < CHUNKS_AHEAD and not self._drawing.done():
+        while len(ahead) < CHUNKS_READ_AHEAD and not self._drawing.done():
             try:
                 ahead.append(next(rest))
             except StopIteration:
@@ -428,7 +427,7 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
             plan.passes,
             documents if documents is not None else "an unknown number of",
             after,
-            min(known, eval_every * self.numworkers * plan.chunksize),
+            min(known, eval_every * plan.chunksize),
             plan.iterations,
             plan.gamma_threshold,
         )
@@ -514,7 +513,7 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
         epsilon = np.finfo(self.dtype).eps
         for chunk, gamma in zip(documents, gammas, strict=True):
             first = 0
-            for block in chunk.split(max_docs=BLOCK_DOCUMENTS):
+            for block in chunk.split(**EStep.limits):
                 words, local = compact(block)
                 weights = self._weights(words)
                 theta = document_weights(gamma[first : first + block.n_docs], self.variant)
@@ -587,26 +586,27 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
     def _evaluate(
         self, read: Iterable[Chunk], spread: bool, *, bound: bool = False, required: bool = False
     ) -> Iterator[np.ndarray]:
-        """Yield gamma, or the bounds, of each chunk, see `evaluation.evaluate`; where there is no cluster to
-        spread them over, and none is required, computed here.
+        """Yield gamma, or the bounds, of each chunk, see `training.evaluation.evaluate`: computed by this
+        process, where there is no cluster to spread them over and none is required.
         """
         topics = self._lazy_topics()
-        params = parameters(
-            topics,
-            self.alpha,
-            variant=self.variant,
+        params = InferenceParams(
+            alpha=np.asarray(self.alpha, dtype=np.float64),
+            totals=topics.totals(),
+            dtype=topics.dtype.name,
             iterations=self.iterations,
             gamma_threshold=self.gamma_threshold,
             seed=int(self.random_state.randint(2**31 - 1)),
+            variant=self.variant,
             bound=bound,
         )
-        evaluation = self._evaluation(required) if spread else None
-        if evaluation is None:
-            yield from evaluate(topics, params, read)
+        remote = self._evaluation(required) if spread else None
+        if remote is not None:
+            with remote:
+                yield from remote.evaluate(EvaluationTask(topics_as_dict(topics), params), read)
             return
-        with evaluation:
-            task = {"topics": topics_as_dict(topics, topics.numdocs), "params": params}
-            yield from evaluation.evaluate(task, read)
+        with ThreadsEngine(self.workers) as engine, Evaluation("lda", engine, topics, params) as evaluation:
+            yield from evaluate(evaluation, read)
 
     def _evaluation(self, required: bool) -> Training | None:
         cluster = self.dispatcher or Cluster(self.ns_conf)
@@ -769,8 +769,11 @@ class _Run:
         self.callback = Callback(model.callbacks) if model.callbacks else None
         self._corpus = corpus
         self._read = read
+        self._read_again: Callable[[], Iterator[Chunk]] = partial(
+            chunks, corpus, plan.chunksize, model.num_terms, counts=True
+        )
 
-    def here(self, topics: LazyTopics, numdocs: int) -> None:
+    def by_threads(self, topics: LazyTopics, numdocs: int) -> None:
         """Train in this process."""
         warm()
         if self.documents is None:
@@ -778,79 +781,41 @@ class _Run:
             self.documents = sum(chunk.n_docs for chunk in kept)
             if not kept:
                 raise ValueError(EMPTY_CORPUS)
-            read: Callable[[], Iterator[Chunk]] = lambda: iter(kept)  # noqa: E731
-        else:
-            read = self._chunks
+            self._read_again = lambda: iter(kept)
         topics.numdocs = numdocs + self.documents
-        model = OnlineLda(topics, self.model.alpha, self.model.eta, self.model.num_updates)
-        reporter = Reporter(model, self.plan, self.progress)
-        documents = self.documents
-
-        def arriving(pass_: int) -> Iterator[tuple[int, Chunk]]:
-            end = 0
-            for number, chunk in enumerate(read()):
-                end += chunk.n_docs
-                logger.info("PROGRESS: pass %i, at document #%i/%i", pass_, end, documents)
-                event = reporter.perplexity(number, chunk, end == documents, documents)
-                if event is not None:
-                    self.told(event)
-                yield number, chunk
-            self._check_length(end)
-
-        def adopt() -> None:
-            self.model._adopt(topics, model.alpha, model.eta, model.num_updates)
-
-        def after_update(rho: float, merged: int) -> None:
-            if self._checkpoint_is_due(self.progress.updates):
-                adopt()
-                self._keep_interrupted(topics)
-                self._save_checkpoint()
-            self.told(reporter.update(rho, merged, documents))
-
-        def after_pass(pass_: int) -> None:
-            if self.callback is not None:
-                adopt()
-                self._call_back(pass_)
-
+        learnt = OnlineLda(topics, self.model.alpha, self.model.eta, self.model.num_updates)
         self._set_callback_model()
-        changing = _Changing()
-        try:
-            with self.bar:
-                train(
-                    model,
-                    self.plan,
-                    arriving,
-                    lambda params, round_, total: estep(topics, params, round_, total),
-                    guard=changing,
-                    after_update=after_update,
-                    after_pass=after_pass,
-                    progress=self.progress,
-                )
-        except BaseException:
-            if changing.now:  # Ctrl-C came in the middle of an M-step
-                topics.sums = topics.table.sum(axis=0, dtype=np.float64)
-            else:
-                self._keep_interrupted(topics)
-            adopt()
-            raise
-        adopt()
+        with (
+            self.bar,
+            ThreadsEngine(self.model.workers) as engine,
+            LdaTraining(
+                "lda", engine, learnt, self.plan, self.progress, max_queued=engine.num_workers + 1
+            ) as training,
+        ):
+            observer = _Observer(self, training)
+            try:
+                training.run(_Source(self, training, observer), observer)
+            except BaseException:
+                observer.interrupted()
+                raise
+        self.adopt(learnt)
         self.model.interrupted = None
 
-    def distributed(self, topics: LazyTopics, numdocs: int) -> None:
+    def on_cluster(self, cluster: Cluster, topics: LazyTopics, numdocs: int) -> None:
         """Train on a cluster."""
         model = self.model
         self._set_callback_model()
-        task = {
-            "topics": topics_as_dict(topics, numdocs + (self.documents or 0)),
-            "alpha": model.alpha,
-            "eta": model.eta,
-            "num_updates": model.num_updates,
-            "plan": asdict(self.plan),
-            "documents": self.documents,
-            "progress": asdict(self.progress),
-            "pauses": self.callback is not None,
-            "pause_every": model.checkpoint_every if model.checkpoint is not None else None,
-        }
+        task = LdaTask(
+            topics=topics_as_dict(topics, numdocs + (self.documents or 0)),
+            alpha=model.alpha,
+            eta=model.eta,
+            num_updates=model.num_updates,
+            plan=self.plan,
+            documents=self.documents,
+            progress=self.progress,
+            pauses=self.callback is not None,
+            pause_every=model.checkpoint_every if model.checkpoint is not None else None,
+        ).to_message()
         kept_at = time.monotonic()
         answered: dict[str, Any] = {}
 
@@ -864,7 +829,7 @@ class _Run:
                 self.progress = Progress(**fetched["progress"])
                 learnt = LazyTopics(**fetched["topics"])
                 model._adopt(learnt, fetched["alpha"], fetched["eta"], fetched["num_updates"])
-                self._keep_interrupted(learnt)
+                self.keep_interrupted(learnt)
                 return learnt
 
             def told(event: dict[str, Any]) -> None:
@@ -874,12 +839,12 @@ class _Run:
                     return
                 if event["kind"] == "pass" and self.callback is not None:
                     fetch()
-                    self._call_back(event["pass_"])
+                    self.call_back(event["pass_"])
                     answered = event
                     training.call("resume")
-                elif event["kind"] == "update" and self._checkpoint_is_due(event["updates"]):
+                elif event["kind"] == "update" and self.checkpoint_is_due(event["updates"]):
                     fetch()
-                    self._save_checkpoint()
+                    self.save_checkpoint()
                     answered = event
                     training.call("resume")
                 elif time.monotonic() > kept_at + KEEP_EVERY:
@@ -910,9 +875,12 @@ class _Run:
             fetch()
             model.interrupted = None
 
-        where = nullcontext(model.dispatcher) if model.workers is None else local_cluster(model.workers)
-        with where as cluster, self.bar:
+        with self.bar:
             train_on(cluster, names.LDA_MODELS, attempt, rereadable=is_rereadable(self._corpus))
+
+    def adopt(self, learnt: OnlineLda) -> None:
+        """Let the model have what was learnt."""
+        self.model._adopt(learnt.topics, learnt.alpha, learnt.eta, learnt.num_updates)
 
     def told(self, event: dict[str, Any]) -> None:
         """Log and show what happens in the training."""
@@ -929,7 +897,15 @@ class _Run:
 
     def _chunks(self) -> Iterator[Chunk]:
         read, self._read = self._read, None
-        return read or chunks(self._corpus, self.plan.chunksize, self.model.num_terms, counts=True)
+        return read or self._read_again()
+
+    def read(self) -> Iterator[Numbered]:
+        """Read the corpus once."""
+        end = 0
+        for number, chunk in enumerate(self._chunks()):
+            end += chunk.n_docs
+            yield number, chunk
+        self._check_length(end)
 
     def _check_length(self, documents: int) -> None:
         if self.documents is not None and documents != self.documents:
@@ -938,10 +914,11 @@ class _Run:
                 f"{documents} documents"
             )
 
-    def _checkpoint_is_due(self, updates: int) -> bool:
+    def checkpoint_is_due(self, updates: int) -> bool:
+        """Return whether one is, after so many updates."""
         return self.model.checkpoint is not None and updates % self.model.checkpoint_every == 0
 
-    def _keep_interrupted(self, topics: LazyTopics) -> None:
+    def keep_interrupted(self, topics: LazyTopics) -> None:
         """Keep all that it takes to go on from here to the same bytes."""
         kept = topics_as_dict(topics, topics.numdocs)
         self.model.interrupted = {
@@ -951,7 +928,8 @@ class _Run:
             "documents": self.documents,
         }
 
-    def _save_checkpoint(self) -> None:
+    def save_checkpoint(self) -> None:
+        """Save the model where its checkpoints go."""
         assert self.model.checkpoint is not None
         save_whole(self.model, self.model.checkpoint)
         logger.info("saved a checkpoint after %i updates to %s", self.progress.updates, self.model.checkpoint)
@@ -961,10 +939,83 @@ class _Run:
             self.callback.set_model(self.model)
             self.model.metrics = defaultdict(list)
 
-    def _call_back(self, pass_: int) -> None:
+    def call_back(self, pass_: int) -> None:
+        """Call the user's callbacks after a pass."""
         assert self.callback is not None
         for metric, value in self.callback.on_epoch_end(pass_).items():
             self.model.metrics[metric].append(value)
+
+
+class _Source:
+    """The documents of a run, read ahead while a round is computed."""
+
+    comes_again = False
+
+    def __init__(self, run: _Run, training: LdaTraining, observer: _Observer) -> None:
+        assert run.documents is not None
+        self.documents = run.documents
+        self._run = run
+        self._training = training
+        self._observer = observer
+
+    def chunks(self, pass_: int) -> Iterator[Numbered]:
+        """Read a pass."""
+        ahead = self._observer.reading = ReadAhead(self._run.read(), CHUNKS_READ_AHEAD)
+        end = 0
+        for number, chunk in ahead:
+            end += chunk.n_docs
+            logger.info("PROGRESS: pass %i, at document #%i/%i", pass_, end, self.documents)
+            yield number, chunk
+
+    def blocks(self, number: int, chunk: Chunk) -> list[Block]:
+        """Cut a chunk."""
+        return self._training.cut(number, chunk)
+
+
+class _Observer(Observer):
+    """Keeps the model up to date, and tells of the run."""
+
+    def __init__(self, run: _Run, training: LdaTraining) -> None:
+        self.reading: ReadAhead[Numbered] | None = None
+        self._run = run
+        self._training = training
+        self._changing = _Changing()
+
+    def changing(self) -> _Changing:
+        """Remember whether an M-step was interrupted."""
+        return self._changing
+
+    def computing(self, round_: Round) -> None:
+        """Read on meanwhile."""
+        if self.reading is not None:
+            self.reading.fill(lambda: not round_.under_way)
+
+    def happened(self, event: dict[str, Any]) -> None:
+        """Log it."""
+        self._run.told(event)
+
+    def after_update(self, event: dict[str, Any]) -> None:
+        """Save a checkpoint, if one is due."""
+        if self._run.checkpoint_is_due(event["updates"]):
+            self._run.adopt(self._training.model)
+            self._run.keep_interrupted(self._training.model.topics)
+            self._run.save_checkpoint()
+        self._run.told(event)
+
+    def after_pass(self, pass_: int) -> None:
+        """Call the user's callbacks."""
+        if self._run.callback is not None:
+            self._run.adopt(self._training.model)
+            self._run.call_back(pass_)
+
+    def interrupted(self) -> None:
+        """Let the model have what had been learnt."""
+        topics = self._training.model.topics
+        if self._changing.now:  # Ctrl-C came in the middle of an M-step
+            topics.sums = topics.table.sum(axis=0, dtype=np.float64)
+        else:
+            self._run.keep_interrupted(topics)
+        self._run.adopt(self._training.model)
 
 
 class _Changing:
@@ -977,14 +1028,3 @@ class _Changing:
 
     def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
         self.now = kind is not None
-
-
-def topics_as_dict(topics: LazyTopics, numdocs: int) -> dict[str, Any]:
-    """Return the arguments that make the same `LazyTopics`, standing for so many documents."""
-    return {
-        "eta": topics.eta,
-        "table": topics.table,
-        "scale": topics.scale,
-        "sums": topics.sums,
-        "numdocs": numdocs,
-    }

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import nullcontext
 from functools import partial
 from typing import Any, ClassVar
 
@@ -16,9 +15,7 @@ from gensim.models.lsimodel import P2_EXTRA_DIMS, P2_EXTRA_ITERS, Projection
 
 from distcorpus.algorithms import lsi
 from distcorpus.algorithms.chunk import Chunk, warm
-from distcorpus.models import _check as check
-from distcorpus.models._cluster import Cluster, Training, local_cluster, train_on
-from distcorpus.models._corpus import (
+from distcorpus.corpora.reading import (
     EMPTY_CORPUS,
     as_corpus,
     check_corpus,
@@ -28,8 +25,13 @@ from distcorpus.models._corpus import (
     length,
     vocabulary,
 )
+from distcorpus.engines.threads import ThreadsEngine
+from distcorpus.kernels import as_dict
+from distcorpus.models import _check as check
+from distcorpus.models._cluster import Cluster, Training, train_on
 from distcorpus.models._progress import ProgressBar
 from distcorpus.models._saving import Saved
+from distcorpus.training.lsi import LsiTask, train
 from distcorpus.wire import names
 
 # Under the name that gensim's users know its lines by.
@@ -75,7 +77,8 @@ class LsiModel(Saved, gensim.models.LsiModel):
         (with ``documents`` so far ``of`` all, or None), and "round" for products with the whole corpus (with
         ``rounds`` so far and, on a cluster, ``workers``).
     workers : int, optional
-        Compute with so many worker processes of this machine, which live as long as the training does.
+        Threads of this process that compute, where the model is not distributed; by default as many as there
+        are cores that it may use. The result is the same.
 
     Raises
     ------
@@ -139,7 +142,7 @@ class LsiModel(Saved, gensim.models.LsiModel):
         self.distributed = bool(distributed)
         self.dispatcher = Cluster(ns_conf) if distributed else None
         self.numworkers = self.workers or 1
-        if self.dispatcher is not None and self.workers is None:
+        if self.dispatcher is not None:
             with Training(self.dispatcher.connect(names.LSI_MODELS)) as training:
                 self.numworkers = max(training.call("ready"), 1)
             logger.info("using distributed version with %i workers", self.numworkers)
@@ -183,20 +186,23 @@ class LsiModel(Saved, gensim.models.LsiModel):
             if base is not None:
                 base = base[0], base[1] * decay
             decay = 1.0
-        task = {
-            "num_topics": self.num_topics,
-            "decay": decay,
-            "dtype": np.dtype(self.dtype).name,
-            "seed": self.random_seed or 0,
-            **self._effort(),
-            "base": base,
-        }
+        power_iters, extra_samples = self._effort()
+        task = LsiTask(
+            self.num_terms,
+            self.num_topics,
+            decay=decay,
+            dtype=np.dtype(self.dtype).name,
+            seed=self.random_seed or 0,
+            power_iters=power_iters,
+            extra_samples=extra_samples,
+            base=base,
+        )
         reading = _Reading(self, corpus, size)
         with reading.bar:
-            if self.dispatcher is not None or self.workers is not None:
-                u, s = self._distributed(task, reading)
+            if self.dispatcher is not None:
+                u, s = self._on_cluster(self.dispatcher, task, reading)
             else:
-                u, s = _here(task, reading, self.num_terms)
+                u, s = self._by_threads(task, reading)
         self.projection.u = u.astype(self.dtype, copy=False)
         self.projection.s = s.astype(self.dtype, copy=False)
         self.docs_processed += reading.documents
@@ -204,15 +210,24 @@ class LsiModel(Saved, gensim.models.LsiModel):
         if logger.isEnabledFor(logging.INFO):
             self.print_topics(5)
 
-    def _effort(self) -> dict[str, int | None]:
+    def _effort(self) -> tuple[int | None, int | None]:
         """Return `power_iters` and `extra_samples`; one that is not given is gensim's, where the other is."""
         if self.power_iters is None and self.extra_samples is None:
-            return {"power_iters": None, "extra_samples": None}
-        return {"power_iters": self.projection.power_iters, "extra_samples": self.projection.extra_dims}
+            return None, None
+        return self.projection.power_iters, self.projection.extra_dims
 
-    def _distributed(self, task: dict[str, Any], reading: _Reading) -> lsi.Factors:
+    def _by_threads(self, task: LsiTask, reading: _Reading) -> lsi.Factors:
+        """Train in this process."""
+        warm()
+        with ThreadsEngine(self.workers) as engine:
+            after_round = partial(reading.tell_round, workers=engine.num_workers)
+            return train(engine, task, reading, fold_at=MEMORY, after_round=after_round)
+
+    def _on_cluster(self, cluster: Cluster, task: LsiTask, reading: _Reading) -> lsi.Factors:
+        """Train on a cluster."""
+
         def attempt(training: Training) -> lsi.Factors:
-            training.begin({**task, "num_terms": self.num_terms})
+            training.begin(as_dict(task))
             for chunk in reading:
                 training.put(chunk)
                 logger.info("dispatched documents up to #%s", reading.documents)
@@ -227,9 +242,7 @@ class LsiModel(Saved, gensim.models.LsiModel):
                     u, s = state["factors"]
                     return u, s
 
-        where = nullcontext(self.dispatcher) if self.workers is None else local_cluster(self.workers)
-        with where as cluster:
-            return train_on(cluster, names.LSI_MODELS, attempt, rereadable=reading.rereadable)
+        return train_on(cluster, names.LSI_MODELS, attempt, rereadable=reading.rereadable)
 
     def transform(self, corpus: Any, chunksize: int | None = None) -> Iterator[np.ndarray]:
         """Project a whole corpus, in a stream that needs memory for one chunk.
@@ -286,20 +299,3 @@ class _Reading:
     def tell_round(self, rounds: int, **facts: Any) -> None:
         """Tell of a product with the corpus."""
         self.bar.told({"kind": "round", "rounds": rounds, **facts}, passes=1)
-
-
-def _here(task: dict[str, Any], reading: _Reading, num_terms: int) -> lsi.Factors:
-    warm()
-    return lsi.lsi(
-        reading,
-        num_terms,
-        task["num_topics"],
-        decay=task["decay"],
-        memory_budget=MEMORY,
-        dtype=task["dtype"],
-        base=task["base"],
-        seed=task["seed"],
-        power_iters=task["power_iters"],
-        extra_samples=task["extra_samples"],
-        after_round=reading.tell_round,
-    )

@@ -95,7 +95,7 @@ class Evaluation(Session):
 
 
 def evaluate(evaluation: Evaluation, chunks: Iterable[Chunk]) -> Iterator[np.ndarray]:
-    """Yield what `Evaluation.take` returns of each chunk, in order; others are read and computed meanwhile."""
+    """Yield what `Evaluation.take` returns of each chunk, in order; others are computed meanwhile."""
     in_flight = 0
     for chunk in chunks:
         evaluation.put(chunk)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, fields
 from itertools import chain, islice
 from typing import Any, Protocol
@@ -30,14 +30,15 @@ class Source(Protocol):
 
     Attributes
     ----------
-    documents : int
-        Those of a pass.
     comes_again : bool
         Whether the same blocks come in every pass, so that workers do well to keep them.
     """
 
-    documents: int
     comes_again: bool
+
+    @property
+    def documents(self) -> int:
+        """Those of a pass."""
 
     def chunks(self, pass_: int) -> Iterable[Numbered]:
         """Return the chunks of a pass with their numbers, in order; may wait for them."""
@@ -46,11 +47,12 @@ class Source(Protocol):
         """Return the blocks of a chunk that `chunks` has just given."""
 
 
-class Observer(Protocol):
-    """What is told of a training run, in the thread that runs it."""
+class Observer:
+    """Is told of a training run, in the thread that runs it; does nothing."""
 
     def changing(self) -> AbstractContextManager[Any]:
         """Return what is entered whenever the model and its progress change."""
+        return nullcontext()
 
     def computing(self, round_: Round) -> None:
         """A round has all its blocks and is being computed: the topics stand still."""
@@ -249,9 +251,7 @@ class EStepTraining(Session):
         self.num_topics = num_topics
         self._round: Any = None
 
-    def begin(
-        self, params: EStepParams, total: Any, rows: Callable[[NDArray[np.int32]], NDArray]
-    ) -> None:
+    def begin(self, params: EStepParams, total: Any, rows: Callable[[NDArray[np.int32]], NDArray]) -> None:
         """Begin a round; one that was not finished is given up.
 
         Chunks are numbered anew, so that a document starts from the same gamma in every pass.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -41,6 +42,8 @@ class LsiTask:
         Fixes the effort instead of the accuracy, see `algorithms.lsi.factorise`.
     base : (ndarray, ndarray), optional
         U and s of documents that came before all chunks.
+    tolerance : float
+        Relative error of each singular value.
 
     Raises
     ------
@@ -56,6 +59,7 @@ class LsiTask:
     power_iters: int | None = None
     extra_samples: int | None = None
     base: lsi.Factors | None = None
+    tolerance: float = lsi.TOLERANCE
 
     def __post_init__(self) -> None:
         if self.base is not None:
@@ -109,12 +113,11 @@ class LsiTraining(Session):
         self.task = task
         self.after_round = after_round
         self._fold_at = self.memory if fold_at is None else fold_at
-        self._effort = {"power_iters": task.power_iters, "extra_samples": task.extra_samples}
         self._blocks: dict[int, Block] = {}
         self._squared_norms: dict[int, float] = {}  # of each block
         self._base = None if task.base is None else _Base(*task.base, -1)
         self._committed = 0
-        self._committed_base = self._base  # of what was committed, where a fold has mixed it with other chunks
+        self._committed_base = self._base  # of what was committed, while a fold has mixed it
         self._streamed: SumRound | None = None
         self._streamed_bound = 0.0
 
@@ -176,19 +179,19 @@ class LsiTraining(Session):
 
     def _stream(self) -> SumRound:
         """Open the round that multiplies the chunks with the start block as they arrive."""
-        width = lsi.block_width(self.num_terms, self.task.num_topics, **self._effort)
+        task = self.task
+        width = lsi.block_width(task.num_terms, task.num_topics, task.power_iters, task.extra_samples)
         blocks, end = list(self._blocks.values()), self.num_chunks
-        self._streamed_bound = lsi.bound_foreseen(
-            self._squared_norm(blocks, self._weights(blocks, end, 1.0))
-        )
+        self._streamed_bound = lsi.bound_foreseen(self._squared_norm(blocks, self._weights(blocks, end, 1.0)))
         dtype = lsi.iteration_dtype(
-            self.num_terms,
-            self.task.num_topics,
-            self.task.dtype,
-            power_iters=self.task.power_iters,
+            task.num_terms,
+            task.num_topics,
+            task.dtype,
+            tolerance=task.tolerance,
+            power_iters=task.power_iters,
             squared_norm=self._streamed_bound,
         )
-        omega = lsi.start_block(self.num_terms, self.task.num_topics, self.task.seed, dtype, width)
+        omega = lsi.start_block(task.num_terms, task.num_topics, task.seed, dtype, width)
         round_ = self._open_product(omega, grid_for(self._streamed_bound), None)
         self.add(round_, [block for block in blocks if block.key[0] < end - 1])
         return round_
@@ -233,11 +236,13 @@ class LsiTraining(Session):
                 squared_norm=squared_norm,
                 dtype=self.task.dtype,
                 seed=self.task.seed,
+                tolerance=self.task.tolerance,
                 base=None if base is None else (base.U, base.s * self.task.decay ** (end - 1 - base.last)),
                 start=start,
                 keep=keep,
                 side_by_side=self.engine.map,
-                **self._effort,
+                power_iters=self.task.power_iters,
+                extra_samples=self.task.extra_samples,
             )
 
     def _fold(self) -> None:
@@ -252,3 +257,35 @@ class LsiTraining(Session):
         self._base = _Base(*self._factorise(self.num_chunks, keep), self.num_chunks - 1)
         self._give_up(0)
         self._streamed = None
+
+
+def train(
+    engine: Engine,
+    task: LsiTask,
+    chunks: Iterable[Chunk],
+    *,
+    fold_at: int | None = None,
+    after_round: Callable[[int], None] = lambda rounds: None,
+) -> lsi.Factors:
+    """Factorise a corpus at once, in this thread, without limit to what is queued.
+
+    Parameters
+    ----------
+    engine, task
+        As `LsiTraining` takes them.
+    chunks : iterable of Chunk
+        Read once.
+    fold_at, after_round
+        As `LsiTraining` takes them.
+
+    Returns
+    -------
+    U, s : ndarray
+        As `LsiTraining.finish` returns them.
+    """
+    options: dict[str, Any] = {"memory": sys.maxsize, "max_queued": 0}  # what waits is kept anyway
+    with LsiTraining("lsi", engine, task, fold_at=fold_at, after_round=after_round, **options) as training:
+        for chunk in chunks:
+            training.put(chunk)
+            del chunk  # its packed blocks take its place
+        return training.finish()

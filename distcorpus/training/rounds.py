@@ -114,8 +114,8 @@ class Round:
             self._error = self._error or error
             self._changed.notify_all()
 
-    # What the training run waits for. It raises what the round failed with: of a worker's error a RuntimeError
-    # that names the chunk, the workers and the last traceback.
+    # What the training run waits for. It raises what the round failed with: for an error on a worker, a
+    # RuntimeError that names the chunk, the workers and the last traceback.
 
     @property
     def under_way(self) -> bool:

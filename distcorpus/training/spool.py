@@ -10,7 +10,7 @@ import mmap
 import tempfile
 import threading
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -25,6 +25,12 @@ class Journal(Protocol):
 
     def mapped(self, number: int, num_terms: int) -> Chunk:
         """Return a chunk that is kept, as maps of its file."""
+
+    def write(self, name: str, value: Any) -> None:
+        """Write something else, in the place of an earlier one of that name."""
+
+    def drop_chunks(self, end: int) -> None:
+        """Drop the chunks before number `end`."""
 
     def remove(self) -> None:
         """Remove it; the session has ended."""

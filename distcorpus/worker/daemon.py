@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 
 from distcorpus._version import __version__
-from distcorpus.algorithms import lda, lsi
-from distcorpus.algorithms.chunk import from_arrays, words_in
+from distcorpus.algorithms.chunk import Chunk, from_arrays, words_in
+from distcorpus.algorithms.partial import Partial
+from distcorpus.kernels import KERNELS, Packed, Result, kernel_named
+from distcorpus.kernels.job import run
 from distcorpus.wire import expose
 from distcorpus.worker.cache import BlockCache, Tables
-from distcorpus.worker.job import KERNELS, run
 
 logger = logging.getLogger(__name__)
 
@@ -63,8 +64,8 @@ class Worker:
         str
             What computes them.
         """
-        lda.warm(("float32",))
-        lsi.warm()
+        for kernel in KERNELS.values():
+            kernel.warm()
         # The system gives a page when it is first written to; what is freed stays (`share_freed_memory`).
         np.ones(MEMORY_TAKEN, np.uint8)
         numba = sys.modules.get("numba")
@@ -105,9 +106,9 @@ class Worker:
         Returns
         -------
         dict
-            ``partial`` (words, steps, extras) and ``seconds``; or ``missing`` with what has to be sent again;
-            or ``handed_back`` where the worker is leaving, or the job was cancelled or is of an earlier
-            round.
+            ``partial`` (words, steps, extras) or ``arrays``, a list of (key, array), and ``seconds``; or
+            ``missing`` with what has to be sent again; or ``handed_back`` where the worker is leaving, or the
+            job was cancelled or is of an earlier round.
         """
         with self._calls_changed:
             self._calls += 1
@@ -120,11 +121,12 @@ class Worker:
 
     def _process(self, job: dict[str, Any]) -> dict[str, Any]:
         arrived = time.perf_counter()
-        session, num_terms, params = job["session"], job["num_terms"], job["params"]
-        kernel = KERNELS[job["kernel"]]
+        session, num_terms = job["session"], job["num_terms"]
+        kernel = kernel_named(job["kernel"])
+        params = kernel.params(**job["params"])
         # Packing copies: what arrives are views of the whole message, which would stay as long as they do.
         arrived_blocks = {
-            number: kernel.pack(from_arrays(indptr, indices, data, num_terms, f"block {number}"))
+            number: _packed(kernel, from_arrays(indptr, indices, data, num_terms, f"block {number}"))
             for number, (indptr, indices, data) in job.pop("payload").items()
         }
         if job["keep"]:
@@ -134,7 +136,9 @@ class Worker:
             (arrived_blocks.get(number) or self._blocks.get(session, number), key)
             for number, key in job["blocks"]
         ]
-        table = self._tables.get(session, job["round"], num_terms, lambda rows: kernel.prepare(rows, params))
+        table = self._tables.get(
+            session, job["round"], num_terms, lambda rows: kernel.prepare(rows, params, rows)
+        )
         new_words, new_rows = job.pop("words"), job.pop("rows")
         if table is not None and len(new_words):
             table.add(new_words, new_rows)
@@ -153,11 +157,11 @@ class Worker:
             if self._is_unwanted(job):
                 return {"handed_back": True}
             waited = time.perf_counter() - arrived
-            partial, seconds = run(job["kernel"], params, blocks, words, table, self._pool)
+            result, seconds = run(kernel, params, blocks, words, table.rows, table.row_of, self._pool)
             self._jobs_done += 1
             self._seconds += seconds
         return {
-            "partial": (partial.words, partial.steps, partial.extras),
+            **_reply(result),
             "seconds": {"waited": waited, "computed": seconds, "held": time.perf_counter() - arrived},
         }
 
@@ -198,3 +202,16 @@ class Worker:
         self.leaving.set()
         with self._calls_changed:
             return self._calls_changed.wait_for(lambda: self._calls == 0, timeout)
+
+
+def _packed(kernel: Any, block: Chunk) -> Packed:
+    """Return a block as a kernel takes it, in memory of its own."""
+    packed: Packed = kernel.pack(block)
+    return block.copy() if packed is block else packed
+
+
+def _reply(result: Result) -> dict[str, Any]:
+    """Return what was computed, as it travels."""
+    if isinstance(result, Partial):
+        return {"partial": (result.words, result.steps, result.extras)}
+    return {"arrays": list(result.arrays.items())}

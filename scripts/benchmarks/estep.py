@@ -20,6 +20,7 @@ from benchmarks.report import Result
 from distcorpus.algorithms import _lda_numpy, lda
 from distcorpus.algorithms.chunk import Chunk, as_chunk, positions_of
 from distcorpus.algorithms.partial import Partial
+from distcorpus.kernels import EStep, EStepParams
 
 NOTE = """\
 The E-step of LDA: gamma and the sufficient statistics of one chunk, one thread, from the same topics
@@ -99,24 +100,16 @@ def _case(name: str, documents: list[BoW], num_terms: int, num_topics: int) -> C
 def _ours(block: Chunk, topics: np.ndarray) -> Callable[[], Partial]:
     """The E-step as a worker runs it."""
     num_terms, num_topics = topics.shape
-    params = {
-        "alpha": np.full(num_topics, 1 / num_topics),
-        "totals": topics.sum(axis=0, dtype=np.float64),
-        "variant": "vb",
-        "iterations": ITERATIONS,
-        "gamma_threshold": THRESHOLD,
-        "seed": SEED,
-        "dtype": "float32",
-        "gamma_statistics": False,
-    }
+    alpha, totals = np.full(num_topics, 1 / num_topics), topics.sum(axis=0, dtype=np.float64)
+    params = EStepParams(alpha, totals, "float32", ITERATIONS, THRESHOLD, SEED)
     words = block.words()
-    table = lda.EStep.prepare(topics[words], params)
+    table = EStep.prepare(topics[words], params)
     table_row = positions_of(words, num_terms)
 
     def compute() -> Partial:
-        step = lda.EStep(params, words, table, table_row)
+        step = EStep(params, words, table, table_row)
         step.add(block, KEY)
-        return step.partial()
+        return step.result()
 
     return compute
 
@@ -125,7 +118,7 @@ def _ours_in_numpy(block: Chunk, topics: np.ndarray) -> Callable[[], Partial]:
     compute = _ours(block, topics)
 
     def compute_in_numpy() -> Partial:
-        with mock.patch.object(lda, "_kernels", return_value=_lda_numpy):
+        with mock.patch.object(lda, "compiled_or_numpy", return_value=_lda_numpy):
             return compute()
 
     return compute_in_numpy

@@ -52,9 +52,12 @@ class Factorisation:
 
 def ours(matrix: scipy.sparse.csc_matrix, k: int, dtype: str) -> tuple[np.ndarray, np.ndarray]:
     from distcorpus.algorithms.chunk import as_chunk
-    from distcorpus.algorithms.lsi import lsi
+    from distcorpus.engines.threads import ThreadsEngine
+    from distcorpus.training.lsi import LsiTask, train
 
-    return lsi([as_chunk(matrix.astype(dtype), matrix.shape[0])], matrix.shape[0], k, dtype=dtype)
+    chunk = as_chunk(matrix.astype(dtype), matrix.shape[0])
+    with ThreadsEngine(1) as engine:
+        return train(engine, LsiTask(matrix.shape[0], k, dtype=dtype), [chunk])
 
 
 def gensim(
@@ -167,12 +170,13 @@ def run(quick: bool, repeats: int) -> Result:
 def _fused(quick: bool, repeats: int) -> str:
     """Our fused product at a large vocabulary."""
     from distcorpus.algorithms.chunk import as_chunk, positions_of
-    from distcorpus.algorithms.lsi import BLOCK_NNZ, Product, product_grid
+    from distcorpus.algorithms.lsi import product_grid
+    from distcorpus.kernels import Product, ProductParams
 
     documents = corpora.zipf(2_000 if quick else 40_000, ZIPF_TERMS, ZIPF_DISTINCT)
     matrix = scipy.sparse.hstack([chunk.astype(np.float32) for chunk in documents.chunks()], format="csc")
     chunk = as_chunk(matrix, ZIPF_TERMS)
-    blocks = [(i, Product.pack(block)) for i, block in enumerate(chunk.split(max_nnz=BLOCK_NNZ))]
+    blocks = [(i, Product.pack(block)) for i, block in enumerate(chunk.split(**Product.limits))]
     words = chunk.words()
     table_row = positions_of(words, ZIPF_TERMS)
     random = np.random.default_rng(0)
@@ -180,7 +184,7 @@ def _fused(quick: bool, repeats: int) -> str:
     for width in BLOCKS:
         q = random.standard_normal((len(words), width), dtype=np.float32)
         q /= np.linalg.norm(q, axis=0)
-        params = {"grid": product_grid(chunk.squared_norm(), "float32"), "dtype": "float32"}
+        params = ProductParams(width, product_grid(chunk.squared_norm(), "float32"), "float32")
         product = Product(params, words, Product.prepare(q, params), table_row)
         product.add(blocks[0][1], (0,))
         seconds = []

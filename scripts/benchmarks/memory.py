@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Iterable
 from unittest import mock
 
 import corpora
@@ -11,6 +12,7 @@ from corpora import BoW
 
 from benchmarks import data, isolated, report
 from benchmarks.report import Result
+from distcorpus.algorithms.chunk import Chunk
 
 NOTE = """\
 Growth is the most memory that a process has had, less what it had before (resident set).
@@ -20,7 +22,7 @@ it has trained on 200 documents with 10 topics. The 64 MiB that a worker has rea
 growth, so it is never below 67 MB. "Topics" are one table of the job's distinct words and topics, float32;
 the sums are as much as two of these, and one or two are on their way.
 
-LSI: `distcorpus.algorithms.lsi.lsi`, with chunks of 5,000 documents that nobody else keeps, in a process that
+LSI: `distcorpus.training.lsi.train`, with chunks of 5,000 documents that nobody else keeps, in a process that
 has factorised a few documents before. A block is a matrix of all terms and the columns of one step, float32.
 Beside the basis there are the wanted vectors, which are made of it, some blocks, and square matrices of the
 basis's columns."""
@@ -105,7 +107,7 @@ def lsi_growth(quick: bool, num_topics: int) -> tuple[int, int, int, int]:
     matrix = data.tfidf_matrix(quick).astype(np.float32)
     num_terms, num_docs = matrix.shape
     chunks = [as_chunk(matrix[:, i : i + 5_000], num_terms) for i in range(0, num_docs, 5_000)]
-    lsi.lsi([as_chunk(matrix[:, :200], num_terms)], num_terms, 10)
+    _train([as_chunk(matrix[:, :200], num_terms)], num_terms, 10)
     del matrix
     kept = sum(chunk.nbytes for chunk in chunks)
     sizes = []
@@ -117,7 +119,15 @@ def lsi_growth(quick: bool, num_topics: int) -> tuple[int, int, int, int]:
 
     before = isolated.forget_peak() - kept
     with mock.patch.object(lsi, "Basis", Watched):
-        lsi.lsi((chunks.pop(0) for _ in range(len(chunks))), num_terms, num_topics)
+        _train((chunks.pop(0) for _ in range(len(chunks))), num_terms, num_topics)
     column = 4 * num_terms
     block = column * lsi.block_width(num_terms, num_topics)
     return isolated.peak_of_process() - before, kept, column * sizes[-1], block
+
+
+def _train(chunks: Iterable[Chunk], num_terms: int, num_topics: int) -> None:
+    from distcorpus.engines.threads import ThreadsEngine
+    from distcorpus.training.lsi import LsiTask, train
+
+    with ThreadsEngine(1) as engine:
+        train(engine, LsiTask(num_terms, num_topics, dtype="float32"), chunks)

@@ -17,8 +17,9 @@ from scipy.stats import kstest
 
 from distcorpus.algorithms import _lda_numpy, lda
 from distcorpus.algorithms.chunk import as_chunk
-from distcorpus.algorithms.lda import LDA_GRID, EStep, bound, infer, starting_gamma, topic_bound
+from distcorpus.algorithms.lda import LDA_GRID, bound, infer, starting_gamma, topic_bound
 from distcorpus.algorithms.summation import merge_extras
+from distcorpus.kernels import EStep, EStepParams
 
 numba_kernels = pytest.importorskip("distcorpus.algorithms._lda_numba")
 
@@ -26,7 +27,7 @@ numba_kernels = pytest.importorskip("distcorpus.algorithms._lda_numba")
 @pytest.fixture(params=["numba", "numpy"])
 def backend(request, monkeypatch):
     kernels = {"numba": numba_kernels, "numpy": _lda_numpy}[request.param]
-    monkeypatch.setattr(lda, "_kernels", lambda: kernels)
+    monkeypatch.setattr(lda, "compiled_or_numpy", lambda: kernels)
     return request.param
 
 
@@ -68,17 +69,8 @@ def trained(lee, num_topics, dtype=np.float32, alpha="symmetric"):
 
 def params(model_or_alpha, totals, **changes):
     alpha = getattr(model_or_alpha, "alpha", model_or_alpha)
-    return {
-        "alpha": alpha,
-        "totals": totals,
-        "variant": "vb",
-        "iterations": 50,
-        "gamma_threshold": 0.001,
-        "seed": 11,
-        "dtype": "float32",
-        "gamma_statistics": True,
-        **changes,
-    }
+    settings = {"dtype": "float32", "iterations": 50, "gamma_threshold": 0.001, "seed": 11}
+    return EStepParams(alpha, totals, **{**settings, "gamma_statistics": True, **changes})
 
 
 def estep(lambda_, settings, words, num_terms):
@@ -121,7 +113,7 @@ def test_statistics_and_gamma_are_gensims(lee, backend, num_topics, dtype, alpha
     settings = params(model, lambda_.sum(axis=1), dtype=np.dtype(dtype).name)
     step = estep(lambda_, settings, block.words(), num_terms)
     step.add(block, (2, 0))
-    partial = step.partial()
+    partial = step.result()
     assert relative_l1(dense(partial, num_terms), statistics.T) < tolerance
     assert partial.extras["documents"] == len(documents)
 
@@ -156,7 +148,7 @@ def test_statistics_of_alpha_are_exact_for_documents_of_one_word(backend):
     )
     used = gamma - alpha  # the probabilities, since there is one word
     expected = psi(alpha) + used * (psi(alpha + 1) - psi(alpha)) - psi(gamma.sum(axis=1))[:, None]
-    steps = step.partial().extras["gamma_statistics"]
+    steps = step.result().extras["gamma_statistics"]
     np.testing.assert_allclose(steps * LDA_GRID, expected.sum(axis=0), rtol=1e-5)
 
 
@@ -243,7 +235,7 @@ def test_expected_counts_add_up_to_the_counts(lee, backend):
         num_terms,
     )
     step.add(block, (0,))
-    got = dense(step.partial(), num_terms).sum(axis=1)
+    got = dense(step.result(), num_terms).sum(axis=1)
     wanted = np.bincount(block.indices, block.data, num_terms)
     np.testing.assert_allclose(got, wanted, rtol=1e-2)
 
@@ -271,8 +263,8 @@ def test_odd_documents(backend):
         np.testing.assert_allclose(posterior, update, rtol=1e-4)
     step = estep(lambda_, settings, block.words(), num_terms)
     step.add(block, (0,))
-    assert dense(step.partial(), num_terms).sum() == pytest.approx(sum(totals), rel=1e-6)
-    assert step.partial().extras["documents"] == 6
+    assert dense(step.result(), num_terms).sum() == pytest.approx(sum(totals), rel=1e-6)
+    assert step.result().extras["documents"] == 6
 
 
 def test_a_document_of_tiny_total_stays_representable(backend):
@@ -309,7 +301,7 @@ def run(lee, blocks, threads=1, **changes):
     with ThreadPoolExecutor(threads) as pool:
         for future in [pool.submit(step.add, block, key) for key, block in blocks]:
             future.result()
-    return step.partial()
+    return step.result()
 
 
 @settings(max_examples=15, deadline=None)
@@ -332,8 +324,8 @@ def test_steps_travel_as_int32_where_they_fit():
     for count, dtype in ((500, np.int32), (513, np.float64)):
         step = EStep(params(np.ones(1), np.ones(1)), np.zeros(1, np.int32), table, row)
         step.add(as_chunk([[(0, count)]], 1), (0,))
-        assert step.partial().steps.dtype == dtype
-        assert step.partial().steps[0, 0] * LDA_GRID == pytest.approx(count, rel=1e-6)
+        assert step.result().steps.dtype == dtype
+        assert step.result().steps[0, 0] * LDA_GRID == pytest.approx(count, rel=1e-6)
 
 
 def test_a_sum_beyond_the_exact_range_is_refused(backend):
@@ -346,7 +338,7 @@ def test_a_sum_beyond_the_exact_range_is_refused(backend):
     for number in range(2):
         step.add(as_chunk([[(0, 1.5 * 2**30)]], 1), (number,))
     with pytest.raises(OverflowError, match="no longer exact"):
-        step.partial()
+        step.result()
 
 
 def test_topics_that_are_not_numbers_are_refused(backend):
@@ -354,7 +346,7 @@ def test_topics_that_are_not_numbers_are_refused(backend):
     step = EStep(settings, np.zeros(1, np.int32), np.full((1, 1), np.nan), np.zeros(1, np.int32))
     step.add(as_chunk([[(0, 1)]], 1), (0,))
     with pytest.raises(OverflowError):
-        step.partial()
+        step.result()
 
 
 def test_starting_gamma_is_gamma_distributed(backend):
@@ -381,7 +373,7 @@ def test_starting_gamma_depends_on_seed_key_and_document_only():
 
 def test_starting_gamma_has_the_same_bits_without_numba(monkeypatch):
     compiled = starting_gamma(50, 33, 1, (2, 3), np.float64)
-    monkeypatch.setattr(lda, "_kernels", lambda: _lda_numpy)
+    monkeypatch.setattr(lda, "compiled_or_numpy", lambda: _lda_numpy)
     np.testing.assert_array_equal(compiled, starting_gamma(50, 33, 1, (2, 3), np.float64))
 
 
@@ -486,7 +478,7 @@ def test_a_warmed_job_compiles_nothing(lee, blocks, dtype):
 
 def test_numpy_stands_in_where_numba_is_missing():
     program = "import sys; sys.modules['numba'] = None; from distcorpus.algorithms import lda; lda.warm()"
-    program += "; print(lda._kernels().__name__)"
+    program += "; print(lda.compiled_or_numpy().__name__)"
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "distcorpus.algorithms._lda_numpy"
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 import re
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable
+from typing import Any
 
 import gensim
 import numpy as np
@@ -17,25 +18,40 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from distcorpus.algorithms import lsi as module
 from distcorpus.algorithms import summation
 from distcorpus.algorithms._lsi_basis import SLICE
 from distcorpus.algorithms.chunk import Chunk, as_chunk
 from distcorpus.algorithms.lsi import (
-    Product,
+    Factors,
     block_width,
     chunk_weights,
     estimated_change,
     factorise,
     iteration_dtype,
-    lsi,
     must_fold,
     product_grid,
     start_block,
 )
+from distcorpus.engines.threads import ThreadsEngine
+from distcorpus.kernels import Product, ProductParams, product
+from distcorpus.training.lsi import LsiTask, LsiTraining, train
 
 DTYPES = ["float32", "float64"]
 ORTHONORMAL = {"float32": 1e-5, "float64": 1e-12}
+
+
+def lsi(
+    chunks: Iterable[Chunk],
+    num_terms: int,
+    num_topics: int,
+    *,
+    dtype: str = "float32",
+    fold_at: int | None = None,
+    **task: Any,
+) -> Factors:
+    """Factorise by threads of this process."""
+    with ThreadsEngine() as engine:
+        return train(engine, LsiTask(num_terms, num_topics, dtype=dtype, **task), chunks, fold_at=fold_at)
 
 
 @pytest.fixture(scope="module")
@@ -215,16 +231,16 @@ def test_merging_two_halves(lee):
 def test_folding_keeps_to_the_budget_and_is_close(lee, monkeypatch):
     chunks, n, k = chunks_of(lee, 6), lee.shape[0], 10
     kept = []
-    original = module._local_product
+    original = LsiTraining._factorise
 
-    def watched(blocks, *others):
-        kept.append(sum(chunks[number].nbytes for number in {number for _, number in blocks}))
-        return original(blocks, *others)
+    def watched(training, *arguments):
+        kept.append(sum(chunks[n].nbytes for n in {block.key[0] for block in training._blocks.values()}))
+        return original(training, *arguments)
 
-    monkeypatch.setattr(module, "_local_product", watched)
+    monkeypatch.setattr(LsiTraining, "_factorise", watched)
     budget = max(a.nbytes + b.nbytes for a, b in itertools.pairwise(chunks))
-    _, s = lsi(chunks, n, k, memory_budget=budget)
-    assert len(kept) == 2 * 3  # the product with the start block has a grid of its own
+    _, s = lsi(chunks, n, k, fold_at=budget)
+    assert len(kept) == 3
     assert max(kept) <= budget
     # By dense algebra: two chunks at a time (the sizes differ), 2k directions of each fold.
     folded = np.zeros((n, 0))
@@ -338,9 +354,9 @@ def test_threads_change_no_bit(dtype):
     n = 3 * SLICE + 5
     matrix = scipy.sparse.random_array((n, 400), density=0.01, rng=np.random.default_rng(2), format="csc")
     options = {"dtype": dtype, "tolerance": 1e-3}
-    alone = lsi(chunks_of(matrix), n, 40, **options)
-    with ThreadPoolExecutor(3) as threads:
-        together = lsi(chunks_of(matrix), n, 40, side_by_side=threads.map, **options)
+    with ThreadsEngine(1) as one_thread, ThreadsEngine(3) as three:
+        task = LsiTask(n, 40, **options)
+        alone, together = (train(engine, task, chunks_of(matrix)) for engine in (one_thread, three))
     squares = np.linalg.eigvalsh((matrix.T @ matrix).toarray())[:-41:-1]
     np.testing.assert_allclose(alone[1], np.sqrt(squares), rtol=1e-3)
     for one, other in zip(alone, together, strict=True):
@@ -395,7 +411,7 @@ def job(chunks, dtype, q, words=None, weights=None, grid_bits=None):
         if grid_bits is None
         else summation.grid_for(squared_norm, grid_bits)
     )
-    params = {"grid": grid, "dtype": dtype, "weights": weights}
+    params = ProductParams(q.shape[1], grid, dtype, weights)
     if words is None:
         words = np.unique(np.concatenate([chunk.indices for chunk in chunks])).astype(np.int32)
     # The table lists the rows backwards, as one that has other jobs' rows too might.
@@ -409,7 +425,7 @@ def job(chunks, dtype, q, words=None, weights=None, grid_bits=None):
 def kernels(request, monkeypatch):
     if request.param == "scipy":
         monkeypatch.setattr(summation, "compiled_kernels", lambda: None)
-        monkeypatch.setattr(module, "compiled_kernels", lambda: None)
+        monkeypatch.setattr(product, "compiled_kernels", lambda: None)
     return request.param
 
 
@@ -424,7 +440,7 @@ def test_the_product_is_right(lee, kernels, dtype, width):
             part.add(Product.pack(block), (number, 0))
     matrix = scipy.sparse.hstack([chunk_matrix(c) * w for c, w in zip(chunks, (1, 0.5, 1), strict=True)])
     expected = matrix @ (matrix.T @ q)
-    partial = part.partial()
+    partial = part.result()
     grid = product_grid(sum(chunk.squared_norm() for chunk in chunks), dtype)
     n_blocks = sum(len(chunk.split(max_nnz=1000)) for chunk in chunks)
     rounding = 10 * np.finfo(dtype).eps * np.abs(expected).max()
@@ -450,7 +466,7 @@ def test_bits_depend_on_the_blocks_alone(lee, dtype):
     assert len(blocks) > 10
     q = np.random.default_rng(0).standard_normal((n, 20)) / np.sqrt(n)
     grid = product_grid(chunk.squared_norm(), dtype)
-    params = {"grid": grid, "dtype": dtype}
+    params = ProductParams(20, grid, dtype)
 
     def total(jobs, n_threads):
         whole = summation.GridSum(n, 20, grid)
@@ -469,7 +485,7 @@ def test_bits_depend_on_the_blocks_alone(lee, dtype):
                 thread.start()
             for thread in threads:
                 thread.join()
-            partial = part.partial()
+            partial = part.result()
             whole.add(partial.words, partial.steps)
         return whole.values().tobytes()
 
@@ -519,7 +535,7 @@ def test_any_blocks_in_any_jobs(data, dtype, width):
     q = (q / np.linalg.norm(q, axis=0)).astype(dtype)
     weights = {0: 0.49, 1: 2.0}
     grid = product_grid(2 * sum(chunk.squared_norm() for chunk in chunks), dtype)
-    params = {"grid": grid, "dtype": dtype, "weights": weights}
+    params = ProductParams(width, grid, dtype, weights)
     table = Product.prepare(q, params)
 
     def total():
@@ -531,7 +547,7 @@ def test_any_blocks_in_any_jobs(data, dtype, width):
             part = Product(params, words, table, np.arange(num_terms, dtype=np.int32))
             for i in members:
                 part.add(Product.pack(chunks[i]), (i, 0))
-            partial = part.partial()
+            partial = part.result()
             whole.add(partial.words, partial.steps)
         return whole.values()
 
@@ -552,8 +568,8 @@ def test_adding_goes_on_after_a_partial(lee):
     for i, block in enumerate(chunk.split(max_nnz=5000)):
         whole.add(Product.pack(block), (0, i))
         stepwise.add(Product.pack(block), (0, i))
-        stepwise.partial()
-    np.testing.assert_array_equal(stepwise.partial().steps, whole.partial().steps)
+        stepwise.result()
+    np.testing.assert_array_equal(stepwise.result().steps, whole.result().steps)
 
 
 def test_small_steps_travel_narrow(lee, kernels):
@@ -562,7 +578,7 @@ def test_small_steps_travel_narrow(lee, kernels):
     for bits, dtype in ((20, np.int32), (50, np.float64)):
         part = job([chunk], "float64", q, grid_bits=bits)
         part.add(Product.pack(chunk), (0, 0))
-        assert part.partial().steps.dtype == dtype
+        assert part.result().steps.dtype == dtype
 
 
 def test_a_product_beyond_the_bound_is_an_error(lee, kernels):
@@ -575,7 +591,7 @@ def test_a_product_beyond_the_bound_is_an_error(lee, kernels):
 
 def test_a_job_without_blocks(lee):
     chunk = chunks_of(lee)[0]
-    partial = job([chunk], "float32", np.zeros((lee.shape[0], 2))).partial()
+    partial = job([chunk], "float32", np.zeros((lee.shape[0], 2))).result()
     assert partial.steps.shape == (len(chunk.words()), 2)
     assert not partial.steps.any()
 
@@ -584,7 +600,7 @@ def test_a_job_without_blocks(lee):
 def test_the_fallback_gives_the_same_factors(lee, dtype, monkeypatch):
     compiled = lsi(chunks_of(lee), lee.shape[0], 10, dtype=dtype, tolerance=1e-7)
     monkeypatch.setattr(summation, "compiled_kernels", lambda: None)
-    monkeypatch.setattr(module, "compiled_kernels", lambda: None)
+    monkeypatch.setattr(product, "compiled_kernels", lambda: None)
     plain = lsi(chunks_of(lee), lee.shape[0], 10, dtype=dtype, tolerance=1e-7)
     np.testing.assert_allclose(plain[1], compiled[1], rtol=1e-5)
     np.testing.assert_allclose(plain[0], compiled[0], atol=2e-3 if dtype == "float32" else 1e-3)

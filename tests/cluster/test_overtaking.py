@@ -8,7 +8,7 @@ import time
 
 from gensim.models import LdaModel
 
-from distcorpus.dispatcher.drivers import PING_DEADLINE
+from distcorpus.engines.pyro import PING_DEADLINE
 
 #: Seconds before a job counts as late, the schedule's default.
 OVERDUE_AFTER = 2.0

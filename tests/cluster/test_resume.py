@@ -121,7 +121,7 @@ def test_while_the_corpus_is_read(resuming, lee_corpus, sent):
     assert resuming.killed_and_restarted(corpus, lambda: train_lda(lee_corpus, corpus)) == quiet
     # A session that goes on is not begun again; what was on the way when it was killed is sent twice.
     assert sent["begin"] == 1
-    assert 6 <= sent["put"] <= 6 + 1 + _cluster.CHUNKS_AHEAD
+    assert 6 <= sent["put"] <= 6 + 1 + _cluster.CHUNKS_SENT_AHEAD
 
 
 class Updates(Reached):
@@ -173,7 +173,7 @@ def test_lda_goes_on_after_its_last_update(resuming, lee_corpus, sent, passes):
     corpus = once(documents, read) if passes == 2 else documents
     assert resuming.killed_and_restarted(updates, lambda: train(corpus, updates)) == quiet
     assert sent["begin"] == 1
-    assert sent["put"] <= 100 + 1 + _cluster.CHUNKS_AHEAD
+    assert sent["put"] <= 100 + 1 + _cluster.CHUNKS_SENT_AHEAD
     if passes == 2:
         assert read["documents"] == 300
     # From the second one on, updates are on disk, not each but often enough.

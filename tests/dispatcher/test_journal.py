@@ -13,7 +13,7 @@ import pytest
 
 from distcorpus.dispatcher import journal as journals_module
 from distcorpus.dispatcher.journal import DamagedJournal, Journals
-from distcorpus.dispatcher.spool import Spool
+from distcorpus.training.spool import Spool
 
 from .test_spool import assert_same, chunk_of, small_files  # noqa: F401
 

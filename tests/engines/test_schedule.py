@@ -21,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from distcorpus.dispatcher import schedule as module
-from distcorpus.dispatcher.schedule import (
+from distcorpus.engines.schedule import (
     Attempt,
     Cancel,
     Decision,

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from distcorpus.algorithms.chunk import Chunk
 from distcorpus.dispatcher import spool
-from distcorpus.dispatcher.spool import Spool, spool_directory
+from distcorpus.training.spool import Spool, spool_directory
 
 
 def chunk_of(documents, dtype=np.float32, num_terms=50):
@@ -81,7 +81,7 @@ KILLED = """
 import numpy as np, sys
 from pathlib import Path
 from distcorpus.algorithms.chunk import Chunk
-from distcorpus.dispatcher.spool import Spool
+from distcorpus.training.spool import Spool
 n = 100_000
 chunk = Chunk(np.array([0, n]), np.arange(n, dtype=np.int32), np.ones(n), n)
 kept = Spool(0, Path(sys.argv[1])).keep(0, chunk)

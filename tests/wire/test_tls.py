@@ -24,7 +24,7 @@ from Pyro4.configuration import config
 from Pyro4.errors import SecurityError
 
 from distcorpus import wire
-from distcorpus.dispatcher.front import Dispatcher
+from distcorpus.dispatcher.dispatcher import Dispatcher
 from distcorpus.wire import certificates, names, roles, sockets, tls, transport
 from distcorpus.worker.daemon import Worker
 

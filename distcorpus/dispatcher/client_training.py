@@ -1,8 +1,8 @@
-"""The sessions of our own LDA model: the whole training runs here; the client streams its corpus in and
-waits.
+"""A training run of our own LDA model for a program: it streams its corpus in and waits.
 
-A client's calls and the training are two threads. What the client puts is kept as long as a later pass needs
-it. What happens in the training is told in *events*, small dicts that the client fetches whenever it likes.
+The program's calls and the training run are two threads. What the program puts is kept as long as a later
+pass needs it. What happens in the training run is told in *events*, small dicts that the program fetches
+whenever it likes.
 """
 
 from __future__ import annotations
@@ -10,19 +10,19 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from functools import partial
 from typing import Any
 
 from distcorpus.algorithms.chunk import Chunk
-from distcorpus.algorithms.online import BLOCK_DOCUMENTS, Numbered, OnlineLda, Plan, Progress, Reporter, train
-from distcorpus.algorithms.topics import StatisticsSum
-from distcorpus.dispatcher.engine import Block, Engine
-from distcorpus.dispatcher.session import CLIENT_CHECK_EVERY, Session
+from distcorpus.engines.base import Block, Engine
+from distcorpus.training.lda import LdaTask, LdaTraining, Numbered, Observer, topics_as_dict
+from distcorpus.training.rounds import CLIENT_CHECK_EVERY, Round
 
 #: Chunks that may wait beyond the update under way, before the client has to.
-CHUNKS_AHEAD = 8
+CHUNKS_WAITING = 8
 #: Events that are kept for a client that does not fetch them.
 EVENTS_KEPT = 10_000
 #: The part of the time that saving how far the training is may take.
@@ -33,72 +33,50 @@ class Ended(Exception):
     """The client is gone or has ended the session: the training stops, and nobody wants to know."""
 
 
-class LdaTraining(Session):
-    """An LDA model that is trained here.
+class ClientTraining(LdaTraining, Observer):
+    """A training run in a thread of its own; it is the run's source and its observer too.
 
     Parameters
     ----------
-    name, engine, num_terms
-        As `Session` takes them.
-    model : OnlineLda
-        The model; this session changes it.
-    plan : Plan
-        How it is trained.
-    documents : int, optional
-        Documents that the client is going to put; None where it cannot tell, so that the training begins when
-        all of them are here.
-    progress : Progress, optional
-        Where an earlier training was interrupted.
+    name, engine, **session
+        As `LdaTraining` takes them.
+    task : LdaTask
     finished : (int, int), optional
         Chunks, and documents in them, that are in the topics and will not be put again, as they are not
-        needed again; by default what `progress` says.
+        needed again; by default what the task's progress says.
     paused_at : dict, optional
-        The event that an earlier training waited at for `resume`.
-    pauses : bool
-        Wait for `resume` after each pass.
-    pause_every : int, optional
-        Wait for `resume` after every so many updates, once all chunks are here: a client that still sends
-        some does not listen.
+        The event that an earlier training run waited at for `resume`.
     check_client : callable
         Raises where the client is gone.
-    **session
-        As `Session` takes them.
     """
 
     def __init__(
         self,
         name: str,
         engine: Engine,
-        num_terms: int,
-        model: OnlineLda,
-        plan: Plan,
+        task: LdaTask,
         *,
-        documents: int | None,
-        progress: Progress | None = None,
         finished: tuple[int, int] | None = None,
         paused_at: dict[str, Any] | None = None,
-        pauses: bool = False,
-        pause_every: int | None = None,
         check_client: Callable[[], None] = lambda: None,
         **session: Any,
     ) -> None:
-        super().__init__(name, engine, num_terms, check_client=self._check, **session)
-        self.model = model
-        self.plan = plan
+        super().__init__(
+            name, engine, task.model(), task.plan, task.progress, check_client=self._check, **session
+        )
         self._updating = threading.Lock()  # held while the model changes
-        self.progress = progress or Progress()
         self._client_is_there = check_client
-        self._pauses = pauses
-        self._pause_every = pause_every
+        self._pauses = task.pauses
+        self._pause_every = task.pause_every
         self._paused = False
-        self._documents = documents
-        self._used_again = plan.passes > 1
+        self._expected = task.documents
+        self.comes_again = self.plan.passes > 1
         self._finished = finished or (self.progress.chunk, self.progress.documents)
-        if self._used_again:
+        if self.comes_again:
             self._finished = (0, 0)
         done, documents_done = self._finished
         self._chunks: list[tuple[Chunk, list[Block]] | None] = [None] * done  # None: done with
-        self._ends: list[int] = [documents_done] * done  # documents up to the end of each chunk
+        self._documents_put = documents_done
         self._taken = self.num_chunks = done
         self._paused_at = paused_at
         self._saved = self.progress.updates
@@ -122,28 +100,28 @@ class LdaTraining(Session):
             What ended the training.
         """
         with self._changed:
-            if self._documents is not None and not self._used_again:
+            if self._expected is not None and not self.comes_again:
                 self._wait(lambda: self._done or self._has_room(chunk))
             self._raise()
-        blocks = self._keep(chunk, max_docs=BLOCK_DOCUMENTS)
+        blocks = self.keep(chunk)
         with self._changed:
             self._chunks.append((chunk, blocks))
-            self._ends.append(chunk.n_docs + (self._ends[-1] if self._ends else 0))
+            self._documents_put += chunk.n_docs
             self._changed.notify_all()
 
     def _has_room(self, chunk: Chunk) -> bool:
         # Those that the training has taken fill the memory too, until they are in a sum.
-        fits = self._spool.has_room(chunk.nbytes) or not self._spool.nbytes
-        return fits and len(self._chunks) - self._taken < CHUNKS_AHEAD
+        fits = self.spool.has_room(chunk.nbytes) or not self.spool.nbytes
+        return fits and len(self._chunks) - self._taken < CHUNKS_WAITING
 
     def end(self) -> None:
         """No more chunks will come."""
         if self._journal is not None:
             self._journal.write("end", self.num_chunks)
         with self._changed:
-            if self._documents is None:
-                self._documents = self._ends[-1] if self._ends else 0
-                self.model.topics.numdocs += self._documents
+            if self._expected is None:
+                self._expected = self._documents_put
+                self.model.topics.numdocs += self._expected
             self._complete = True
             self._changed.notify_all()
 
@@ -178,15 +156,8 @@ class LdaTraining(Session):
 
     def _learnt(self) -> dict[str, Any]:
         """Return the model and how far the training is; the arrays are the model's own."""
-        topics = self.model.topics
         return {
-            "topics": {
-                "eta": topics.eta,
-                "table": topics.table,
-                "scale": topics.scale,
-                "numdocs": topics.numdocs,
-                "sums": topics.sums,
-            },
+            "topics": topics_as_dict(self.model.topics),
             "alpha": self.model.alpha,
             "eta": self.model.eta,
             "num_updates": self.model.num_updates,
@@ -204,25 +175,15 @@ class LdaTraining(Session):
         """Return how many chunks of the first pass the training has taken."""
         return self._taken
 
-    # The training's thread.
+    # The training run's thread.
 
     def _run(self) -> None:
         try:
             with self._changed:
-                self._wait(lambda: self._documents is not None)
-            self._reporter = Reporter(self.model, self.plan, self.progress)
+                self._wait(lambda: self._expected is not None)
             if self._paused_at is not None:
                 self._wait_for_answer(self._paused_at)
-            train(
-                self.model,
-                self.plan,
-                self._arriving,
-                self._estep,
-                guard=self._updating,
-                after_update=self._after_update,
-                after_pass=self._after_pass,
-                progress=self.progress,
-            )
+            self.run(self, self)
         except Ended:
             return
         except BaseException as error:
@@ -234,8 +195,16 @@ class LdaTraining(Session):
                 self._done = True
                 self._changed.notify_all()
 
-    def _arriving(self, pass_: int) -> Iterator[Numbered]:
-        number = self.progress.chunk  # those before it are in the topics
+    # What it asks of its source.
+
+    @property
+    def documents(self) -> int:
+        """Those of a pass."""
+        return self._expected or 0
+
+    def chunks(self, pass_: int) -> Iterator[Numbered]:
+        """Yield the chunks that are not in the topics, as the client puts them."""
+        number = self.progress.chunk
         while True:
             with self._changed:
                 self._wait(partial(self._is_known, number))
@@ -246,6 +215,10 @@ class LdaTraining(Session):
             yield number, self._kept(number)[0]
             number += 1
 
+    def blocks(self, number: int, chunk: Chunk) -> list[Block]:
+        """Return the blocks of a chunk."""
+        return self._kept(number)[1]
+
     def _is_known(self, number: int) -> bool:
         """Return whether chunk `number` is here, or will never come."""
         return number < len(self._chunks) or self._complete
@@ -255,37 +228,28 @@ class LdaTraining(Session):
         assert kept is not None  # it is given up after the last pass only
         return kept
 
-    def _estep(
-        self, params: dict[str, Any], chunks: Iterator[Numbered], total: StatisticsSum
-    ) -> Mapping[str, Any]:
-        spool = None if self._used_again else self._spool
-        round_ = self._open_round("lda", params, total, self.model.topics.rows, spool)
-        used = []
-        for number, chunk in chunks:
-            used.append(number)
-            self._queue(round_, self._kept(number)[1])
-            # While the workers compute.
-            last = self._ends[number] == self._documents
-            event = self._reporter.perplexity(number, chunk, last, self._documents or 0)
-            if event is not None:
-                self._tell(event)
-        self._finish(round_)
+    # What it tells its observer.
+
+    def changing(self) -> AbstractContextManager[Any]:
+        """The client does not fetch the model meanwhile."""
+        return self._updating
+
+    def computing(self, round_: Round) -> None:
+        """Save the topics, which stand still, while the workers compute."""
         if self.progress.updates > self._saved and time.monotonic() >= self._save_at:
-            self._save(None)  # while the workers compute, the topics stand still
-        round_.wait()
-        if not self._used_again:
-            for number in used:
-                self._chunks[number] = None
-        return round_.extras
+            self._save(None)
 
-    def _after_update(self, rho: float, merged: int) -> None:
-        if not self._used_again:
-            self._finished = (self.progress.chunk, self.progress.documents)
-        event = self._reporter.update(rho, merged, self._documents or 0)
+    def after_update(self, event: dict[str, Any]) -> None:
+        """Let go of what is in the topics; pause if the client asked for it."""
+        if not self.comes_again:
+            first, self._finished = self._finished[0], (self.progress.chunk, self.progress.documents)
+            with self._changed:
+                self._chunks[first : self.progress.chunk] = [None] * (self.progress.chunk - first)
         due = self._pause_every is not None and self.progress.updates % self._pause_every == 0
-        self._pause({**event, "workers": len(self._engine.workers())}, due and self._complete)
+        self._pause(event, due and self._complete)
 
-    def _after_pass(self, pass_: int) -> None:
+    def after_pass(self, pass_: int) -> None:
+        """Pause if the client asked for it."""
         self._pause({"kind": "pass", "pass_": pass_}, self._pauses)
 
     def _save(self, paused_at: dict[str, Any] | None) -> None:
@@ -293,7 +257,7 @@ class LdaTraining(Session):
         if self._journal is None:
             return
         began = time.monotonic()
-        here = {"documents": self._documents, "finished": self._finished, "paused_at": paused_at}
+        here = {"documents": self._expected, "finished": self._finished, "paused_at": paused_at}
         self._journal.write("state", {**self._learnt(), **here})
         self._journal.drop_chunks(self._finished[0])
         self._saved = self.progress.updates
@@ -306,15 +270,16 @@ class LdaTraining(Session):
             self._save(event)
             self._wait_for_answer(event)
         else:
-            self._tell(event)
+            self.happened(event)
 
     def _wait_for_answer(self, event: dict[str, Any]) -> None:
         with self._changed:
             self._paused = True
-            self._tell(event)
+            self.happened(event)
             self._wait(lambda: not self._paused)
 
-    def _tell(self, event: dict[str, Any]) -> None:
+    def happened(self, event: dict[str, Any]) -> None:
+        """Keep an event for the client."""
         with self._changed:
             self._events.append(event)
             self._changed.notify_all()

@@ -1,0 +1,120 @@
+"""One connection of a model, whose session it is: it ends when the connection does.
+
+Errors leave here as builtin exceptions, since the program at the other end may never have imported this
+package.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import time
+from typing import Any
+
+from distcorpus.dispatcher.dispatcher import Dispatcher
+from distcorpus.training.session import Session
+from distcorpus.wire import client_gone, current_connection, expose
+
+logger = logging.getLogger(__name__)
+
+#: Seconds that a model which finds no worker waits for one: workers that start together with it are found
+#: meanwhile.
+WORKER_GRACE = 5.0
+
+
+class Connection:
+    """What the protocols of gensim's models and of ours have in common.
+
+    Parameters
+    ----------
+    dispatcher : Dispatcher
+        Whom it belongs to.
+    """
+
+    kind: str
+
+    def __init__(self, dispatcher: Dispatcher) -> None:
+        self._dispatcher = dispatcher
+        self._session: Any = None
+        self._initialized = False
+
+    def _begin_session(self) -> tuple[str, dict[str, Any]]:
+        """Close the session of an earlier ``initialize`` and see that there are workers for a new one.
+
+        Returns
+        -------
+        name : str
+            Of the new session.
+        options : dict
+            Its arguments.
+        """
+        self.close()
+        self._check_ending()
+        if not self._dispatcher.engine.wait_for_workers(WORKER_GRACE):
+            raise RuntimeError(
+                "no workers: the dispatcher is running but no worker is connected to it; start one with "
+                "'distcorpus worker' (or scripts/run_worker.py) on any host that reaches the name server"
+            )
+        return self._name_session()
+
+    def _name_session(self) -> tuple[str, dict[str, Any]]:
+        connection = current_connection()
+        assert connection is not None  # this is one of its calls
+
+        def check_client() -> None:
+            if client_gone(connection.sock):
+                raise ConnectionResetError("the client is gone")
+            self._check_ending()
+
+        options = {**self._dispatcher.session_options, "check_client": check_client}
+        self._initialized = True
+        return self._dispatcher.session_name(self.kind), options
+
+    def _opened(self, session: Session) -> None:
+        self._session = session
+        self._dispatcher.sessions[session.name] = session
+        logger.info("session %s begins", session.name)
+
+    def _check_ending(self) -> None:
+        if self._dispatcher.ending.is_set():
+            if self._session is not None:
+                self._dispatcher.sessions.pop(self._session.name, None)  # it is told now
+            raise RuntimeError(
+                "the dispatcher was told to end, and this training with it: train again when it, or another "
+                "one, has been started"
+            )
+
+    def _check_initialized(self) -> None:
+        self._check_ending()
+        if not self._initialized:
+            raise RuntimeError(
+                "this connection has no session: it broke, or the dispatcher was killed and started again "
+                f"(this one has run since {time.ctime(self._dispatcher.started)}), or initialize() was not "
+                "called. Train a new model; what the cluster held for this one is gone. With "
+                "distcorpus.models, and dispatcher --spool DIR --resume, a training goes on"
+            )
+
+    def close(self) -> None:
+        """End the session of this connection, if it has one."""
+        session, self._session = self._session, None
+        if session is not None:
+            self._dispatcher.sessions.pop(session.name, None)
+            session.close()
+            logger.info("session %s ends", session.name)
+            del session
+            gc.collect()  # the traceback of an error is a cycle, which may hold documents and large arrays
+
+    @expose
+    def getworkers(self) -> list[str]:
+        """The URIs of the connected workers."""
+        return [worker.uri for worker in self._dispatcher.engine.workers() if worker.state == "ready"]
+
+    @expose
+    def jobsdone(self) -> int:
+        """How many chunks of the round under way have been computed."""
+        return self._session.chunks_done() if self._session is not None else 0
+
+    @expose
+    def exit(self) -> None:
+        """End the dispatcher and all workers."""
+        self._dispatcher.exit()

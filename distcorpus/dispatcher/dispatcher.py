@@ -1,0 +1,121 @@
+"""The dispatcher: what all connections share, and what those who watch a cluster ask."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import secrets
+import socket
+import threading
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from distcorpus._version import __version__
+from distcorpus.dispatcher.journal import Journals
+from distcorpus.engines.pyro import PyroEngine
+from distcorpus.training.session import Session
+from distcorpus.wire import expose
+
+logger = logging.getLogger(__name__)
+
+#: Seconds that a dispatcher which is ending gives its models to ask for what they will not get.
+DRAIN_TIMEOUT = 5.0
+#: Seconds between two looks whether they have.
+DRAIN_POLL = 0.05
+
+
+class Dispatcher:
+    """The engine, the options, the sessions.
+
+    Parameters
+    ----------
+    engine : PyroEngine
+        Computes the rounds.
+    max_queued : int
+        Chunks that a session may have waiting; 0: no limit.
+    memory : int
+        Bytes of chunks that a session keeps in memory.
+    spool : Path, optional
+        Directory where it keeps the others.
+    journals : Journals, optional
+        Keeps the sessions of our own models for a dispatcher after this one.
+    """
+
+    def __init__(
+        self,
+        engine: PyroEngine,
+        *,
+        max_queued: int = 10,
+        memory: int = 2 << 30,
+        spool: Path | None = None,
+        journals: Journals | None = None,
+    ) -> None:
+        self.engine = engine
+        self.journals = journals
+        self.session_options = {
+            "max_queued": max_queued,
+            "memory": memory,
+            "spool": spool,
+        }
+        self.exit_asked = threading.Event()
+        self.ending = threading.Event()
+        self.sessions: dict[str, Session] = {}
+        self._numbers = itertools.count(1)
+        self._token = secrets.token_hex(3)
+        self.started = time.time()
+
+    def session_name(self, kind: str) -> str:
+        """Return a name that no session of any dispatcher ever had: workers may still know those."""
+        return f"{kind}-{self._token}-{next(self._numbers)}"
+
+    def drain(self) -> None:
+        """Answer the models in training with an error, until all of them have been told, or time is up."""
+        self.ending.set()
+        deadline = time.monotonic() + DRAIN_TIMEOUT
+        while any(session.under_way for session in list(self.sessions.values())):
+            if time.monotonic() > deadline:
+                return
+            time.sleep(DRAIN_POLL)
+
+    @expose
+    def ping(self) -> str:
+        """Answer at once."""
+        return "pong"
+
+    @expose
+    def status(self) -> dict[str, Any]:
+        """Who works, and for whom."""
+        return {
+            "version": __version__,
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "uptime_seconds": time.time() - self.started,
+            "workers": [asdict(worker) for worker in self.engine.workers()],
+            "sessions": sorted(self.sessions.copy()),
+        }
+
+    @expose
+    def records(self, session: str) -> list[dict[str, Any]]:
+        """What the latest jobs of a session cost, and where they were computed."""
+        return [asdict(record) for record in self.engine.records(session)]
+
+    @expose
+    def recorded_sessions(self) -> list[str]:
+        """The sessions that `records` knows, in the order in which they began."""
+        return self.engine.recorded_sessions()
+
+    @expose
+    def worker_leaves(self, name: str, uri: str) -> None:
+        """A worker says that it is ending: it is handed nothing more."""
+        self.engine.worker_leaves(name, uri)
+
+    @expose
+    def exit(self, workers: bool = True) -> None:
+        """End the dispatcher, and all its workers with it."""
+        logger.info("asked to exit")
+        if workers:
+            self.engine.exit_workers()
+        self.exit_asked.set()
