@@ -467,7 +467,7 @@ def test_wrong_parameters_are_named():
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_a_warmed_job_compiles_nothing(lee, blocks, dtype):
-    lda.warm([dtype])
+    EStep.warm([dtype])
     kernels = [kernel for kernel in vars(numba_kernels).values() if hasattr(kernel, "signatures")]
     compiled = [list(kernel.signatures) for kernel in kernels]
     assert sum(map(len, compiled)) >= 5
@@ -477,7 +477,8 @@ def test_a_warmed_job_compiles_nothing(lee, blocks, dtype):
 
 
 def test_numpy_stands_in_where_numba_is_missing():
-    program = "import sys; sys.modules['numba'] = None; from distcorpus.algorithms import lda; lda.warm()"
+    program = "import sys; sys.modules['numba'] = None; from distcorpus.algorithms import lda"
+    program += "; from distcorpus.kernels import EStep; EStep.warm()"
     program += "; print(lda.compiled_or_numpy().__name__)"
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "distcorpus.algorithms._lda_numpy"

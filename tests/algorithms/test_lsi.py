@@ -116,7 +116,10 @@ def test_values_of_any_size(lee, dtype, factor):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("block", [1, 7, 40])
 def test_any_block_width_will_do(lee, dtype, block):
-    factors = lsi(chunks_of(lee), lee.shape[0], 10, dtype=dtype, block=block, tolerance=1e-6)
+    product, norm = product_of(chunks_of(lee), dtype)
+    factors = factorise(
+        product, lee.shape[0], 10, squared_norm=norm, dtype=dtype, block=block, tolerance=1e-6
+    )
     assert_factors(factors, lee.toarray(), 10, 2e-6, angle=1e-4)
 
 
@@ -392,7 +395,9 @@ def test_the_error_estimate_is_honest(lee):
     """Where the estimate ends the iteration, the true error is within the tolerance, and not by far."""
     true = exact(lee.toarray())[1]
     for tolerance in (1e-2, 1e-3, 1e-5):
-        _, s = lsi(chunks_of(lee), lee.shape[0], 20, dtype="float64", tolerance=tolerance, block=4)
+        product, norm = product_of(chunks_of(lee), "float64")
+        options = {"squared_norm": norm, "dtype": "float64", "tolerance": tolerance, "block": 4}
+        _, s = factorise(product, lee.shape[0], 20, **options)
         error = np.abs(s / true[:20] - 1).max()
         assert tolerance / 1000 < error < tolerance
 

@@ -20,7 +20,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from distcorpus.dispatcher import schedule as module
+from distcorpus.engines import schedule as module
 from distcorpus.engines.schedule import (
     Attempt,
     Cancel,

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distcorpus.algorithms.chunk import Chunk
-from distcorpus.dispatcher import spool
+from distcorpus.training import spool
 from distcorpus.training.spool import Spool, spool_directory
 
 
