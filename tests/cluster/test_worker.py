@@ -9,29 +9,26 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from distcorpus.kernels import EStepParams, InferenceParams, ProductParams, as_dict
 from distcorpus.wire.frames import encode
 from distcorpus.worker.daemon import Worker
 
+PARAMS = {
+    "lda": EStepParams(np.ones(2), np.ones(2), "float32", 5, 0.001, 1),
+    "inference": InferenceParams(np.ones(2), np.ones(2), "float32", 5, 0.001, 1),
+    "lsi": ProductParams(2, 1.0, "float32"),
+}
 
-def job(**changes):
+
+def job(kernel="lda", **changes):
     """One document of two terms, with the broadcast rows of the first alone."""
-    lda = {
-        "alpha": np.ones(2),
-        "totals": np.ones(2),
-        "iterations": 5,
-        "gamma_threshold": 0.001,
-        "seed": 1,
-        "variant": "vb",
-        "gamma_statistics": False,
-        "dtype": "float32",
-    }
     documents = (np.array([0, 2]), np.array([0, 1], dtype=np.int32), np.ones(2, dtype=np.float32))
     return {
         "lease": "a-1",
         "session": "lda-1",
         "round": 1,
-        "kernel": "lda",
-        "params": lda,
+        "kernel": kernel,
+        "params": as_dict(PARAMS[kernel]),
         "num_terms": 2,
         "blocks": [(0, (0, 0))],
         "payload": {0: documents},
@@ -104,7 +101,7 @@ from pathlib import Path
 
 import numpy as np
 
-from distcorpus.algorithms import lda
+from distcorpus.kernels import EStep
 from distcorpus.wire import share_freed_memory
 from distcorpus.wire.frames import decode
 from distcorpus.worker.daemon import Worker
@@ -115,7 +112,7 @@ def memory(what):
 
 share_freed_memory()
 worker = Worker("a worker")
-lda.warm()
+EStep.warm()
 Path("/proc/self/clear_refs").write_text("5")
 before = memory("VmRSS")
 for message in sys.argv[1:]:

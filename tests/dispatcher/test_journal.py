@@ -15,7 +15,7 @@ from distcorpus.dispatcher import journal as journals_module
 from distcorpus.dispatcher.journal import DamagedJournal, Journals
 from distcorpus.training.spool import Spool
 
-from .test_spool import assert_same, chunk_of, small_files  # noqa: F401
+from ..training.test_spool import assert_same, chunk_of, small_files  # noqa: F401
 
 TASK = {"num_terms": 50, "topics": np.arange(2000.0).reshape(50, 40), "base": None}
 
