@@ -69,7 +69,7 @@ class Round(Protocol):
         """Return the broadcast rows of `words`, shape (n_words, width): a new array."""
 
     def add(self, blocks: Sequence[int], result: Result) -> None:
-        """Take in the accepted result of a job, some blocks; called by several threads at once."""
+        """Take in the accepted result of a job, some blocks, once; called by several threads at once."""
 
     def progressed(self, pending: int) -> None:
         """So many blocks are queued now. Like what follows, it must neither wait nor call the engine."""

@@ -69,6 +69,7 @@ class Round:
         self._release = release
         self._check_client = check_client
         self._blocks: dict[int, Block] = {}
+        self._left: set[int] = set()  # numbers of blocks whose result is not here
         self._missing: Counter[int] = Counter()  # blocks by chunk
         self._chunks_done = 0
         self._changed = threading.Condition()
@@ -83,7 +84,19 @@ class Round:
             return self._blocks.get(number)
 
     def add(self, blocks: Sequence[int], result: Result) -> None:
-        """Take in the result of a job, some blocks."""
+        """Take in the result of a job, some blocks; it is dropped if they are all in already.
+
+        Raises
+        ------
+        ValueError
+            If some of them are in already, or not of this round: they cannot be taken out of the result.
+        """
+        with self._changed:
+            if self._left.isdisjoint(blocks):
+                return
+            if not self._left.issuperset(blocks):
+                raise ValueError(f"a result of the blocks {sorted(blocks)}, some of which are in already")
+            self._left.difference_update(blocks)
         self._take_in(result)
         with self._changed:
             for number in blocks:
@@ -106,6 +119,9 @@ class Round:
 
     def finished(self) -> None:
         with self._changed:
+            if self._left:
+                what = "; ".join(str(self._blocks[number]) for number in sorted(self._left)[:3])
+                self._error = self._error or RuntimeError(f"a round was ended without {what}")
             self._finished = True
             self._changed.notify_all()
 
@@ -132,6 +148,7 @@ class Round:
         """Take in blocks that are about to be queued."""
         with self._changed:
             self._blocks.update((block.number, block) for block in blocks)
+            self._left.update(block.number for block in blocks)
             self._missing.update(block.key[0] for block in blocks)
 
     def wait_until(self, ready: Callable[[], Any]) -> None:
