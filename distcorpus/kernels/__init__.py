@@ -9,7 +9,7 @@ from distcorpus.kernels.base import BlockResults, Kernel, Key, Packed, Result, a
 from distcorpus.kernels.estep import EStep, EStepParams
 from distcorpus.kernels.inference import Inference, InferenceParams
 from distcorpus.kernels.product import Product, ProductParams
-from distcorpus.kernels.registry import KERNELS, kernel_named, register
+from distcorpus.kernels.registry import KERNELS, kernel_named, load_own, register
 
 __all__ = [
     "KERNELS",
@@ -26,5 +26,6 @@ __all__ = [
     "Result",
     "as_dict",
     "kernel_named",
+    "load_own",
     "register",
 ]

@@ -16,7 +16,7 @@ import numpy as np
 from distcorpus._version import __version__
 from distcorpus.algorithms.chunk import Chunk, from_arrays, words_in
 from distcorpus.algorithms.partial import Partial
-from distcorpus.kernels import KERNELS, Packed, Result, kernel_named
+from distcorpus.kernels import KERNELS, Packed, Result, kernel_named, load_own
 from distcorpus.kernels.job import run
 from distcorpus.wire import expose
 from distcorpus.worker.cache import BlockCache, Tables
@@ -64,6 +64,7 @@ class Worker:
         str
             What computes them.
         """
+        load_own()
         for kernel in KERNELS.values():
             kernel.warm()
         # The system gives a page when it is first written to; what is freed stays (`share_freed_memory`).

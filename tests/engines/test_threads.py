@@ -43,18 +43,21 @@ def test_its_threads_end_with_the_training(lee_corpus):
 
 
 def test_an_error_in_a_thread_reaches_the_caller_with_its_traceback(lee_corpus, monkeypatch):
+    add = EStep.add
+
     def fail(self, block, key):
-        raise ArithmeticError("the third block") if key == (1, 0) else None
+        if key == (1, 0):
+            raise ArithmeticError("the second chunk")
+        add(self, block, key)
 
     model = LdaModel(id2word=lee_corpus.dictionary, **LDA)
-    before = model.state.sstats.copy()
     with monkeypatch.context() as patched:
         patched.setattr(EStep, "add", fail)
-        with pytest.raises(ArithmeticError, match="the third block") as raised:
+        with pytest.raises(ArithmeticError, match="the second chunk") as raised:
             model.update(lee_corpus.counts)
     assert raised.traceback[-1].name == "fail"
     assert not threads_of_ours()
-    assert model.state.sstats.shape == before.shape
+    assert model.num_updates == 50  # the first chunk's
     model.update(lee_corpus.counts)
 
 
