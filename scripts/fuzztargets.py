@@ -195,7 +195,7 @@ def chunks() -> Target:
         params |= {"seed": 1, "variant": "vb", "gamma_statistics": False, "dtype": "float32", "bound": True}
         params |= {"grid": 2.0**-10, "weights": None}
         job = {"lease": "1", "session": "fuzz", "round": 1, "kernel": kernel, "params": params, "keep": True}
-        job |= {"num_terms": NUM_TERMS, "blocks": [(0, (0, 0))], "payload": {0: arrays}, "words": words}
+        job |= {"num_terms": NUM_TERMS, "width": 2, "blocks": [(0, (0, 0))], "payload": {0: arrays}, "words": words}
         rows = np.ones((len(words), 2), np.float32) if rows is None else rows
         try:
             return " ".join(worker.process({**job, "rows": rows}))

@@ -265,7 +265,7 @@ def forged_documents(field: Field, chance: random.Random) -> Iterator[None]:
         worker = chance.choice(workers)
         indptr = np.array([0, 1 << 40]) if chance.random() < 0.5 else np.array([0, (1 << 63) - 1, -2, 1])
         payload = {0: (indptr, np.array([0], np.int32), np.ones(1, np.float32))}
-        job = {"lease": "x", "session": "siege", "round": 1, "kernel": "lsi", "params": {}, "num_terms": 4}
+        job = {"lease": "x", "session": "siege", "round": 1, "kernel": "lsi", "params": {}, "num_terms": 4, "width": 1}
         job |= {"blocks": [(0, (0, 0))], "payload": payload, "keep": False, "words": [], "rows": []}
         with opened(worker) as sock:
             sock.sendall(packed((worker.object_id, "process", (job,), {})))
@@ -310,7 +310,7 @@ def replays(field: Field, chance: random.Random) -> Iterator[None]:
     arrays = np.array([0, 1]), np.array([0], np.int32), np.ones(1, np.float32)
     params = {"grid": 1.0, "dtype": "float32", "weights": None}
     job = {"lease": "siege-1", "session": "siege", "round": 1, "kernel": "lsi", "params": params}
-    job |= {"keep": True, "num_terms": 1, "blocks": [(0, (0, 0))], "payload": {0: arrays}}
+    job |= {"keep": True, "num_terms": 1, "width": 1, "blocks": [(0, (0, 0))], "payload": {0: arrays}}
     job |= {"words": np.array([0], np.int32), "rows": np.ones((1, 1), np.float32)}
     said: list[tuple[Target, list[tuple[str, tuple[Any, ...]]]]] = [
         (field.target(names.NAME_SERVER), [("register", (worker.name, uri, True))]),

@@ -574,6 +574,7 @@ class PyroEngine:
             "kernel": round_.kernel,
             "params": round_.params,
             "num_terms": round_.num_terms,
+            "width": round_.width,
             "blocks": [(block.number, block.key) for block in blocks],
             "payload": payload,
             "keep": round_.keep_blocks,

@@ -76,13 +76,15 @@ class Table:
     ----------
     num_terms : int
         Size of the vocabulary.
+    width : int
+        Columns of a row: documents without words need none, and still have to know how many.
     prepare : callable
         Applied once to the rows as they arrive (a kernel's ``prepare``); it may overwrite them.
     """
 
-    def __init__(self, num_terms: int, prepare: Callable[[NDArray], NDArray]) -> None:
+    def __init__(self, num_terms: int, width: int, prepare: Callable[[NDArray], NDArray]) -> None:
         self.row_of: NDArray[np.int32] = np.full(num_terms, -1, dtype=np.int32)
-        self.rows: NDArray = np.empty((0, 0))
+        self.rows: NDArray = prepare(np.empty((0, width)))
         self._used = 0
         self._prepare = prepare
         self._arrived = threading.Condition()
@@ -124,7 +126,12 @@ class Tables:
         self._lock = threading.Lock()
 
     def get(
-        self, session: str, round_number: int, num_terms: int, prepare: Callable[[NDArray], NDArray]
+        self,
+        session: str,
+        round_number: int,
+        num_terms: int,
+        width: int,
+        prepare: Callable[[NDArray], NDArray],
     ) -> Table | None:
         """Return the table of a round, made empty where it is new; None where a later round has begun."""
         with self._lock:
@@ -132,7 +139,7 @@ class Tables:
             if round_number < newest:
                 return None
             if table is None or round_number > newest:
-                table = Table(num_terms, prepare)
+                table = Table(num_terms, width, prepare)
                 self._tables[session] = round_number, table
             return table
 

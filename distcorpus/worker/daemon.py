@@ -97,8 +97,8 @@ class Worker:
         Parameters
         ----------
         job : dict
-            ``lease``, ``session``, ``round``, ``kernel``, ``params``, ``num_terms``; ``blocks``, a list of
-            (number, key); ``payload``, the documents of those blocks that this worker is thought not to hold;
+            ``lease``, ``session``, ``round``, ``kernel``, ``params``, ``num_terms``; ``width``, the
+            columns of the broadcast; ``blocks``, a list of (number, key); ``payload``, the documents of those blocks that this worker is thought not to hold;
             ``keep``, whether they come again; ``words`` and ``rows``, the broadcast rows that it is thought
             not to hold. The arrays are taken out of it, so that the message that they came in can be freed.
 
@@ -134,7 +134,9 @@ class Worker:
             (arrived_blocks.get(number) or self._blocks.get(session, number), key)
             for number, key in job["blocks"]
         ]
-        table = self._tables.get(session, job["round"], num_terms, lambda rows: kernel.prepare(rows, params))
+        table = self._tables.get(
+            session, job["round"], num_terms, job["width"], lambda rows: kernel.prepare(rows, params)
+        )
         new_words, new_rows = job.pop("words"), job.pop("rows")
         if table is not None and len(new_words):
             table.add(new_words, new_rows)
