@@ -166,7 +166,7 @@ def frame_reader() -> Target:
 def chunks() -> Target:
     """Documents as models and the dispatcher send them, and the compiled code that computes with them."""
     worker = Worker("fuzzed")
-    cache.Table.holds.__defaults__ = (0.0,)  # a job with too few broadcast rows would wait for them
+    cache.ROWS_IN_FLIGHT = 0.0  # a job with too few broadcast rows would wait for them
 
     def check(data: bytes) -> str:
         which, data = _first(data, 4)
@@ -195,7 +195,13 @@ def chunks() -> Target:
         params |= {"seed": 1, "variant": "vb", "gamma_statistics": False, "dtype": "float32", "bound": True}
         params |= {"grid": 2.0**-10, "weights": None}
         job = {"lease": "1", "session": "fuzz", "round": 1, "kernel": kernel, "params": params, "keep": True}
-        job |= {"num_terms": NUM_TERMS, "width": 2, "blocks": [(0, (0, 0))], "payload": {0: arrays}, "words": words}
+        job |= {
+            "num_terms": NUM_TERMS,
+            "width": 2,
+            "blocks": [(0, (0, 0))],
+            "payload": {0: arrays},
+            "words": words,
+        }
         rows = np.ones((len(words), 2), np.float32) if rows is None else rows
         try:
             return " ".join(worker.process({**job, "rows": rows}))

@@ -19,6 +19,9 @@ Sparse = Any
 
 MAX_TERMS = 2**31 - 1
 
+#: Terms of the vocabulary for each id that is looked at, up to which a table of all terms is used.
+DENSE_TERMS = 32
+
 #: Reading so many documents without the compiled reader takes about as long as loading it.
 WORTH_LOADING = 40_000
 
@@ -50,11 +53,6 @@ class Chunk:
     def n_docs(self) -> int:
         """The number of documents, empty ones included."""
         return len(self.indptr) - 1
-
-    @property
-    def term_ids(self) -> np.ndarray:
-        """The term id of each entry."""
-        return self.indices
 
     @property
     def nnz(self) -> int:
@@ -124,12 +122,32 @@ class Chunk:
         return exact_sum(np.square(self.data, dtype=np.float64))
 
 
-def words_in(id_lists: Iterable[np.ndarray], num_terms: int) -> np.ndarray:
+def words_in(id_lists: Sequence[np.ndarray], num_terms: int) -> np.ndarray:
     """Return the term ids that occur in any of some arrays, int32, ascending and distinct."""
+    if not _is_dense(sum(map(len, id_lists)), num_terms):
+        every = np.concatenate([np.empty(0, np.int32), *id_lists])
+        return np.unique(every).astype(np.int32, copy=False)
     occurs = np.zeros(num_terms, dtype=bool)
     for ids in id_lists:
         occurs[ids] = True
     return np.flatnonzero(occurs).astype(np.int32)
+
+
+def compact(chunk: Chunk) -> tuple[np.ndarray, Chunk]:
+    """Return the words of a chunk, ascending, and the chunk with their positions for term ids."""
+    if _is_dense(chunk.nnz, chunk.num_terms):
+        words = chunk.words()
+        positions = positions_of(words, chunk.num_terms)[chunk.indices]
+    else:
+        words, positions = np.unique(chunk.indices, return_inverse=True)
+    return words, Chunk(chunk.indptr, positions.astype(np.int32, copy=False), chunk.data, len(words))
+
+
+def _is_dense(number: int, num_terms: int) -> bool:
+    """Whether so many ids are worth a table with an entry for each term: it is faster than to sort them, and
+    takes memory for a vocabulary whose size may be no more than a claim.
+    """
+    return num_terms <= DENSE_TERMS * number
 
 
 def positions_of(words: np.ndarray, num_terms: int) -> np.ndarray:

@@ -499,7 +499,7 @@ class PyroEngine:
             with self._lock:
                 self._apply(self._schedule.discarded(hand.lease, time.monotonic()))
             return
-        words = words_in((block.words for block in blocks), round_.num_terms)
+        words = words_in([block.words for block in blocks], round_.num_terms)
         to_send: Sequence[int] = hand.blocks
         if round_.keep_blocks:
             to_send = link.blocks_to_send(hand.session, hand.blocks)

@@ -19,7 +19,7 @@ from gensim.matutils import Sparse2Corpus
 from gensim.models.callbacks import Callback
 from gensim.models.ldamodel import LdaState
 
-from distcorpus.algorithms.chunk import Chunk, warm
+from distcorpus.algorithms.chunk import Chunk, compact, warm
 from distcorpus.algorithms.evaluation import evaluate, parameters
 from distcorpus.algorithms.lda import (
     VARIANTS,
@@ -47,7 +47,6 @@ from distcorpus.models._corpus import (
     as_corpus,
     check_corpus,
     chunks,
-    compact,
     is_rereadable,
     is_sparse,
     length,

@@ -15,10 +15,11 @@ import numpy as np
 
 from distcorpus._version import __version__
 from distcorpus.algorithms import lda, lsi
-from distcorpus.algorithms.chunk import from_arrays, words_in
-from distcorpus.wire import expose
-from distcorpus.worker.cache import BlockCache, Tables
+from distcorpus.algorithms.chunk import Chunk, compact, from_arrays, words_in
+from distcorpus.wire import Connection, current_connection, expose
+from distcorpus.worker.cache import Cache, KeptBlock
 from distcorpus.worker.job import KERNELS, run
+from distcorpus.worker.stated import check_block, check_job, check_scratch
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ class Worker:
     threads : int, default 1
         Threads that compute the blocks of one job side by side, sharing one broadcast and one partial.
     cache_bytes : int, default 4 GiB
-        Bytes of blocks to keep between jobs.
+        Bytes to keep between jobs: documents, and broadcast rows.
     """
 
     def __init__(self, name: str, threads: int = 1, cache_bytes: int = 4 << 30) -> None:
@@ -45,8 +46,10 @@ class Worker:
         self.leaving = threading.Event()
         self.exit_asked = threading.Event()
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="block") if threads > 1 else None
-        self._blocks = BlockCache(cache_bytes)
-        self._tables = Tables()
+        self._cache_bytes = cache_bytes
+        self._cache = Cache(cache_bytes)
+        self._users: dict[str, set[Connection]] = {}  # of each session that something may be kept of
+        self._users_lock = threading.Lock()
         self._computing = threading.Lock()
         self._calls = 0
         self._calls_changed = threading.Condition()
@@ -86,7 +89,7 @@ class Worker:
             "threads": self.threads,
             "jobs_done": self._jobs_done,
             "compute_seconds": self._seconds,
-            "cached_bytes": self._blocks.nbytes,
+            "cached_bytes": self._cache.nbytes,
             "uptime_seconds": time.time() - self._started,
         }
 
@@ -98,7 +101,8 @@ class Worker:
         ----------
         job : dict
             ``lease``, ``session``, ``round``, ``kernel``, ``params``, ``num_terms``; ``width``, the
-            columns of the broadcast; ``blocks``, a list of (number, key); ``payload``, the documents of those blocks that this worker is thought not to hold;
+            columns of the broadcast; ``blocks``, a list of (number, key); ``payload``, the documents of
+            those blocks that this worker is thought not to hold;
             ``keep``, whether they come again; ``words`` and ``rows``, the broadcast rows that it is thought
             not to hold. The arrays are taken out of it, so that the message that they came in can be freed.
 
@@ -120,26 +124,30 @@ class Worker:
 
     def _process(self, job: dict[str, Any]) -> dict[str, Any]:
         arrived = time.perf_counter()
+        check_job(job, KERNELS)
         session, num_terms, params = job["session"], job["num_terms"], job["params"]
+        self._used_by(session, current_connection())
         kernel = KERNELS[job["kernel"]]
-        # Packing copies: what arrives are views of the whole message, which would stay as long as they do.
+        # What arrives are views of the whole message, which would stay as long as they do.
         arrived_blocks = {
-            number: kernel.pack(from_arrays(indptr, indices, data, num_terms, f"block {number}"))
+            number: _packed(
+                job["kernel"], number, from_arrays(indptr, indices, data, num_terms, f"block {number}")
+            )
             for number, (indptr, indices, data) in job.pop("payload").items()
         }
         if job["keep"]:
             for number, block in arrived_blocks.items():
-                self._blocks.put(session, number, block)
+                self._cache.put_block(session, number, block)
         held = [
-            (arrived_blocks.get(number) or self._blocks.get(session, number), key)
+            (arrived_blocks.get(number) or self._cache.block(session, number), key)
             for number, key in job["blocks"]
         ]
-        table = self._tables.get(
-            session, job["round"], num_terms, job["width"], lambda rows: kernel.prepare(rows, params)
-        )
+        width = job["width"]
+        table = self._cache.table(session, job["round"], width, lambda rows: kernel.prepare(rows, params))
         new_words, new_rows = job.pop("words"), job.pop("rows")
         if table is not None and len(new_words):
             table.add(new_words, new_rows)
+            self._cache.grown(session, table)
         del new_words, new_rows
         # Not before: other jobs may need what came with this one.
         if table is None or self._is_unwanted(job):
@@ -148,14 +156,17 @@ class Worker:
         missing = [
             number for (block, _), (number, _) in zip(held, job["blocks"], strict=True) if block is None
         ]
-        words = words_in((block.term_ids for block, _ in blocks), num_terms)
-        if missing or not table.holds(words):
+        words = words_in([block.words for block, _ in blocks], num_terms)
+        found = None if missing else table.find(words)
+        if found is None:
             return {"missing": missing, "rows_missing": not missing}
+        for (number, _), (block, _) in zip(job["blocks"], blocks, strict=True):
+            check_scratch(number, block, width, self._cache_bytes)
         with self._computing:
             if self._is_unwanted(job):
                 return {"handed_back": True}
             waited = time.perf_counter() - arrived
-            partial, seconds = run(job["kernel"], params, blocks, words, table, self._pool)
+            partial, seconds = run(job["kernel"], params, blocks, words, *found, self._pool)
             self._jobs_done += 1
             self._seconds += seconds
         return {
@@ -176,8 +187,25 @@ class Worker:
     @expose
     def forget(self, session: str) -> None:
         """Give up all that is kept for a session that has ended."""
-        self._blocks.forget(session)
-        self._tables.forget(session)
+        with self._users_lock:
+            self._users.pop(session, None)
+            self._cache.forget(session)
+
+    def _used_by(self, session: str, connection: Connection | None) -> None:
+        if connection is not None:
+            with self._users_lock:
+                self._users.setdefault(session, set()).add(connection)
+
+    def disconnected(self, connection: Connection) -> None:
+        """Give up what is kept for the sessions whose last connection this was: their dispatcher is gone, or
+        they never had one.
+        """
+        with self._users_lock:
+            for session in [session for session, users in self._users.items() if connection in users]:
+                self._users[session].remove(connection)
+                if not self._users[session]:
+                    del self._users[session]
+                    self._cache.forget(session)
 
     @expose
     def exit(self) -> None:
@@ -200,3 +228,10 @@ class Worker:
         self.leaving.set()
         with self._calls_changed:
             return self._calls_changed.wait_for(lambda: self._calls == 0, timeout)
+
+
+def _packed(kernel: str, number: int, block: Chunk) -> KeptBlock:
+    """Return a block as it is computed and kept, in memory of its own."""
+    check_block(kernel, number, block.n_docs)
+    words, local = compact(block)
+    return KeptBlock(words, KERNELS[kernel].pack(local))

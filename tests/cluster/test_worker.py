@@ -135,7 +135,13 @@ def test_memory_is_the_sums_and_two_rounds_topics(tmp_path):
     messages = [str(tmp_path / f"round {number}") for number in (1, 2)]
     for number, message in enumerate(messages, 1):
         content = job(
-            round=number, params=params, num_terms=num_terms, width=num_topics, payload={0: documents}, words=terms, rows=topics
+            round=number,
+            params=params,
+            num_terms=num_terms,
+            width=num_topics,
+            payload={0: documents},
+            words=terms,
+            rows=topics,
         )
         Path(message).write_bytes(bytes(encode(content)))
     done = subprocess.run(
