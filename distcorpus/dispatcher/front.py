@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from distcorpus._version import __version__
 from distcorpus.algorithms.chunk import as_chunk
+from distcorpus.algorithms.received import check_received
 from distcorpus.dispatcher.drivers import PyroEngine
 from distcorpus.dispatcher.journal import Journals
 from distcorpus.dispatcher.session import LdaSession, LsiSession, Session, Topics
@@ -297,6 +298,7 @@ class LsiFront(_Front):
             raise ValueError(
                 f"chunk {number} has {shape[0]} terms, this model's vocabulary {self._num_terms}"
             )
+        check_received(job, f"chunk {number}")
         chunk = as_chunk(job, self._num_terms, what=f"chunk {number}")
         if self._session is None:
             self._open(np.dtype(getattr(job, "dtype", np.float64)))
@@ -360,7 +362,9 @@ class LdaFront(_Front):
         """Add a chunk, a list of documents; waits while the queue is full."""
         self._check_initialized()
         session = self._session
-        session.put(as_chunk(job, session.num_terms, counts=True, what=f"chunk {session.num_chunks}"))
+        what = f"chunk {session.num_chunks}"
+        check_received(job, what)
+        session.put(as_chunk(job, session.num_terms, counts=True, what=what))
 
     @expose
     def getstate(self) -> LdaState:
