@@ -412,7 +412,7 @@ def _run_worker(options: argparse.Namespace) -> None:
     lifetime = Lifetime(until_eof=options.until_eof)
     blas = set_blas_threads(options.blas_threads)
     name = options.name or f"{socket.gethostname()}-{os.getpid()}"
-    worker = Worker(name, options.threads, int(options.cache * 2**30))
+    worker = Worker(name, options.threads, int(options.cache * 2**30), blas)
     nameserver = _nameserver(options, lifetime)
     daemon = _daemon(options, credentials, nameserver, on_disconnect=worker.disconnected)
     registered_name = names.worker(name)
@@ -504,13 +504,21 @@ def run_status(options: argparse.Namespace) -> None:
     _credentials(options)
     status = _dispatcher(options).status()
     table = Table(title=f"dispatcher {status['version']} on {status['host']}, pid {status['pid']}")
-    for column in ("worker", "host", "pid", "threads", "state"):
+    columns = {"name": "worker", **{key: key for key in ("host", "pid", "threads", "state", "kernels")}}
+    for column in columns.values():
         table.add_column(column)
     for worker in status["workers"]:
-        table.add_row(*(str(worker[key]) for key in ("name", "host", "pid", "threads", "state")))
+        table.add_row(*(str(worker[key]) for key in columns))
     console = Console()
     console.print(table)
-    console.print(f"models in training or open: {', '.join(status['sessions']) or 'none'}")
+    mixed = len({worker["kernels"] for worker in status["workers"]}) > 1
+    sessions = [f"{name} (with {status['kernels'][name]})" if mixed else name for name in status["sessions"]]
+    console.print(f"models in training or open: {', '.join(sessions) or 'none'}")
+    if mixed:
+        console.print(
+            "workers have different kernels, which could give different bits: "
+            "each training has those of one kind"
+        )
 
 
 def run_stop(options: argparse.Namespace) -> None:

@@ -84,6 +84,7 @@ class WorkerInfo:
     pid: int
     threads: int
     state: str
+    kernels: str  # see `algorithms.kind`
 
 
 @dataclass(frozen=True, slots=True)

@@ -116,6 +116,7 @@ class Dispatcher:
             "uptime_seconds": time.time() - self.started,
             "workers": [asdict(worker) for worker in self.engine.workers()],
             "sessions": sorted(self.sessions.copy()),
+            "kernels": {name: self.engine.kernels_of(name) for name in sorted(self.sessions.copy())},
         }
 
     @expose
@@ -226,8 +227,8 @@ class _Front:
 
     @expose
     def getworkers(self) -> list[str]:
-        """The URIs of the connected workers."""
-        return [worker.uri for worker in self._dispatcher.engine.workers() if worker.state == "ready"]
+        """The URIs of the workers that this model's training has, or would have."""
+        return [worker.uri for worker in self._dispatcher.engine.usable_workers()]
 
     @expose
     def jobsdone(self) -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import socket
-import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +15,7 @@ import numpy as np
 from distcorpus._version import __version__
 from distcorpus.algorithms import lda, lsi
 from distcorpus.algorithms.chunk import Chunk, compact, from_arrays, words_in
+from distcorpus.algorithms.kind import kernels
 from distcorpus.wire import Connection, current_connection, expose
 from distcorpus.worker.cache import Cache, KeptBlock
 from distcorpus.worker.job import KERNELS, run
@@ -38,10 +38,13 @@ class Worker:
         Threads that compute the blocks of one job side by side, sharing one broadcast and one partial.
     cache_bytes : int, default 4 GiB
         Bytes to keep between jobs: documents, and broadcast rows.
+    blas : str
+        The BLAS and its threads, which kernels without numba use.
     """
 
-    def __init__(self, name: str, threads: int = 1, cache_bytes: int = 4 << 30) -> None:
+    def __init__(self, name: str, threads: int = 1, cache_bytes: int = 4 << 30, blas: str = "") -> None:
         self.name = name
+        self.kernels = kernels(blas)
         self.threads = threads
         self.leaving = threading.Event()
         self.exit_asked = threading.Event()
@@ -70,8 +73,7 @@ class Worker:
         lsi.warm()
         # The system gives a page when it is first written to; what is freed stays (`share_freed_memory`).
         np.ones(MEMORY_TAKEN, np.uint8)
-        numba = sys.modules.get("numba")
-        return f"numba {numba.__version__}" if numba is not None else "numpy (numba is not installed)"
+        return self.kernels
 
     @expose
     def ping(self) -> str:
@@ -87,6 +89,7 @@ class Worker:
             "host": socket.gethostname(),
             "version": __version__,
             "threads": self.threads,
+            "kernels": self.kernels,
             "jobs_done": self._jobs_done,
             "compute_seconds": self._seconds,
             "cached_bytes": self._cache.nbytes,

@@ -45,12 +45,14 @@ def peak(pid, limit):
 
 
 @contextmanager
-def worker_of(cluster, *options):
-    """One more worker."""
-    command = [sys.executable, "-m", "distcorpus", "worker", "--no-broadcast", "--name", "measured", *options]
+def worker_of(cluster, *options, name="measured", variables=None):
+    """One more worker, in its own process; yields its id."""
+    command = [sys.executable, "-m", "distcorpus", "worker", "--no-broadcast", "--name", name, *options]
     before = len(cluster.dispatcher.status()["workers"])
     process = subprocess.Popen(
-        command, env={**os.environ, **cluster.environ("worker")}, stdout=subprocess.DEVNULL
+        command,
+        env={**os.environ, **cluster.environ("worker"), **(variables or {})},
+        stdout=subprocess.DEVNULL,
     )
     try:
         wait_until(lambda: len(cluster.dispatcher.status()["workers"]) == before + 1, "its joining")
