@@ -11,12 +11,22 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from distcorpus._version import __version__
 from distcorpus.service import Lifetime, report_ready, say, set_blas_threads
-from distcorpus.wire import CommunicationError, Daemon, NamingError, allow, connect, names, roles, tls
+from distcorpus.wire import (
+    CommunicationError,
+    Connection,
+    Daemon,
+    NamingError,
+    allow,
+    connect,
+    names,
+    roles,
+    tls,
+)
 from distcorpus.wire.daemon import check_exposure
 from distcorpus.wire.location import NameServerLocation
 from distcorpus.wire.memory import share_freed_memory
@@ -212,7 +222,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     worker.add_argument("--name", help="the worker's name (default: host name and process id)")
     worker.add_argument(
-        "--cache", type=float, default=4.0, metavar="GB", help="documents to keep (default: %(default)g)"
+        "--cache",
+        type=float,
+        default=4.0,
+        metavar="GB",
+        help="documents and topics to keep between jobs (default: %(default)g)",
     )
     worker.set_defaults(run=run_workers)
 
@@ -398,9 +412,9 @@ def _run_worker(options: argparse.Namespace) -> None:
     lifetime = Lifetime(until_eof=options.until_eof)
     blas = set_blas_threads(options.blas_threads)
     name = options.name or f"{socket.gethostname()}-{os.getpid()}"
-    worker = Worker(name, options.threads, int(options.cache * 2**30))
+    worker = Worker(name, options.threads, int(options.cache * 2**30), blas)
     nameserver = _nameserver(options, lifetime)
-    daemon = _daemon(options, credentials, nameserver)
+    daemon = _daemon(options, credentials, nameserver, on_disconnect=worker.disconnected)
     registered_name = names.worker(name)
     daemon.serve(registered_name, worker)
     registration = Registration(
@@ -490,13 +504,21 @@ def run_status(options: argparse.Namespace) -> None:
     _credentials(options)
     status = _dispatcher(options).status()
     table = Table(title=f"dispatcher {status['version']} on {status['host']}, pid {status['pid']}")
-    for column in ("worker", "host", "pid", "threads", "state"):
+    columns = {"name": "worker", **{key: key for key in ("host", "pid", "threads", "state", "kernels")}}
+    for column in columns.values():
         table.add_column(column)
     for worker in status["workers"]:
-        table.add_row(*(str(worker[key]) for key in ("name", "host", "pid", "threads", "state")))
+        table.add_row(*(str(worker[key]) for key in columns))
     console = Console()
     console.print(table)
-    console.print(f"models in training or open: {', '.join(status['sessions']) or 'none'}")
+    mixed = len({worker["kernels"] for worker in status["workers"]}) > 1
+    sessions = [f"{name} (with {status['kernels'][name]})" if mixed else name for name in status["sessions"]]
+    console.print(f"models in training or open: {', '.join(sessions) or 'none'}")
+    if mixed:
+        console.print(
+            "workers have different kernels, which could give different bits: "
+            "each training has those of one kind"
+        )
 
 
 def run_stop(options: argparse.Namespace) -> None:
@@ -560,7 +582,10 @@ def _with_tls(credentials: tls.Credentials | None) -> str:
 
 
 def _daemon(
-    options: argparse.Namespace, credentials: tls.Credentials | None, nameserver: NameServerLocation
+    options: argparse.Namespace,
+    credentials: tls.Credentials | None,
+    nameserver: NameServerLocation,
+    on_disconnect: Callable[[Connection], None] | None = None,
 ) -> Daemon:
     """Return the daemon that the options describe, at an address that others can reach."""
     advertise = options.advertise
@@ -570,7 +595,12 @@ def _daemon(
         if not is_loopback(own):
             advertise = credentials.name_for(own) if credentials is not None else own
     return Daemon(
-        options.bind, options.bind_port, advertise, credentials=credentials, insecure=options.insecure
+        options.bind,
+        options.bind_port,
+        advertise,
+        on_disconnect,
+        credentials=credentials,
+        insecure=options.insecure,
     )
 
 

@@ -9,7 +9,7 @@ import struct
 import zlib
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ from Pyro4.errors import NamingError, SecurityError, SerializeError
 from Pyro4.message import Message
 
 from distcorpus.algorithms.chunk import Chunk, as_chunk, from_arrays
+from distcorpus.kernels import KERNELS
 from distcorpus.wire import Daemon, NameServerDaemon, allowed, names, nameserver, unpickle
 from distcorpus.wire.frames import FRAMES_ID, decode, encode
 from distcorpus.wire.serializer import RestrictedPickleSerializer, StringMarshalSerializer
@@ -166,7 +167,7 @@ def frame_reader() -> Target:
 def chunks() -> Target:
     """Documents as models and the dispatcher send them, and the compiled code that computes with them."""
     worker = Worker("fuzzed")
-    cache.Table.holds.__defaults__ = (0.0,)  # a job with too few broadcast rows would wait for them
+    cache.ROWS_IN_FLIGHT = 0.0  # a job with too few broadcast rows would wait for them
 
     def check(data: bytes) -> str:
         which, data = _first(data, 4)
@@ -193,9 +194,15 @@ def chunks() -> Target:
     def _compute(kernel: str, arrays: list[np.ndarray], words: np.ndarray, rows: np.ndarray | None) -> str:
         params = {"alpha": np.ones(2), "totals": np.ones(2), "iterations": 5, "gamma_threshold": 0.001}
         params |= {"seed": 1, "variant": "vb", "gamma_statistics": False, "dtype": "float32", "bound": True}
-        params |= {"grid": 2.0**-10, "weights": None}
+        params |= {"grid": 2.0**-10, "weights": None, "width": 2}
+        params = {field.name: params[field.name] for field in fields(KERNELS[kernel].params)}
         job = {"lease": "1", "session": "fuzz", "round": 1, "kernel": kernel, "params": params, "keep": True}
-        job |= {"num_terms": NUM_TERMS, "blocks": [(0, (0, 0))], "payload": {0: arrays}, "words": words}
+        job |= {
+            "num_terms": NUM_TERMS,
+            "blocks": [(0, (0, 0))],
+            "payload": {0: arrays},
+            "words": words,
+        }
         rows = np.ones((len(words), 2), np.float32) if rows is None else rows
         try:
             return " ".join(worker.process({**job, "rows": rows}))

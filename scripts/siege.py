@@ -265,8 +265,16 @@ def forged_documents(field: Field, chance: random.Random) -> Iterator[None]:
         worker = chance.choice(workers)
         indptr = np.array([0, 1 << 40]) if chance.random() < 0.5 else np.array([0, (1 << 63) - 1, -2, 1])
         payload = {0: (indptr, np.array([0], np.int32), np.ones(1, np.float32))}
-        job = {"lease": "x", "session": "siege", "round": 1, "kernel": "lsi", "params": {}, "num_terms": 4}
-        job |= {"blocks": [(0, (0, 0))], "payload": payload, "keep": False, "words": [], "rows": []}
+        job = {
+            "lease": "x",
+            "session": "siege",
+            "round": 1,
+            "kernel": "lsi",
+            "params": {},
+            "num_terms": 4,
+        }
+        job |= {"blocks": [(0, (0, 0))], "payload": payload, "keep": False}
+        job |= {"words": np.empty(0, np.int32), "rows": np.empty((0, 1))}
         with opened(worker) as sock:
             sock.sendall(packed((worker.object_id, "process", (job,), {})))
             _refused(receive(sock))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Sequence
+import reprlib
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, pairwise
 from types import ModuleType
@@ -18,6 +19,12 @@ from .summation import exact_sum
 Sparse = Any
 
 MAX_TERMS = 2**31 - 1
+
+#: Terms of the vocabulary for each id that is looked at, up to which a table of all terms is used.
+DENSE_TERMS = 32
+
+#: Documents, and entries, that are read at once: meanwhile no other thread of the process runs.
+DOCUMENTS_AT_ONCE, ENTRIES_AT_ONCE = 1 << 15, 1 << 18
 
 #: Reading so many documents without the compiled reader takes about as long as loading it.
 WORTH_LOADING = 40_000
@@ -50,11 +57,6 @@ class Chunk:
     def n_docs(self) -> int:
         """The number of documents, empty ones included."""
         return len(self.indptr) - 1
-
-    @property
-    def term_ids(self) -> np.ndarray:
-        """The term id of each entry."""
-        return self.indices
 
     @property
     def nnz(self) -> int:
@@ -124,12 +126,32 @@ class Chunk:
         return exact_sum(np.square(self.data, dtype=np.float64))
 
 
-def words_in(id_lists: Iterable[np.ndarray], num_terms: int) -> np.ndarray:
+def words_in(id_lists: Sequence[np.ndarray], num_terms: int) -> np.ndarray:
     """Return the term ids that occur in any of some arrays, int32, ascending and distinct."""
+    if not _is_dense(sum(map(len, id_lists)), num_terms):
+        every = np.concatenate([np.empty(0, np.int32), *id_lists])
+        return np.unique(every).astype(np.int32, copy=False)
     occurs = np.zeros(num_terms, dtype=bool)
     for ids in id_lists:
         occurs[ids] = True
     return np.flatnonzero(occurs).astype(np.int32)
+
+
+def compact(chunk: Chunk) -> tuple[np.ndarray, Chunk]:
+    """Return the words of a chunk, ascending, and the chunk with their positions for term ids."""
+    if _is_dense(chunk.nnz, chunk.num_terms):
+        words = chunk.words()
+        positions = positions_of(words, chunk.num_terms)[chunk.indices]
+    else:
+        words, positions = np.unique(chunk.indices, return_inverse=True)
+    return words, Chunk(chunk.indptr, positions.astype(np.int32, copy=False), chunk.data, len(words))
+
+
+def _is_dense(number: int, num_terms: int) -> bool:
+    """Whether so many ids are worth a table with an entry for each term: it is faster than to sort them, and
+    takes memory for a vocabulary whose size may be no more than a claim.
+    """
+    return num_terms <= DENSE_TERMS * number
 
 
 def positions_of(words: np.ndarray, num_terms: int) -> np.ndarray:
@@ -217,7 +239,7 @@ def as_chunk(documents: Any, num_terms: int, *, counts: bool = False, what: str 
         indptr, ids, values = _from_sparse(matrix, what)
     elif isinstance(documents, Iterable) and not isinstance(documents, str | bytes):
         sequence = documents if isinstance(documents, list | tuple) else list(documents)
-        indptr, ids, values = _reader.read(sequence) or _from_documents(sequence, num_terms, what)
+        indptr, ids, values = _read(sequence, num_terms, what)
     else:
         raise TypeError(
             f"{what}: cannot read documents from {type(documents).__name__}; pass a list of bags of words "
@@ -268,30 +290,92 @@ def warm() -> None:
     _reader.load()
 
 
+def _read(documents: Sequence[Any], num_terms: int, what: str) -> tuple[np.ndarray, ...]:
+    """Read bags of words into (indptr, ids, values), not too many at once; the ids may still be floats."""
+    lengths: list[np.ndarray] = [np.zeros(1, np.int64)]
+    ids, values = [], []
+    for first in range(0, len(documents), DOCUMENTS_AT_ONCE):
+        of_pieces = []
+        for piece in _pieces(documents[first : first + DOCUMENTS_AT_ONCE]):
+            read = _reader.read(piece)
+            if read is None:
+                try:
+                    read = _from_documents(piece, num_terms, what)
+                except _NotBags as error:
+                    raise _culprit(documents, what) from error
+            of_pieces.append(np.diff(read[0]))
+            ids.append(read[1])
+            values.append(read[2])
+        # A document that was cut is one again.
+        whole = documents[first : first + DOCUMENTS_AT_ONCE]
+        lengths.append(of_pieces[0] if len(of_pieces) == 1 else np.fromiter(map(len, whole), np.int64))
+    if not ids:
+        return lengths[0], np.empty(0, np.int32), np.empty(0)
+    indptr = np.cumsum(np.concatenate(lengths))
+    if len(ids) == 1:
+        return indptr, ids[0], values[0]
+    return indptr, np.concatenate(ids), np.concatenate(values)
+
+
+def _pieces(documents: Sequence[Any]) -> Iterator[Sequence[Any]]:
+    """Cut some documents into parts of about `ENTRIES_AT_ONCE` entries, in their order, long ones as well."""
+    try:
+        ends = np.cumsum(np.fromiter(map(len, documents), np.int64, count=len(documents)))
+    except TypeError:  # not all are documents: whoever reads them says which
+        yield documents
+        return
+    if ends[-1] <= ENTRIES_AT_ONCE:
+        yield documents
+        return
+    start = 0
+    while start < len(documents):
+        before = ends[start - 1] if start else 0
+        stop = max(start + 1, int(np.searchsorted(ends, before + ENTRIES_AT_ONCE, side="right")))
+        alone = documents[start]
+        if stop == start + 1 and isinstance(alone, list | tuple | np.ndarray):
+            for first in range(0, max(len(alone), 1), ENTRIES_AT_ONCE):
+                yield [alone[first : first + ENTRIES_AT_ONCE]]
+        else:
+            yield documents[start:stop]
+        start = stop
+
+
 def _from_documents(documents: Sequence[Any], num_terms: int, what: str) -> tuple[np.ndarray, ...]:
     """Concatenate bags of words into (indptr, ids, values); the ids may still be floats."""
     try:
         lengths = np.fromiter(map(len, documents), np.int64, count=len(documents))
         indptr = np.concatenate(([0], np.cumsum(lengths)))
         if np.ndarray in set(map(type, documents)):
-            arrays = [np.asarray(document) for document in documents if len(document)]
+            arrays = [
+                document if isinstance(document, np.ndarray) else _pairs(document)
+                for document in documents
+                if len(document)
+            ]
             _check_id_dtypes(arrays, num_terms, what)
             pairs = np.concatenate(arrays) if arrays else np.empty((0, 2))
             if pairs.ndim != 2 or pairs.shape[1] != 2:
                 raise ValueError("not pairs")
         else:
-            entries = list(chain.from_iterable(documents))
-            if set(map(len, entries)) - {2}:
-                raise ValueError("not pairs")
-            flat = np.fromiter(chain.from_iterable(entries), np.float64, count=2 * len(entries))
-            pairs = flat.reshape(-1, 2)
+            pairs = _pairs(chain.from_iterable(documents))
         if pairs.dtype.kind not in "iuf":
             raise TypeError("not numbers")
     except (TypeError, ValueError, OverflowError) as error:
         if isinstance(error, _DtypeError):
             raise
-        raise _culprit(documents, what) from error
+        raise _NotBags from error
     return indptr, pairs[:, 0], pairs[:, 1]
+
+
+def _pairs(entries: Iterable[Any]) -> np.ndarray:
+    """Return pairs of numbers as an array; nothing is made of what is nested deeper."""
+    entries = list(entries)
+    if set(map(len, entries)) - {2}:
+        raise ValueError("not pairs")
+    return np.fromiter(chain.from_iterable(entries), np.float64, count=2 * len(entries)).reshape(-1, 2)
+
+
+class _NotBags(Exception):
+    """Some of the documents are no bags of words."""
 
 
 class _DtypeError(ValueError):
@@ -311,9 +395,9 @@ def _culprit(documents: Sequence[Any], what: str) -> TypeError:
     """Find the first document that is no bag of words."""
     for number, document in enumerate(documents):
         try:
-            pairs = np.asarray(document)
+            pairs = document if isinstance(document, np.ndarray) else _pairs(document)
             readable = pairs.size == 0 or (pairs.dtype.kind in "biuf" and pairs.shape == (len(pairs), 2))
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             readable = False
         if not readable:
             return TypeError(
@@ -325,8 +409,17 @@ def _culprit(documents: Sequence[Any], what: str) -> TypeError:
     )
 
 
+_short = reprlib.Repr()
+_short.maxlevel = 3  # lists of lists of lists may be few, and their text endless
+
+
 def _shortened(thing: Any) -> str:
-    text = repr(thing)
+    if isinstance(thing, np.ndarray):
+        return f"an array of shape {thing.shape} and type {thing.dtype}"
+    try:
+        text = _short.repr(thing)
+    except ValueError:  # an integer with too many digits
+        text = f"a {type(thing).__name__}"
     return text if len(text) <= 80 else text[:77] + "..."
 
 

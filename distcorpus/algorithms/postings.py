@@ -35,11 +35,6 @@ class Postings:
     n_docs: int
 
     @property
-    def term_ids(self) -> np.ndarray:
-        """The ids of the terms that occur (as `Chunk.term_ids`, but each only once)."""
-        return self.words
-
-    @property
     def nnz(self) -> int:
         """The number of entries."""
         return len(self.documents)

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Any, Generic, TypeVar
 
-import numpy as np
 import scipy.sparse
 from gensim import utils
 
@@ -142,16 +141,6 @@ def vocabulary(id2word: Any, corpus: Any) -> tuple[Any, int]:
             f"id2word has the key {largest!r}: give a dict of id to word, as Dictionary is, not of word to id"
         )
     return id2word, 1 + int(largest)
-
-
-def compact(chunk: Chunk) -> tuple[np.ndarray, Chunk]:
-    """Return the words of a chunk, and the chunk with their positions for term ids."""
-    if chunk.nnz < chunk.num_terms // 8:
-        words, positions = np.unique(chunk.indices, return_inverse=True)
-    else:
-        words = chunk.words()
-        positions = np.searchsorted(words, chunk.indices)
-    return words, Chunk(chunk.indptr, positions.astype(np.int32), chunk.data, len(words))
 
 
 class ReadAhead(Generic[T]):

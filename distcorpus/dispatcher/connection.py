@@ -106,8 +106,8 @@ class Connection:
 
     @expose
     def getworkers(self) -> list[str]:
-        """The URIs of the connected workers."""
-        return [worker.uri for worker in self._dispatcher.engine.workers() if worker.state == "ready"]
+        """The URIs of the workers that this model's training has, or would have."""
+        return [worker.uri for worker in self._dispatcher.engine.usable_workers()]
 
     @expose
     def jobsdone(self) -> int:

@@ -95,6 +95,7 @@ class Dispatcher:
             "uptime_seconds": time.time() - self.started,
             "workers": [asdict(worker) for worker in self.engine.workers()],
             "sessions": sorted(self.sessions.copy()),
+            "kernels": {name: self.engine.kernels_of(name) for name in sorted(self.sessions.copy())},
         }
 
     @expose

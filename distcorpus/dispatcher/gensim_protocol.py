@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from distcorpus.algorithms.chunk import as_chunk
 from distcorpus.algorithms.lda import LDA_GRID
+from distcorpus.algorithms.received import check_received
 from distcorpus.algorithms.summation import GridSum
 from distcorpus.dispatcher.connection import Connection
 from distcorpus.kernels import EStepParams
@@ -77,6 +78,7 @@ class GensimLsi(Connection):
             raise ValueError(
                 f"chunk {number} has {shape[0]} terms, this model's vocabulary {self._num_terms}"
             )
+        check_received(job, f"chunk {number}")
         chunk = as_chunk(job, self._num_terms, what=f"chunk {number}")
         if self._session is None:
             self._open(np.dtype(getattr(job, "dtype", np.float64)))
@@ -151,7 +153,9 @@ class GensimLda(Connection):
         """Add a chunk, a list of documents; waits while the queue is full."""
         self._check_initialized()
         session = self._session
-        session.put(as_chunk(job, session.num_terms, counts=True, what=f"chunk {session.num_chunks}"))
+        what = f"chunk {session.num_chunks}"
+        check_received(job, what)
+        session.put(as_chunk(job, session.num_terms, counts=True, what=what))
 
     @expose
     def getstate(self) -> LdaState:

@@ -48,6 +48,8 @@ class _ModelConnection(Connection):
         journal = None if journals is None else journals.begin(task)
         try:
             self._opened(self._make(name, task, journal=journal, **options))
+            if journal is not None:
+                journal.write("kernels", self._dispatcher.engine.kernels_of(name))
         except BaseException:
             if journal is not None:
                 journal.remove()
@@ -87,6 +89,9 @@ class _ModelConnection(Connection):
         if "state" in journal:
             task |= journal.read("state")
         name, options = self._name_session()
+        kernels = journal.read("kernels") if "kernels" in journal else None
+        if kernels is not None:
+            self._dispatcher.engine.require_kernels(name, kernels)
         try:
             self._opened(self._make(name, task, journal=journal, **options))
         except (LookupError, TypeError, ValueError) as error:
@@ -103,7 +108,7 @@ class _ModelConnection(Connection):
     def ready(self) -> int:
         """Wait a little for a worker and return how many there are."""
         self._dispatcher.engine.wait_for_workers(WORKER_GRACE)
-        return self._dispatcher.engine.num_workers
+        return len(self._dispatcher.engine.usable_workers())
 
     @expose
     def put(self, indptr: np.ndarray, indices: np.ndarray, data: np.ndarray) -> None:

@@ -21,10 +21,10 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from distcorpus._version import __version__
 from distcorpus.algorithms.chunk import Chunk, words_in
 from distcorpus.algorithms.partial import Partial
 from distcorpus.engines.base import Block, Round
+from distcorpus.engines.kinds import Kinds, WorkerInfo, best_of, read_status
 from distcorpus.engines.schedule import Cancel, Decision, Drop, Fail, Failure, Finish, Hand, Schedule
 from distcorpus.engines.sidebyside import SideBySide
 from distcorpus.kernels import BlockResults, Result, as_dict
@@ -61,18 +61,6 @@ SESSIONS_RECORDED, RECORDS_KEPT = 64, 10_000
 
 
 @dataclass(frozen=True, slots=True)
-class WorkerInfo:
-    """A worker as the dispatcher sees it."""
-
-    name: str
-    uri: str
-    host: str
-    pid: int
-    threads: int
-    state: str
-
-
-@dataclass(frozen=True, slots=True)
 class JobRecord:
     """What one job cost: the bytes that travelled and where its seconds went."""
 
@@ -92,8 +80,9 @@ class JobRecord:
 class _Link:
     """The connections to one worker, and what was sent over them."""
 
-    def __init__(self, info: WorkerInfo) -> None:
+    def __init__(self, info: WorkerInfo, schedule: Schedule) -> None:
         self.info = info
+        self.schedule = schedule
         self.hands: queue.SimpleQueue[Hand | None] = queue.SimpleQueue()
         self.control: queue.SimpleQueue[tuple[str, Any] | None] = queue.SimpleQueue()
         self.proxies: list[Any] = []
@@ -182,7 +171,7 @@ class PyroEngine:
         self._list_workers = list_workers
         self._slots = slots
         self._worker_timeout = worker_timeout
-        self._schedule = Schedule(slots=slots, worker_timeout=worker_timeout)
+        self._kinds = Kinds(lambda: Schedule(slots=slots, worker_timeout=worker_timeout))
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._links: dict[str, _Link] = {}
@@ -237,6 +226,22 @@ class PyroEngine:
         with self._lock:
             return [replace(link.info, state=link.state) for link in self._links.values()]
 
+    def usable_workers(self) -> Sequence[WorkerInfo]:
+        """Return the workers that a session which begins now would get."""
+        ready = [worker for worker in self.workers() if worker.state == "ready"]
+        kernels = best_of(ready)
+        return [worker for worker in ready if worker.kernels == kernels]
+
+    def kernels_of(self, session: str) -> str | None:
+        """Return the kernels of a session's workers; None where it waits for its first one."""
+        with self._lock:
+            return self._kinds.kernels_of(session)
+
+    def require_kernels(self, session: str, kernels: str) -> None:
+        """Let a session that is about to be opened have no workers but with these kernels."""
+        with self._lock:
+            self._kinds.require(session, kernels)
+
     def wait_for_workers(self, timeout: float) -> bool:
         with self._changed:
             return self._changed.wait_for(
@@ -249,13 +254,28 @@ class PyroEngine:
             self._records[session] = deque(maxlen=RECORDS_KEPT)
             while len(self._records) > SESSIONS_RECORDED:
                 self._records.popitem(last=False)
-            self._apply(self._schedule.session_opened(session, time.monotonic()))
+            ready = [link.info for link in self._links.values() if link.state == "ready"]
+            schedule = self._kinds.begin(session, ready)
+            kernels = self._kinds.kernels_of(session)
+            others = [info for info in ready if info.kernels != kernels]
+            if others:
+                logger.warning(
+                    "session %s is computed with %s; %d worker(s) with other kernels, which could give other "
+                    "bits, take no part: %s",
+                    session,
+                    kernels,
+                    len(others),
+                    ", ".join(f"{info.name} ({info.kernels})" for info in others),
+                )
+            self._apply(schedule.session_opened(session, time.monotonic()))
 
     def close_session(self, session: str) -> None:
         with self._lock:
             self._open.discard(session)
             self._rounds.pop(session, None)
-            self._apply(self._schedule.session_closed(session, time.monotonic()))
+            schedule = self._kinds.end(session)
+            if schedule is not None:
+                self._apply(schedule.session_closed(session, time.monotonic()))
             links = list(self._links.values())
         for link in links:
             link.forget_session(session)
@@ -265,20 +285,26 @@ class PyroEngine:
             if round_.session not in self._open:
                 return  # it was closed while its next round was being made
             self._rounds[round_.session] = round_
-            opened = self._schedule.round_opened(
-                round_.session, round_.number, time.monotonic(), round_.least_job_cost
+            schedule = self._kinds.of_session(round_.session)
+            assert schedule is not None  # it is open
+            self._apply(
+                schedule.round_opened(round_.session, round_.number, time.monotonic(), round_.least_job_cost)
             )
-            self._apply(opened)
 
     def add_blocks(self, round_: Round, blocks: Sequence[Block]) -> None:
         costs = [(block.number, float(max(block.nnz, 1))) for block in blocks]
         with self._lock:
-            self._apply(self._schedule.blocks_added(round_.session, costs, time.monotonic()))
-            round_.progressed(self._schedule.pending(round_.session))
+            schedule = self._kinds.of_session(round_.session)
+            if schedule is None:
+                return
+            self._apply(schedule.blocks_added(round_.session, costs, time.monotonic()))
+            round_.progressed(schedule.pending(round_.session))
 
     def seal_round(self, round_: Round) -> None:
         with self._lock:
-            self._apply(self._schedule.round_sealed(round_.session, time.monotonic()))
+            schedule = self._kinds.of_session(round_.session)
+            if schedule is not None:
+                self._apply(schedule.round_sealed(round_.session, time.monotonic()))
 
     def records(self, session: str) -> Sequence[JobRecord]:
         with self._lock:
@@ -295,7 +321,7 @@ class PyroEngine:
             link = self._links.get(name)
             if link is not None and link.info.uri == uri:
                 link.leaving = True
-                self._apply(self._schedule.worker_leaving(name, time.monotonic()))
+                self._apply(link.schedule.worker_leaving(name, time.monotonic()))
 
     def exit_workers(self) -> None:
         """Ask every worker to leave and end its process."""
@@ -310,8 +336,9 @@ class PyroEngine:
         for decision in decisions:
             match decision:
                 case Hand(worker=worker, session=session):
-                    self._links[worker].hands.put(decision)
-                    self._rounds[session].progressed(self._schedule.pending(session))
+                    link = self._links[worker]
+                    link.hands.put(decision)
+                    self._rounds[session].progressed(link.schedule.pending(session))
                 case Cancel(worker=worker, lease=lease):
                     if worker in self._links:
                         self._links[worker].control.put(("cancel", self._lease_name(lease)))
@@ -334,9 +361,11 @@ class PyroEngine:
 
     def _describe(self, round_: Round, failure: Failure) -> str:
         if failure.kind == "no_workers":
+            kernels = self._kinds.kernels_of(round_.session)
+            of_kind = f" with {kernels}, with which this training began," if self._links else ""
             return (
-                f"no worker is connected, and none joined within {self._worker_timeout:g} s: start one with "
-                "'distcorpus worker' (or scripts/run_worker.py) on any host of the cluster"
+                f"no worker{of_kind} is connected, and none joined within {self._worker_timeout:g} s: start "
+                "one with 'distcorpus worker' (or scripts/run_worker.py) on any host of the cluster"
             )
         what = "; ".join(str(round_.block(number)) for number in failure.blocks)
         names = ", ".join(attempt.worker for attempt in failure.attempts)
@@ -368,16 +397,23 @@ class PyroEngine:
 
     def _tick(self, now: float) -> None:
         with self._lock:
-            self._apply(self._schedule.tick(now))
-            waiting = self._schedule.waiting(now)
+            self._kinds.prune(link.info for link in self._links.values())
+            waiting: list[str] = []
+            for schedule in self._kinds:
+                self._apply(schedule.tick(now))
+                waiting += [session for session, _ in schedule.waiting(now)]
             for round_ in self._rounds.values():
                 # Blocks leave the queue in other ways than by being handed out.
-                round_.progressed(self._schedule.pending(round_.session))
+                schedule = self._kinds.of_session(round_.session)
+                if schedule is not None:
+                    round_.progressed(schedule.pending(round_.session))
+            wanted = {self._kinds.kernels_of(session) for session in waiting} if self._links else set()
         if waiting and now >= self._log_at:
             self._log_at = now + WAITING_LOG_EVERY
             logger.warning(
-                "%d session(s) wait for a worker: start one with 'distcorpus worker' on any host",
+                "%d session(s) wait for a worker%s: start one with 'distcorpus worker' on any host",
                 len(waiting),
+                f" with {' or '.join(sorted(filter(None, wanted)))}" if wanted else "",
             )
 
     def _discover(self, now: float) -> None:
@@ -409,21 +445,20 @@ class PyroEngine:
         proxies: list[Any] = []
         try:
             proxies.extend(connect(uri, timeout=PING_DEADLINE) for _ in range(self._slots + 1))
-            status = proxies[0].status()
-            if status["version"] != __version__:
-                raise RuntimeError(f"it is of version {status['version']}, the dispatcher of {__version__}")
-            info = WorkerInfo(name, uri, status["host"], status["pid"], status["threads"], "ready")
+            info = read_status(name, uri, proxies[0].status())
             for proxy in proxies[1:]:
                 # A job takes as long as it takes; the pings tell whether the worker is alive.
                 proxy._pyroTimeout = None
         except Exception as error:  # whatever is wrong with it, it is one worker fewer and no more
             logger.log(
                 logging.DEBUG if (name, uri) in self._complained else logging.WARNING,
-                "worker %s at %s cannot be used: %s. Its address has to be reachable from here: see its "
-                "--bind and --advertise",
+                "worker %s at %s cannot be used: %s%s",
                 name,
                 uri,
                 error,
+                ". Its address has to be reachable from here: see its --bind and --advertise"
+                if isinstance(error, CommunicationError)
+                else "",
             )
             self._complained.add((name, uri))
             for proxy in proxies:
@@ -433,9 +468,9 @@ class PyroEngine:
                 if self._connecting.get(name) == uri:
                     del self._connecting[name]
             return
-        link = _Link(info)
-        link.proxies = proxies
         with self._changed:
+            link = _Link(info, self._kinds.of(info.kernels))
+            link.proxies = proxies
             if self._stopping.is_set() or self._connecting.get(name) != uri:
                 link.close()  # meanwhile it has registered elsewhere
                 return
@@ -443,9 +478,14 @@ class PyroEngine:
             self._complained.add((name, uri))  # when it is gone, that will have been said
             self._links[name] = link
             logger.info(
-                "worker %s joined (%s, pid %d, %d thread(s))", name, info.host, info.pid, info.threads
+                "worker %s joined (%s, pid %d, %d thread(s), %s)",
+                name,
+                info.host,
+                info.pid,
+                info.threads,
+                info.kernels,
             )
-            self._apply(self._schedule.worker_joined(name, time.monotonic(), threads=info.threads))
+            self._apply(link.schedule.worker_joined(name, time.monotonic(), threads=info.threads))
             self._changed.notify_all()
         threading.Thread(target=self._ping, args=(link, proxies[0]), name=f"ping {name}", daemon=True).start()
         for proxy in proxies[1:]:
@@ -457,7 +497,7 @@ class PyroEngine:
         """Take a worker as lost (under the lock)."""
         if self._links.get(link.info.name) is link:
             self._unlink(link.info.name, reason)
-            self._apply(self._schedule.worker_lost(link.info.name, reason, time.monotonic()))
+            self._apply(link.schedule.worker_lost(link.info.name, reason, time.monotonic()))
 
     # One worker's ping thread.
 
@@ -486,7 +526,7 @@ class PyroEngine:
                         logger.warning(
                             "worker %s is silent for %g s: its jobs go to others", name, PING_DEADLINE
                         )
-                        self._apply(self._schedule.worker_silent(name, time.monotonic()))
+                        self._apply(link.schedule.worker_silent(name, time.monotonic()))
             except Exception:
                 logger.exception("worker %s answered a message with an error", name)
                 message = None
@@ -504,7 +544,7 @@ class PyroEngine:
             if link.silent and self._links.get(link.info.name) is link:
                 link.silent = False
                 logger.info("worker %s answers again", link.info.name)
-                self._apply(self._schedule.worker_answered(link.info.name, time.monotonic()))
+                self._apply(link.schedule.worker_answered(link.info.name, time.monotonic()))
                 self._changed.notify_all()
 
     # One slot's driver thread.
@@ -520,7 +560,7 @@ class PyroEngine:
         with self._lock:
             round_ = self._rounds.get(hand.session)
             if round_ is None or round_.number != hand.round:
-                self._apply(self._schedule.discarded(hand.lease, time.monotonic()))
+                self._apply(link.schedule.discarded(hand.lease, time.monotonic()))
                 return True
         try:
             self._lease(link, proxy, hand, round_)
@@ -538,7 +578,7 @@ class PyroEngine:
             link.forget_words(round_)
             logger.warning("worker %s: a job failed: %s", link.info.name, error)
             with self._lock:
-                self._apply(self._schedule.failed(hand.lease, reason, time.monotonic()))
+                self._apply(link.schedule.failed(hand.lease, reason, time.monotonic()))
         with self._lock:
             ended = hand.session not in self._open
         if ended:  # what came with the job is there after the session was forgotten
@@ -550,9 +590,9 @@ class PyroEngine:
         blocks = [block for number in hand.blocks if (block := round_.block(number)) is not None]
         if len(blocks) < len(hand.blocks):  # another worker was faster
             with self._lock:
-                self._apply(self._schedule.discarded(hand.lease, time.monotonic()))
+                self._apply(link.schedule.discarded(hand.lease, time.monotonic()))
             return
-        words = words_in((block.words for block in blocks), round_.num_terms)
+        words = words_in([block.words for block in blocks], round_.num_terms)
         to_send: Sequence[int] = hand.blocks
         if round_.keep_blocks:
             to_send = link.blocks_to_send(hand.session, hand.blocks)
@@ -572,7 +612,7 @@ class PyroEngine:
             new_words = link.words_to_send(round_, words)
         if "handed_back" in reply:
             with self._lock:
-                self._apply(self._schedule.handed_back(hand.lease, time.monotonic()))
+                self._apply(link.schedule.handed_back(hand.lease, time.monotonic()))
             return
         result, seconds = _result(reply), reply["seconds"]
         record = JobRecord(
@@ -589,9 +629,9 @@ class PyroEngine:
             sum_seconds=0.0,
         )
         with self._lock:
-            accepted = self._schedule.delivered(hand.lease, time.monotonic())
+            accepted = link.schedule.delivered(hand.lease, time.monotonic())
             if not accepted:
-                self._apply(self._schedule.discarded(hand.lease, time.monotonic()))
+                self._apply(link.schedule.discarded(hand.lease, time.monotonic()))
                 return
         sum_began = time.monotonic()
         try:
@@ -605,7 +645,7 @@ class PyroEngine:
         with self._lock:
             if hand.session in self._records:
                 self._records[hand.session].append(record)
-            self._apply(self._schedule.summed(hand.lease, time.monotonic()))
+            self._apply(link.schedule.summed(hand.lease, time.monotonic()))
 
     def _job(
         self,

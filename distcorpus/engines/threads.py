@@ -136,7 +136,7 @@ class _Job:
         with self._making:
             if self._kernel is None:
                 round_ = self.round
-                words = words_in((block.words for block in self.blocks), round_.num_terms)
+                words = words_in([block.words for block in self.blocks], round_.num_terms)
                 rows = round_.rows(words)
                 table = round_.kernel.prepare(rows, round_.params, out=rows)
                 rows_of: NDArray[np.int32] = positions_of(words, round_.num_terms)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from distcorpus.kernels.base import BlockResults, Kernel, Key, Packed, Result, as_dict
 from distcorpus.kernels.estep import EStep, EStepParams
 from distcorpus.kernels.inference import Inference, InferenceParams
+from distcorpus.kernels.job import run
 from distcorpus.kernels.product import Product, ProductParams
 from distcorpus.kernels.registry import KERNELS, kernel_named, load_own, register
 
@@ -28,4 +29,5 @@ __all__ = [
     "kernel_named",
     "load_own",
     "register",
+    "run",
 ]

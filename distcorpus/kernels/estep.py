@@ -70,6 +70,14 @@ class TopicParams:
     seed: int
     variant: str = "vb"
 
+    def __post_init__(self) -> None:
+        floats(self.dtype)
+        shapes = np.shape(self.alpha), np.shape(self.totals)
+        if len(shapes[0]) != 1 or shapes[0] != shapes[1]:
+            raise ValueError(
+                f"alpha has shape {shapes[0]} and totals {shapes[1]}: give a number for each topic"
+            )
+
     @property
     def width(self) -> int:
         """The number of topics."""

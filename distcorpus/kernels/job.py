@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from typing import Any
 
@@ -16,11 +16,13 @@ from distcorpus.kernels.base import Key, Packed, Result
 def run(
     kernel: Any,
     params: Any,
-    blocks: Sequence[tuple[Packed, Key]],
+    blocks: Sequence[tuple[Any, Key]],
     words: NDArray[np.int32],
     table: NDArray,
     table_row: NDArray[np.int32],
     threads: Executor | None = None,
+    *,
+    unpack: Callable[[Any], Packed] = lambda block: block,
 ) -> tuple[Result, float]:
     """Compute one job.
 
@@ -40,6 +42,8 @@ def run(
         The row of each of the `words`.
     threads : Executor, optional
         Where blocks are computed side by side; without it here, one after the other.
+    unpack : callable
+        Returns a block as the kernel takes it, when it is its turn.
 
     Returns
     -------
@@ -52,10 +56,10 @@ def run(
     job = kernel(params, words, table, table_row)
     if threads is None or len(blocks) == 1:
         for block, key in blocks:
-            job.add(block, key)
+            job.add(unpack(block), key)
     else:
         # The largest first, so that no thread is left alone with one at the end.
         largest_first = sorted(blocks, key=lambda block: -block[0].nnz)
-        for _ in threads.map(lambda block: job.add(*block), largest_first):
+        for _ in threads.map(lambda block: job.add(unpack(block[0]), block[1]), largest_first):
             pass
     return job.result(), time.perf_counter() - started

@@ -11,6 +11,7 @@ import numpy as np
 import scipy.sparse
 
 from distcorpus.algorithms.chunk import Chunk, positions_of
+from distcorpus.algorithms.lda import floats
 from distcorpus.algorithms.partial import Partial
 from distcorpus.algorithms.postings import Postings, postings
 from distcorpus.algorithms.summation import compiled_kernels, in_range, narrow_steps, overflow
@@ -45,6 +46,9 @@ class ProductParams:
     grid: float
     dtype: str
     weights: Mapping[int, float] | None = None
+
+    def __post_init__(self) -> None:
+        floats(self.dtype)
 
 
 @register

@@ -19,7 +19,7 @@ from gensim.matutils import Sparse2Corpus
 from gensim.models.callbacks import Callback
 from gensim.models.ldamodel import LdaState
 
-from distcorpus.algorithms.chunk import Chunk, warm
+from distcorpus.algorithms.chunk import Chunk, compact, warm
 from distcorpus.algorithms.lda import (
     VARIANTS,
     bound,
@@ -37,7 +37,6 @@ from distcorpus.corpora.reading import (
     as_corpus,
     check_corpus,
     chunks,
-    compact,
     is_rereadable,
     is_sparse,
     length,

@@ -1,37 +1,162 @@
 """What a worker keeps between jobs: blocks of documents, and the broadcast rows of the rounds under way.
 
 Nothing here matters for a result. A worker that has forgotten something says so, and the dispatcher sends it
-again.
+again. All of it takes memory in proportion to what arrived, whatever size of vocabulary a job states, and all
+together as much as `Cache` is given.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from distcorpus.algorithms.postings import Postings
 from distcorpus.kernels import Packed
 
 #: Seconds that a job waits for broadcast rows that the dispatcher sent with the worker's other slot and that
 #: are still on their way; after that the job asks for them itself.
 ROWS_IN_FLIGHT = 10.0
 
+_TABLE = "table"
 
-class BlockCache:
-    """Blocks of documents by (session, block number), the least recently used given up beyond a budget.
+
+@dataclass(frozen=True, slots=True, eq=False)
+class KeptBlock:
+    """Documents as a worker keeps them.
+
+    Attributes
+    ----------
+    words : ndarray of int32, shape (n_words,)
+        The terms that occur in them, ascending and distinct.
+    documents : Chunk or Postings
+        As a kernel's ``pack`` makes them; for the id of a term they have its position in `words`.
+    """
+
+    words: NDArray[np.int32]
+    documents: Packed
+
+    @property
+    def nbytes(self) -> int:
+        """Its bytes in memory."""
+        return self.words.nbytes + self.documents.nbytes
+
+    def among(self, words: NDArray[np.int32]) -> Packed:
+        """Return the documents with positions in `words`, which has all of theirs, for ids."""
+        positions = np.searchsorted(words, self.words).astype(np.int32)
+        if isinstance(self.documents, Postings):
+            return replace(self.documents, words=positions[self.documents.words])
+        return replace(self.documents, indices=positions[self.documents.indices], num_terms=len(words))
+
+
+class Table:
+    """The broadcast rows of one round that this worker holds, one a term, in order of arrival.
+
+    Parameters
+    ----------
+    number : int
+        The round's.
+    width : int
+        Columns of a row: documents without words need none, and still have to know how many.
+    prepare : callable
+        Applied once to the rows as they arrive (a kernel's ``prepare``); it may overwrite them.
+    patience : float
+        Seconds that `find` waits for rows.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        width: int,
+        prepare: Callable[[NDArray], NDArray],
+        patience: float = ROWS_IN_FLIGHT,
+    ) -> None:
+        self.number = number
+        self.width = width
+        self._rows: NDArray = prepare(np.empty((0, width)))
+        self._words: NDArray[np.int32] = np.empty(0, np.int32)  # ascending
+        self._row_of: NDArray[np.int32] = np.empty(0, np.int32)  # of each of them
+        self._prepare = prepare
+        self._patience = patience
+        self._arrived = threading.Condition()
+
+    @property
+    def nbytes(self) -> int:
+        """Its bytes in memory."""
+        return self._rows.nbytes + self._words.nbytes + self._row_of.nbytes
+
+    def add(self, words: NDArray[np.int32], rows: NDArray) -> None:
+        """Add the rows of `words`, ascending; those that are held already are left as they are."""
+        prepared = self._prepare(rows)
+        with self._arrived:
+            places, held = self._places(words)
+            if held.any():
+                words, prepared, places = words[~held], prepared[~held], places[~held]
+            used = len(self._words)
+            end = used + len(words)
+            if not used:
+                self._rows = prepared
+            elif end > len(self._rows):
+                # Jobs that compute now keep the array they were given; only what comes later sees the new
+                # one.
+                grown = np.empty((max(end, 2 * used), prepared.shape[1]), dtype=prepared.dtype)
+                grown[:used] = self._rows[:used]
+                self._rows = grown
+            if self._rows is not prepared:
+                self._rows[used:end] = prepared
+            self._row_of = np.insert(self._row_of, places, np.arange(used, end, dtype=np.int32))
+            self._words = np.insert(self._words, places, words)
+            self._arrived.notify_all()
+
+    def find(self, words: NDArray[np.int32]) -> tuple[NDArray, NDArray[np.int32]] | None:
+        """Wait until the rows of all `words` are here; None where they do not come in time.
+
+        Returns
+        -------
+        table : ndarray, shape (m, width)
+        rows : ndarray of int32, shape (n_words,)
+            Which of its rows each word has.
+        """
+        with self._arrived:
+            self._arrived.wait_for(lambda: not self._patience or self._has(words), self._patience)
+            if not self._has(words):
+                return None
+            return self._rows, self._row_of[self._places(words)[0]]
+
+    def give_up(self) -> None:
+        """Wait for no more rows: those that arrive from now on go to another table."""
+        with self._arrived:
+            self._patience = 0.0
+            self._arrived.notify_all()
+
+    def _has(self, words: NDArray[np.int32]) -> bool:
+        return bool(self._places(words)[1].all())
+
+    def _places(self, words: NDArray[np.int32]) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
+        """Return where in `_words` each word is, or would be, and whether it is."""
+        places = np.searchsorted(self._words, words)
+        if not len(self._words):
+            return places, np.zeros(len(words), bool)
+        return places, self._words[np.minimum(places, len(self._words) - 1)] == words
+
+
+class Cache:
+    """Blocks and tables of all sessions; beyond a budget, those that were not used for longest are given up.
 
     Parameters
     ----------
     budget : int
-        Bytes of blocks to keep.
+        Bytes to keep. Jobs that compute hold on to what they use, beyond that.
     """
 
     def __init__(self, budget: int) -> None:
         self._budget = budget
-        self._blocks: OrderedDict[tuple[str, int], Packed] = OrderedDict()
+        self._kept: OrderedDict[tuple[str, Hashable], tuple[KeptBlock | Table, int]] = OrderedDict()
+        self._newest: dict[str, int] = {}  # the newest round of each session
         self._nbytes = 0
         self._lock = threading.Lock()
 
@@ -40,99 +165,66 @@ class BlockCache:
         """Bytes held now."""
         return self._nbytes
 
-    def put(self, session: str, number: int, block: Packed) -> None:
-        """Keep a block; the ones that were not used for longest make room."""
+    def put_block(self, session: str, number: int, block: KeptBlock) -> None:
+        """Keep a block."""
         with self._lock:
-            if (session, number) in self._blocks:
-                return
-            self._blocks[session, number] = block
-            self._nbytes += block.nbytes
-            while self._nbytes > self._budget and len(self._blocks) > 1:
-                self._nbytes -= self._blocks.popitem(last=False)[1].nbytes
+            if (session, number) not in self._kept:
+                self._put((session, number), block)
 
-    def get(self, session: str, number: int) -> Packed | None:
+    def block(self, session: str, number: int) -> KeptBlock | None:
         """Return a block, or None where it is not held."""
         with self._lock:
-            block = self._blocks.get((session, number))
-            if block is not None:
-                self._blocks.move_to_end((session, number))
+            if (session, number) not in self._kept:
+                return None
+            self._kept.move_to_end((session, number))
+            block, _ = self._kept[session, number]
+            assert isinstance(block, KeptBlock)
             return block
 
-    def forget(self, session: str) -> None:
-        """Give up every block of a session."""
-        with self._lock:
-            for key in [key for key in self._blocks if key[0] == session]:
-                self._nbytes -= self._blocks.pop(key).nbytes
-
-
-class Table:
-    """The broadcast rows of one round that this worker holds, one a term, in order of arrival.
-
-    Parameters
-    ----------
-    num_terms : int
-        Size of the vocabulary.
-    prepare : callable
-        Applied once to the rows as they arrive (a kernel's ``prepare``); it may overwrite them.
-    """
-
-    def __init__(self, num_terms: int, prepare: Callable[[NDArray], NDArray]) -> None:
-        self.row_of: NDArray[np.int32] = np.full(num_terms, -1, dtype=np.int32)
-        self.rows: NDArray = np.empty((0, 0))
-        self._used = 0
-        self._prepare = prepare
-        self._arrived = threading.Condition()
-
-    def add(self, words: NDArray[np.int32], rows: NDArray) -> None:
-        """Add the rows of `words`; those that are held already are left as they are."""
-        prepared = self._prepare(rows)
-        with self._arrived:
-            new = self.row_of[words] < 0
-            if not new.all():
-                words, prepared = words[new], prepared[new]
-            end = self._used + len(words)
-            if not self._used:
-                self.rows = prepared
-            elif end > len(self.rows):
-                # Jobs that compute now keep the array they were given; only what comes later sees the new
-                # one.
-                room = min(max(end, 2 * self._used), len(self.row_of))
-                grown = np.empty((room, prepared.shape[1]), dtype=prepared.dtype)
-                grown[: self._used] = self.rows[: self._used]
-                self.rows = grown
-            if self.rows is not prepared:
-                self.rows[self._used : end] = prepared
-            self.row_of[words] = np.arange(self._used, end, dtype=np.int32)
-            self._used = end
-            self._arrived.notify_all()
-
-    def holds(self, words: NDArray[np.int32], timeout: float = ROWS_IN_FLIGHT) -> bool:
-        """Wait until the rows of all `words` are here; False where they do not come in `timeout` seconds."""
-        with self._arrived:
-            return self._arrived.wait_for(lambda: bool((self.row_of[words] >= 0).all()), timeout)
-
-
-class Tables:
-    """The tables of the rounds under way: of each session that of the newest round."""
-
-    def __init__(self) -> None:
-        self._tables: dict[str, tuple[int, Table]] = {}
-        self._lock = threading.Lock()
-
-    def get(
-        self, session: str, round_number: int, num_terms: int, prepare: Callable[[NDArray], NDArray]
+    def table(
+        self, session: str, number: int, width: int, prepare: Callable[[NDArray], NDArray]
     ) -> Table | None:
         """Return the table of a round, made empty where it is new; None where a later round has begun."""
         with self._lock:
-            newest, table = self._tables.get(session, (0, None))
-            if round_number < newest:
+            newest = self._newest.get(session, -1)
+            if number < newest:
                 return None
-            if table is None or round_number > newest:
-                table = Table(num_terms, prepare)
-                self._tables[session] = round_number, table
+            table, _ = self._kept.get((session, _TABLE), (None, 0))
+            assert table is None or isinstance(table, Table)
+            if table is None or number > table.number:
+                # Where one of this round was given up, rows that a job lacks are not on their way.
+                patience = 0.0 if number == newest else ROWS_IN_FLIGHT
+                table = Table(number, width, prepare, patience)
+                self._newest[session] = number
+            if table.width != width:
+                raise ValueError(f"a job states a width of {width}, the others of its round {table.width}")
+            self._put((session, _TABLE), table)
             return table
 
-    def forget(self, session: str) -> None:
-        """Give up the tables of a session."""
+    def grown(self, session: str, table: Table) -> None:
+        """Count a table anew, if it is kept still."""
         with self._lock:
-            self._tables.pop(session, None)
+            if self._kept.get((session, _TABLE), (None, 0))[0] is table:
+                self._put((session, _TABLE), table)
+
+    def forget(self, session: str) -> None:
+        """Give up everything of a session."""
+        with self._lock:
+            self._newest.pop(session, None)
+            for key in [key for key in self._kept if key[0] == session]:
+                self._remove(key)
+
+    def _put(self, key: tuple[str, Hashable], item: KeptBlock | Table) -> None:
+        if key in self._kept:
+            self._remove(key)
+        self._kept[key] = item, item.nbytes
+        self._nbytes += item.nbytes
+        while self._nbytes > self._budget:
+            given_up = self._remove(next(iter(self._kept)))
+            if isinstance(given_up, Table):
+                given_up.give_up()
+
+    def _remove(self, key: tuple[str, Hashable]) -> KeptBlock | Table:
+        item, nbytes = self._kept.pop(key)
+        self._nbytes -= nbytes
+        return item

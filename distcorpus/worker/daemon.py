@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import socket
-import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -14,12 +13,14 @@ from typing import Any
 import numpy as np
 
 from distcorpus._version import __version__
-from distcorpus.algorithms.chunk import Chunk, from_arrays, words_in
+from distcorpus.algorithms.chunk import Chunk, compact, from_arrays, words_in
 from distcorpus.algorithms.partial import Partial
-from distcorpus.kernels import KERNELS, Packed, Result, kernel_named, load_own
-from distcorpus.kernels.job import run
-from distcorpus.wire import expose
-from distcorpus.worker.cache import BlockCache, Tables
+from distcorpus.kernels import KERNELS, Result, load_own
+from distcorpus.kernels.kind import kind_of_kernels
+from distcorpus.wire import Connection, current_connection, expose
+from distcorpus.worker.cache import Cache, KeptBlock
+from distcorpus.worker.job import run
+from distcorpus.worker.stated import check_block, check_job, check_scratch
 
 logger = logging.getLogger(__name__)
 
@@ -37,17 +38,22 @@ class Worker:
     threads : int, default 1
         Threads that compute the blocks of one job side by side, sharing one broadcast and one partial.
     cache_bytes : int, default 4 GiB
-        Bytes of blocks to keep between jobs.
+        Bytes to keep between jobs: documents, and broadcast rows.
+    blas : str
+        The BLAS and its threads, which kernels without numba use.
     """
 
-    def __init__(self, name: str, threads: int = 1, cache_bytes: int = 4 << 30) -> None:
+    def __init__(self, name: str, threads: int = 1, cache_bytes: int = 4 << 30, blas: str = "") -> None:
         self.name = name
+        self.kernels = kind_of_kernels(blas)
         self.threads = threads
         self.leaving = threading.Event()
         self.exit_asked = threading.Event()
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="block") if threads > 1 else None
-        self._blocks = BlockCache(cache_bytes)
-        self._tables = Tables()
+        self._cache_bytes = cache_bytes
+        self._cache = Cache(cache_bytes)
+        self._users: dict[str, set[Connection]] = {}  # of each session that something may be kept of
+        self._users_lock = threading.Lock()
         self._computing = threading.Lock()
         self._calls = 0
         self._calls_changed = threading.Condition()
@@ -69,8 +75,7 @@ class Worker:
             kernel.warm()
         # The system gives a page when it is first written to; what is freed stays (`share_freed_memory`).
         np.ones(MEMORY_TAKEN, np.uint8)
-        numba = sys.modules.get("numba")
-        return f"numba {numba.__version__}" if numba is not None else "numpy (numba is not installed)"
+        return self.kernels
 
     @expose
     def ping(self) -> str:
@@ -86,9 +91,10 @@ class Worker:
             "host": socket.gethostname(),
             "version": __version__,
             "threads": self.threads,
+            "kernels": self.kernels,
             "jobs_done": self._jobs_done,
             "compute_seconds": self._seconds,
-            "cached_bytes": self._blocks.nbytes,
+            "cached_bytes": self._cache.nbytes,
             "uptime_seconds": time.time() - self._started,
         }
 
@@ -122,27 +128,30 @@ class Worker:
 
     def _process(self, job: dict[str, Any]) -> dict[str, Any]:
         arrived = time.perf_counter()
+        kernel, params = check_job(job)
         session, num_terms = job["session"], job["num_terms"]
-        kernel = kernel_named(job["kernel"])
-        params = kernel.params(**job["params"])
-        # Packing copies: what arrives are views of the whole message, which would stay as long as they do.
+        self._used_by(session, current_connection())
+        # What arrives are views of the whole message, which would stay as long as they do.
         arrived_blocks = {
-            number: _packed(kernel, from_arrays(indptr, indices, data, num_terms, f"block {number}"))
+            number: _packed(kernel, number, from_arrays(indptr, indices, data, num_terms, f"block {number}"))
             for number, (indptr, indices, data) in job.pop("payload").items()
         }
         if job["keep"]:
             for number, block in arrived_blocks.items():
-                self._blocks.put(session, number, block)
+                self._cache.put_block(session, number, block)
         held = [
-            (arrived_blocks.get(number) or self._blocks.get(session, number), key)
+            (arrived_blocks.get(number) or self._cache.block(session, number), key)
             for number, key in job["blocks"]
         ]
-        table = self._tables.get(
-            session, job["round"], num_terms, lambda rows: kernel.prepare(rows, params, rows)
-        )
+
+        def prepare(rows: Any) -> Any:
+            return kernel.prepare(rows, params, out=rows)
+
+        table = self._cache.table(session, job["round"], params.width, prepare)
         new_words, new_rows = job.pop("words"), job.pop("rows")
         if table is not None and len(new_words):
             table.add(new_words, new_rows)
+            self._cache.grown(session, table)
         del new_words, new_rows
         # Not before: other jobs may need what came with this one.
         if table is None or self._is_unwanted(job):
@@ -151,14 +160,17 @@ class Worker:
         missing = [
             number for (block, _), (number, _) in zip(held, job["blocks"], strict=True) if block is None
         ]
-        words = words_in((block.term_ids for block, _ in blocks), num_terms)
-        if missing or not table.holds(words):
+        words = words_in([block.words for block, _ in blocks], num_terms)
+        found = None if missing else table.find(words)
+        if found is None:
             return {"missing": missing, "rows_missing": not missing}
+        for (number, _), (block, _) in zip(job["blocks"], blocks, strict=True):
+            check_scratch(number, block, params.width, self._cache_bytes)
         with self._computing:
             if self._is_unwanted(job):
                 return {"handed_back": True}
             waited = time.perf_counter() - arrived
-            result, seconds = run(kernel, params, blocks, words, table.rows, table.row_of, self._pool)
+            result, seconds = run(kernel, params, blocks, words, *found, self._pool)
             self._jobs_done += 1
             self._seconds += seconds
         return {
@@ -179,8 +191,25 @@ class Worker:
     @expose
     def forget(self, session: str) -> None:
         """Give up all that is kept for a session that has ended."""
-        self._blocks.forget(session)
-        self._tables.forget(session)
+        with self._users_lock:
+            self._users.pop(session, None)
+            self._cache.forget(session)
+
+    def _used_by(self, session: str, connection: Connection | None) -> None:
+        if connection is not None:
+            with self._users_lock:
+                self._users.setdefault(session, set()).add(connection)
+
+    def disconnected(self, connection: Connection) -> None:
+        """Give up what is kept for the sessions whose last connection this was: their dispatcher is gone, or
+        they never had one.
+        """
+        with self._users_lock:
+            for session in [session for session, users in self._users.items() if connection in users]:
+                self._users[session].remove(connection)
+                if not self._users[session]:
+                    del self._users[session]
+                    self._cache.forget(session)
 
     @expose
     def exit(self) -> None:
@@ -205,10 +234,12 @@ class Worker:
             return self._calls_changed.wait_for(lambda: self._calls == 0, timeout)
 
 
-def _packed(kernel: Any, block: Chunk) -> Packed:
-    """Return a block as a kernel takes it, in memory of its own."""
-    packed: Packed = kernel.pack(block)
-    return block.copy() if packed is block else packed
+def _packed(kernel: Any, number: int, block: Chunk) -> KeptBlock:
+    """Return a block as it is computed and kept, in memory of its own."""
+    check_block(kernel, number, block.n_docs)
+    words, local = compact(block)
+    packed = kernel.pack(local)
+    return KeptBlock(words, local.copy() if packed is local else packed)
 
 
 def _reply(result: Result) -> dict[str, Any]:

@@ -28,7 +28,7 @@ def job(kernel="lda", **changes):
         "session": "lda-1",
         "round": 1,
         "kernel": kernel,
-        "params": as_dict(PARAMS[kernel]),
+        "params": as_dict(PARAMS[kernel]) if kernel in PARAMS else None,
         "num_terms": 2,
         "blocks": [(0, (0, 0))],
         "payload": {0: documents},
@@ -131,7 +131,13 @@ def test_memory_is_the_sums_and_two_rounds_topics(tmp_path):
     messages = [str(tmp_path / f"round {number}") for number in (1, 2)]
     for number, message in enumerate(messages, 1):
         content = job(
-            round=number, params=params, num_terms=num_terms, payload={0: documents}, words=terms, rows=topics
+            round=number,
+            params=params,
+            num_terms=num_terms,
+            width=num_topics,
+            payload={0: documents},
+            words=terms,
+            rows=topics,
         )
         Path(message).write_bytes(bytes(encode(content)))
     done = subprocess.run(

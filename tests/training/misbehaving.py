@@ -90,7 +90,7 @@ class MisbehavingEngine:
             self._late.append(lambda: round_.add(numbers, result))
 
     def _result(self, round_: Round, job: Sequence[Block]) -> Any:
-        words = words_in((block.words for block in job), round_.num_terms)
+        words = words_in([block.words for block in job], round_.num_terms)
         table = round_.kernel.prepare(round_.rows(words), round_.params)
         blocks = [(block.documents, block.key) for block in job]
         table_row = positions_of(words, round_.num_terms)

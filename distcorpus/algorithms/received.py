@@ -1,0 +1,82 @@
+"""What documents that arrived will take when they are unrolled, from what they state alone.
+
+A message may state much in few bytes: an array without elements has a shape, a matrix without entries has
+columns, and one document may stand in a list a thousand times. In a program's own hands none of this is
+wrong.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import scipy.sparse
+
+#: Bytes that a chunk may take as a `Chunk`, and for each byte that it brought so many more.
+UNROLLED, UNROLLED_PER_BYTE = 64 << 20, 8
+#: Bytes of an entry (two numbers) and of a document.
+_ENTRY, _DOCUMENT = 16, 16
+#: Bytes of a row of an array when it becomes an object of its own.
+_ROW = 128
+
+
+def check_received(documents: Any, what: str = "chunk") -> None:
+    """Refuse documents that would take far more memory as a `Chunk` than they did in their message.
+
+    Parameters
+    ----------
+    documents : any
+        As `chunk.as_chunk` takes them; what it refuses is not looked at.
+    what : str
+        What error messages call them.
+
+    Raises
+    ------
+    ValueError
+        They would; the message has the numbers.
+    """
+    matrix = getattr(documents, "sparse", documents)
+    if scipy.sparse.issparse(matrix):
+        number, taken, brought = _of_matrix(matrix)
+    elif isinstance(documents, np.ndarray) and documents.dtype != object:
+        number, brought = math.prod(documents.shape[:1]), documents.nbytes
+        taken = _ROW * number + _ENTRY * math.prod(documents.shape[:2])
+    elif isinstance(documents, list | tuple | np.ndarray):
+        number, taken, brought = _of_sequence(documents)
+    else:
+        return
+    if taken > UNROLLED + UNROLLED_PER_BYTE * brought:
+        raise ValueError(
+            f"{what}: its {number} documents would take {taken / 1e6:,.0f} MB, and only "
+            f"{brought / 1e6:,.1f} MB of them arrived: empty ones, or one many times. Send smaller chunks "
+            "(chunksize)"
+        )
+
+
+def _of_matrix(matrix: Any) -> tuple[int, int, int]:
+    """Return the number of documents, and the bytes that they will take and have brought."""
+    brought = sum(part.nbytes for part in vars(matrix).values() if isinstance(part, np.ndarray))
+    brought += sum(part.nbytes for part in getattr(matrix, "coords", ()))
+    number = math.prod(matrix.shape[1:])
+    return number, _DOCUMENT * number + _ENTRY * matrix.nnz, brought
+
+
+def _of_sequence(documents: Any) -> tuple[int, int, int]:
+    """Return the number of documents, and the bytes that they will take and have brought."""
+    seen: set[int] = set()
+    taken = brought = 0
+    for document in documents:
+        try:
+            entries = len(document)
+        except TypeError:
+            continue  # not a document: it is refused where it is read
+        taken += _DOCUMENT + _ENTRY * entries
+        if id(document) in seen:
+            continue
+        seen.add(id(document))
+        if isinstance(document, np.ndarray):
+            brought += document.nbytes
+        elif isinstance(document, list | tuple):
+            brought += _DOCUMENT + _ENTRY * entries
+    return len(documents), taken, brought

@@ -1,0 +1,49 @@
+"""Running one job: a kernel over a set of blocks, on this worker's threads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import Executor
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distcorpus import kernels
+from distcorpus.algorithms.partial import Partial
+from distcorpus.kernels import Key, Result
+from distcorpus.worker.cache import KeptBlock
+
+
+def run(
+    kernel: Any,
+    params: Any,
+    blocks: Sequence[tuple[KeptBlock, Key]],
+    words: NDArray[np.int32],
+    table: NDArray,
+    rows: NDArray[np.int32],
+    threads: Executor | None,
+) -> tuple[Result, float]:
+    """Compute one job: see `kernels.run`.
+
+    The kernel sees no term but `words`, by their positions: what it takes does not grow with the vocabulary.
+
+    Parameters
+    ----------
+    rows : ndarray of int32, shape (n_words,)
+        The row of `table` of each word.
+    """
+    result, seconds = kernels.run(
+        kernel,
+        params,
+        blocks,
+        np.arange(len(words), dtype=np.int32),
+        table,
+        rows,
+        threads,
+        unpack=lambda block: block.among(words),
+    )
+    if isinstance(result, Partial):
+        result = replace(result, words=words[result.words])
+    return result, seconds
