@@ -27,6 +27,7 @@ ALLOWED = {
 FORBIDDEN = {
     "algorithms": {"Pyro4", "gensim", "serpent", "socket", "threading", "concurrent", "multiprocessing"},
     "dispatcher/schedule.py": {"threading", "socket", "time", "asyncio", "selectors", "queue", "datetime"},
+    "dispatcher/states.py": {"threading", "socket", "time", "asyncio", "selectors", "queue", "datetime"},
 }
 EXCEPTIONS = {"algorithms": {"threading.Lock"}}
 
