@@ -1,18 +1,20 @@
-"""Every event in every state: in the table of transitions, and in the schedule."""
+"""Every event in every state: in the table of transitions, in the schedule, and in a worker's link."""
 
 from __future__ import annotations
 
 import itertools
 import random
 import re
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from distcorpus.dispatcher import drivers, states
 from distcorpus.dispatcher import schedule as module
-from distcorpus.dispatcher import states
+from distcorpus.dispatcher.engine import WorkerInfo
 from distcorpus.dispatcher.schedule import Hand, Schedule
 from distcorpus.dispatcher.states import (
     TRANSITIONS,
@@ -24,6 +26,7 @@ from distcorpus.dispatcher.states import (
     after,
     may,
 )
+from distcorpus.wire import CallTimeout
 
 KINDS: list[type[State]] = [WorkerState, LeaseState, RoundState, BlockState]
 STATES = [state for kind in KINDS for state in kind]
@@ -259,3 +262,84 @@ def test_random_histories_take_every_row_of_the_table(monkeypatch: pytest.Monkey
                 case.tell(event)
             case.check()
     assert taken == {(state, event) for state, row in TRANSITIONS.items() for event in row}
+
+
+# A worker's link
+
+
+class Proxy:
+    """A worker that does not answer in time, when it is to be silent."""
+
+    def __init__(self, silent: bool) -> None:
+        self.silent = silent
+
+    def forget(self, session: str) -> None:
+        if not self.silent:
+            raise ValueError("an answer that ends the message")
+        self.silent = False
+        raise CallTimeout("no answer in time")
+
+    def ping(self) -> None:
+        assert not self.silent
+
+    def _pyroRelease(self) -> None:
+        pass
+
+
+def fall_silent(engine: drivers.PyroEngine, link: drivers._Link) -> None:
+    link.control.put(("forget", "a session"))
+    link.control.put(None)
+    engine._ping(link, Proxy(silent=True))
+
+
+def answer(engine: drivers.PyroEngine, link: drivers._Link) -> None:
+    engine._tell(link, Proxy(silent=False), "ping", None)
+
+
+def leave(engine: drivers.PyroEngine, link: drivers._Link) -> None:
+    engine.worker_leaves(link.info.name, link.info.uri)
+
+
+def lose(engine: drivers.PyroEngine, link: drivers._Link) -> None:
+    with engine._lock:
+        engine._lose(link, "killed")
+
+
+def stop(engine: drivers.PyroEngine, link: drivers._Link) -> None:
+    engine.stop()
+
+
+LINKS = {
+    WorkerState.READY: [],
+    WorkerState.SILENT: [fall_silent],
+    WorkerState.LEAVING: [leave],
+    WorkerState.LEAVING_SILENT: [leave, fall_silent],
+    WorkerState.GONE: [lose],
+}
+LINK_EVENTS = {fall_silent: "SSBBG", answer: "RRLLG", leave: "LBLBG", lose: "GGGGG", stop: "GGGGG"}
+
+
+@pytest.mark.parametrize("event", LINK_EVENTS, ids=lambda event: event.__name__)
+@pytest.mark.parametrize("state", WorkerState, ids=str)
+def test_every_event_in_every_state_of_a_link(
+    state: WorkerState, event: Callable[[drivers.PyroEngine, drivers._Link], None]
+) -> None:
+    engine = drivers.PyroEngine(dict, slots=1)
+    link = drivers._Link(WorkerInfo("w", "PYRO:w@nowhere:1", "nowhere", 1, 1, "ready"))
+    engine._links["w"] = link
+    engine._schedule.worker_joined("w", 0.0)
+    worker = engine._schedule._workers["w"]
+    engine._schedule.session_opened("s", 0.0)
+    engine._schedule.round_opened("s", 0, 0.0)
+    assert engine._schedule.block_added("s", 0, 1.0, 0.0)  # it holds a lease, and so can be leaving
+    for earlier in LINKS[state]:
+        earlier(engine, link)
+    assert link.state is state
+    event(engine, link)
+    expected = LETTERS[WorkerState][LINK_EVENTS[event][[*WorkerState].index(state)]]
+    assert link.state is expected
+    assert [info.state for info in engine.workers()] == (
+        [] if expected is WorkerState.GONE else [expected.name.split("_")[0].lower()]
+    )
+    assert event is stop or worker.state is expected
+    assert (link.control.qsize() > 0) == (expected is WorkerState.GONE)  # its threads are told to end
