@@ -3,6 +3,7 @@
 from types import GenericAlias
 from typing import Any
 
+from pygments.lexers.special import TextLexer
 from sphinx.application import Sphinx
 
 from distcorpus import __version__
@@ -49,3 +50,4 @@ def skip_type_alias(
 
 def setup(app: Sphinx) -> None:
     app.connect("autodoc-skip-member", skip_type_alias)
+    app.add_lexer("mermaid", TextLexer)  # a forge draws it; here its lines are read

@@ -28,7 +28,7 @@ SUBCOMMANDS = {
 def main() -> None:
     """Run a subcommand."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        allow_abbrev=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(dest="command", required=True)
     for name, what in {**SUBCOMMANDS, "all": "all of these, one after the other"}.items():

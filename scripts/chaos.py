@@ -515,7 +515,7 @@ def when_there(make: Callable[[], T]) -> T:
 
 def main() -> int:
     """Run from the command line; 1 where a training went wrong."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser = argparse.ArgumentParser(allow_abbrev=False, description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--minutes", type=float, default=10.0, help="how long (default: %(default)g)")
     parser.add_argument("--seed", type=int, default=1, help="seeds the faults (default: %(default)s)")
     parser.add_argument(

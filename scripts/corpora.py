@@ -412,7 +412,7 @@ def _replacing(path: Path) -> Iterator[IO[bytes]]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Fetch corpora and print their sizes.")
+    parser = argparse.ArgumentParser(allow_abbrev=False, description="Fetch corpora and print their sizes.")
     parser.add_argument(
         "names", nargs="*", metavar="NAME", help=f"{', '.join(CORPORA)}; all where none is given"
     )

@@ -324,7 +324,7 @@ def _shortened(data: bytes, fails: Callable[[bytes], bool], tries: int = SHRINKI
 
 def main() -> int:
     """Run from the command line; 1 where something was found."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser = argparse.ArgumentParser(allow_abbrev=False, description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--minutes", type=float, default=1.0, help="in all (default: %(default)g)")
     parser.add_argument("--seed", type=int, default=1, help="decides the inputs (default: %(default)s)")
     parser.add_argument("--target", choices=[*TARGETS, "all"], default="all")

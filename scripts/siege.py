@@ -426,7 +426,7 @@ class Siege:
 
 def main() -> int:
     """Run from the command line; 1 where an attack was not refused."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser = argparse.ArgumentParser(allow_abbrev=False, description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--host", default="127.0.0.1", help="the name server's (default: %(default)s)")
     parser.add_argument("--port", type=int, default=9090, help="the name server's (default: %(default)s)")
     parser.add_argument("--witness", default="witness", help="what code that got in would make")

@@ -251,7 +251,7 @@ def table(rows: Iterable[tuple[str, ...]]) -> Iterable[str]:
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     show_defaults = argparse.ArgumentDefaultsHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=show_defaults)
+    parser = argparse.ArgumentParser(allow_abbrev=False, description=__doc__, formatter_class=show_defaults)
     add = parser.add_argument
     add("--workers", type=int, nargs="+", default=[1, 10, 100, 1_000, 10_000], help="one simulation for each")
     add("--blocks", type=int, default=40, help="blocks a worker in each round")

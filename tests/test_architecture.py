@@ -24,6 +24,7 @@ ALLOWED = {
     "dispatcher": {"algorithms", "kernels", "training", "engines", "wire"},
     "worker": {"algorithms", "kernels", "wire"},
     "models": {"algorithms", "kernels", "corpora", "training", "engines", "wire"},
+    "cli": {"wire", "dispatcher", "engines", "training", "worker", "demo"},
 }
 
 #: What single files may import besides.
@@ -35,6 +36,7 @@ FORBIDDEN = {
     "kernels": {"Pyro4", "gensim", "socket", "concurrent.futures.ThreadPoolExecutor", "multiprocessing"},
     "training": {"Pyro4", "gensim", "socket", "threading.Thread", "concurrent", "multiprocessing"},
     "engines/schedule.py": {"threading", "socket", "time", "asyncio", "selectors", "queue", "datetime"},
+    "engines/states.py": {"threading", "socket", "time", "asyncio", "selectors", "queue", "datetime"},
 }
 EXCEPTIONS = {"algorithms": {"threading.Lock"}}
 
@@ -132,6 +134,8 @@ def test_every_folder_is_a_room_of_the_plan():
         ),
         ("models/lda.py", "from distcorpus import LocalCluster", "distcorpus.LocalCluster"),
         ("cluster.py", "import Pyro4", "Pyro4"),
+        ("cli/status.py", "import Pyro4", "Pyro4"),
+        ("worker/job.py", "from distcorpus.cli.common import Parser", "distcorpus.cli.common.Parser"),
     ],
 )
 def test_a_breach_is_found(tmp_path: Path, file: str, line: str, breach: str):
@@ -160,8 +164,12 @@ def test_a_breach_is_found(tmp_path: Path, file: str, line: str, breach: str):
         ("engines/pyro.py", "import threading, time\nfrom distcorpus.wire import connect"),
         ("training/lda.py", "from distcorpus.engines.base import Engine\nimport threading\nthreading.Lock()"),
         (
-            "cli.py",
-            "from distcorpus.worker.daemon import Worker\nfrom distcorpus.cluster import LocalCluster",
+            "cli/worker.py",
+            "from distcorpus.worker.daemon import Worker\nfrom distcorpus.wire import names",
+        ),
+        (
+            "demo.py",
+            "from distcorpus.cli import main\nfrom distcorpus.cluster import LocalCluster",
         ),
     ],
 )

@@ -27,6 +27,7 @@ from distcorpus.engines.base import Block, Round
 from distcorpus.engines.kinds import Kinds, WorkerInfo, best_of, read_status
 from distcorpus.engines.schedule import Cancel, Decision, Drop, Fail, Failure, Finish, Hand, Schedule
 from distcorpus.engines.sidebyside import SideBySide
+from distcorpus.engines.states import WorkerState, after, may
 from distcorpus.kernels import BlockResults, Result, as_dict
 from distcorpus.wire import (
     CallTimeout,
@@ -59,6 +60,14 @@ WAITING_LOG_EVERY = 10.0
 #: How many sessions' job records are kept, and how many records of one session.
 SESSIONS_RECORDED, RECORDS_KEPT = 64, 10_000
 
+#: What `WorkerInfo` says of a link that is not closed.
+_SHOWN = {
+    WorkerState.READY: "ready",
+    WorkerState.SILENT: "silent",
+    WorkerState.LEAVING: "leaving",
+    WorkerState.LEAVING_SILENT: "leaving",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class JobRecord:
@@ -78,7 +87,11 @@ class JobRecord:
 
 
 class _Link:
-    """The connections to one worker, and what was sent over them."""
+    """The connections to one worker, and what was sent over them.
+
+    Its state is its worker's as this side knows it, and GONE when it is closed. While the engine has the
+    link, it changes under the engine's lock.
+    """
 
     def __init__(self, info: WorkerInfo, schedule: Schedule) -> None:
         self.info = info
@@ -86,9 +99,7 @@ class _Link:
         self.hands: queue.SimpleQueue[Hand | None] = queue.SimpleQueue()
         self.control: queue.SimpleQueue[tuple[str, Any] | None] = queue.SimpleQueue()
         self.proxies: list[Any] = []
-        self.closed = threading.Event()
-        self.silent = False
-        self.leaving = False
+        self.state = WorkerState.READY
         self._lock = threading.Lock()
         self._held: set[tuple[str, int]] = set()
         self._sent: dict[tuple[str, int], NDArray[np.bool_]] = {}
@@ -129,14 +140,9 @@ class _Link:
                 del self._sent[key]
         self.control.put(("forget", session))
 
-    @property
-    def state(self) -> str:
-        """Whether it is ready, silent or leaving."""
-        return "leaving" if self.leaving else "silent" if self.silent else "ready"
-
     def close(self) -> None:
         """End all threads of the link; calls that wait for an answer fail at once."""
-        self.closed.set()
+        self.state = after(self.state, "go")
         for proxy in self.proxies:
             abort(proxy)
             self.hands.put(None)
@@ -224,7 +230,7 @@ class PyroEngine:
 
     def workers(self) -> Sequence[WorkerInfo]:
         with self._lock:
-            return [replace(link.info, state=link.state) for link in self._links.values()]
+            return [replace(link.info, state=_SHOWN[link.state]) for link in self._links.values()]
 
     def usable_workers(self) -> Sequence[WorkerInfo]:
         """Return the workers that a session which begins now would get."""
@@ -245,7 +251,7 @@ class PyroEngine:
     def wait_for_workers(self, timeout: float) -> bool:
         with self._changed:
             return self._changed.wait_for(
-                lambda: any(link.state == "ready" for link in self._links.values()), timeout
+                lambda: any(link.state is WorkerState.READY for link in self._links.values()), timeout
             )
 
     def open_session(self, session: str) -> None:
@@ -319,8 +325,8 @@ class PyroEngine:
         """Hand nothing more to a worker, which says that it is ending."""
         with self._lock:
             link = self._links.get(name)
-            if link is not None and link.info.uri == uri:
-                link.leaving = True
+            if link is not None and link.info.uri == uri and may(link.state, "leave"):
+                link.state = after(link.state, "leave")
                 self._apply(link.schedule.worker_leaving(name, time.monotonic()))
 
     def exit_workers(self) -> None:
@@ -380,9 +386,8 @@ class PyroEngine:
     def _unlink(self, worker: str, reason: str) -> None:
         link = self._links.pop(worker, None)
         if link is not None:
-            logger.log(
-                logging.INFO if link.leaving else logging.WARNING, "worker %s is gone: %s", worker, reason
-            )
+            expected = link.state in (WorkerState.LEAVING, WorkerState.LEAVING_SILENT)
+            logger.log(logging.INFO if expected else logging.WARNING, "worker %s is gone: %s", worker, reason)
             link.close()
             self._changed.notify_all()
 
@@ -423,7 +428,7 @@ class PyroEngine:
             logger.debug("cannot list workers: %s", error)
             return
         with self._lock:
-            for silent in [link for link in self._links.values() if link.silent]:
+            for silent in [link for link in self._links.values() if may(link.state, "answer")]:
                 if silent.info.name not in registered:
                     self._lose(silent, "it is silent, and gone from the name server")
         self._refused = {key: until for key, until in self._refused.items() if until > now}
@@ -504,7 +509,7 @@ class PyroEngine:
     def _ping(self, link: _Link, proxy: Any) -> None:
         name = link.info.name
         message: tuple[str, Any] | None = None
-        while not link.closed.is_set():
+        while link.state is not WorkerState.GONE:
             if message is None:
                 try:
                     message = link.control.get(timeout=PING_EVERY)
@@ -521,8 +526,8 @@ class PyroEngine:
                 with self._lock:
                     if not timed_out:
                         self._lose(link, f"it does not answer pings: {error}")
-                    elif not link.silent and self._links.get(name) is link:
-                        link.silent = True
+                    elif may(link.state, "fall silent") and self._links.get(name) is link:
+                        link.state = after(link.state, "fall silent")
                         logger.warning(
                             "worker %s is silent for %g s: its jobs go to others", name, PING_DEADLINE
                         )
@@ -541,8 +546,8 @@ class PyroEngine:
             proxy.exit()
         proxy.ping()
         with self._lock:
-            if link.silent and self._links.get(link.info.name) is link:
-                link.silent = False
+            if may(link.state, "answer") and self._links.get(link.info.name) is link:
+                link.state = after(link.state, "answer")
                 logger.info("worker %s answers again", link.info.name)
                 self._apply(link.schedule.worker_answered(link.info.name, time.monotonic()))
                 self._changed.notify_all()

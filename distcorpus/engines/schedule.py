@@ -20,6 +20,9 @@ How it decides:
   overlap are nested (a job and the single blocks it was split into): accepting one spoils no neighbour's.
 
 No decision takes time in proportion to the number of workers or of queued blocks.
+
+Workers, leases, rounds and blocks have states, and `states.TRANSITIONS` says which event leads from which to
+which; jobs and sessions have none of their own.
 """
 
 from __future__ import annotations
@@ -32,8 +35,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
+from distcorpus.engines.states import BlockState, LeaseState, RoundState, WorkerState, after, may
+
 _Jobs = OrderedDict["_Job", None]  # a queue, from which any can be taken
 _FailureKind = Literal["exception", "poison", "no_workers"]
+
+# Looked at often, and an enumeration's attribute is slow before Python 3.12.
+_READY, _EXPECTED, _UNDONE = WorkerState.READY, LeaseState.EXPECTED, BlockState.UNDONE
 
 _SMOOTHING = 0.2  # weight of the newest job in the running mean of seconds per cost
 
@@ -128,7 +136,7 @@ class _Block:
     number: int
     cost: float
     job: _Job | None = None  # the job it belongs to now; None while it waits to be put into one
-    done: bool = False  # a result with it was accepted
+    state: BlockState = _UNDONE
     losses: int = 0  # lost workers that it is suspected to have killed
     failures: int = 0  # jobs with it that raised
     tried: frozenset[str] = frozenset()  # the workers where they did
@@ -141,12 +149,21 @@ class _Job:
     blocks: list[_Block]
     cost: float
     leases: dict[int, _Lease] = field(default_factory=dict)
-    live: int = 0  # leases that are counted on: those not revoked
     queue: _Jobs | None = None  # where it waits, if it does
 
     @property
     def wanted(self) -> bool:
-        return self.round.open and not any(block.done for block in self.blocks)
+        if self.round.state is RoundState.CLOSED:
+            return False
+        for block in self.blocks:  # noqa: SIM110, a generator would take as long again
+            if block.state is not _UNDONE:
+                return False
+        return True
+
+    @property
+    def live(self) -> int:
+        """Leases that are counted on."""
+        return sum(lease.state is _EXPECTED for lease in self.leases.values())
 
     @property
     def losses(self) -> int:
@@ -162,9 +179,7 @@ class _Lease:
     load: float  # its cost and that of what its worker had to compute before it
     copy: bool
     exclusive: bool  # the worker gets nothing else meanwhile
-    claimed: bool = False  # its result was accepted and is being added to the sum
-    revoked: bool = False  # its worker fell silent and its job was handed on
-    cancelled: bool = False
+    state: LeaseState = _EXPECTED
 
 
 @dataclass(slots=True, eq=False)
@@ -172,16 +187,10 @@ class _Worker:
     name: str
     threads: int
     leases: dict[int, _Lease] = field(default_factory=dict)
-    silent: bool = False
-    leaving: bool = False
-    gone: bool = False
+    state: WorkerState = _READY
     promised: _Round | None = None  # gets nothing until it holds nothing, then a suspect of this round
     free: OrderedDict[_Worker, None] | None = None  # the free workers with as many leases, if it is one
     last_result: float = -math.inf
-
-    @property
-    def available(self) -> bool:
-        return not (self.silent or self.leaving or self.gone)
 
 
 @dataclass(slots=True, eq=False)
@@ -203,8 +212,7 @@ class _Round:
     session: _Session
     number: int
     least_job_cost: float = 0.0
-    open: bool = True
-    sealed: bool = False
+    state: RoundState = RoundState.OPEN
     blocks: set[int] = field(default_factory=set)
     unsummed: int = 0  # blocks that are not in the sum
     unsummed_cost: float = 0.0
@@ -252,7 +260,7 @@ class _Round:
 
     def close(self) -> None:
         """Let go of all that is queued."""
-        self.open = False
+        self.state = after(self.state, "close")
         self.pending, self.pending_cost = 0, 0.0
         for jobs in (*self.suspects.values(), *self.retries.values()):
             jobs.clear()
@@ -388,13 +396,12 @@ class Schedule:
         """
         self._now = now
         silent = self._workers.get(worker)
-        if silent and not silent.silent:
-            silent.silent = True
+        if silent and may(silent.state, "fall silent"):
+            silent.state = after(silent.state, "fall silent")
             self._dismiss(silent)
             for lease in silent.leases.values():
-                if lease.job.wanted and not lease.revoked:
-                    lease.revoked = True
-                    lease.job.live -= 1
+                if lease.state is _EXPECTED and lease.job.wanted:
+                    lease.state = after(lease.state, "revoke")
                     self._came_back(lease.job)
         return self._decide()
 
@@ -402,13 +409,13 @@ class Schedule:
         """It answers again: it takes leases, and goes on with those that nobody else has taken over."""
         self._now = now
         awake = self._workers.get(worker)
-        if awake and awake.silent:
-            awake.silent = False
+        if awake and may(awake.state, "answer"):
+            awake.state = after(awake.state, "answer")
             for lease in awake.leases.values():
-                if lease.revoked and lease.job.wanted and lease.job.queue is not None:
+                if lease.state is LeaseState.REVOKED and lease.job.wanted and lease.job.queue is not None:
                     self._dequeue(lease.job)
                     self._revive(lease)
-            if not awake.leaving:
+            if awake.state is _READY:
                 self._admit(awake)
         return self._decide()
 
@@ -508,8 +515,8 @@ class Schedule:
         """The round gets no more blocks: it is finished when all it has are in the sum."""
         self._now = now
         sealer = self._sessions.get(session)
-        if sealer and sealer.round:
-            sealer.round.sealed = True
+        if sealer and sealer.round and may(sealer.round.state, "seal"):
+            sealer.round.state = after(sealer.round.state, "seal")
             self._finish_if_complete(sealer.round)
         return self._decide()
 
@@ -526,16 +533,16 @@ class Schedule:
         """
         self._now = now
         arrived = self._leases.get(lease)
-        if arrived is None or arrived.claimed or not arrived.job.wanted:
+        if arrived is None or not arrived.job.wanted:
             self.stats.discarded += 1
             return False
-        arrived.claimed = True
         self._learn(arrived)
+        arrived.state = after(arrived.state, "claim")
         self.stats.accepted += 1
         self.stats.overtaken += arrived.copy
         held = arrived.job.round.session.held
         for block in arrived.job.blocks:
-            block.done = True
+            block.state = after(block.state, "claim")
             held[block.number] = arrived.worker
             if block.job and block.job.queue is not None:
                 self._dequeue(block.job)
@@ -552,11 +559,11 @@ class Schedule:
         self._now = now
         added = self._leases.get(lease)
         if added:
-            if not added.claimed:
+            if not may(added.state, "sum"):
                 raise ValueError(f"lease {lease} was summed but not accepted: ask `delivered` first")
-            self._release(added)
+            self._release(added, "sum")
             job = added.job
-            if job.round.open:
+            if job.round.state is not RoundState.CLOSED:
                 for rival in dict.fromkeys([job, *(block.job for block in job.blocks if block.job)]):
                     for other in rival.leases.values():
                         self._cancel(other)
@@ -569,19 +576,20 @@ class Schedule:
         """A result that was not accepted is dropped: the slot is free."""
         self._now = now
         dropped = self._leases.get(lease)
-        if dropped and not dropped.claimed:
-            self._release(dropped)
+        if dropped and may(dropped.state, "end"):
+            self._release(dropped, "end")
         return self._decide()
 
     def failed(self, lease: int, reason: str, now: float) -> list[Decision]:
         """The job raised: its blocks are retried one by one, on other workers where there are others."""
         self._now = now
         raised = self._leases.get(lease)
-        if raised and not raised.claimed:
+        if raised and may(raised.state, "end"):
             self.stats.failed += 1
-            self._release(raised)
+            counted_on = raised.state is _EXPECTED
+            self._release(raised, "end")
             job = raised.job
-            if job.wanted and not raised.revoked:
+            if job.wanted and counted_on:
                 attempt = Attempt(raised.worker.name, reason)
                 for block in job.blocks:
                     block.failures += 1
@@ -598,11 +606,12 @@ class Schedule:
         """The worker returned the job undone, and so it leaves: this may be heard before `worker_leaving`."""
         self._now = now
         undone = self._leases.get(lease)
-        if undone and not undone.claimed:
+        if undone and may(undone.state, "end"):
+            counted_on = undone.state is _EXPECTED
             if undone.job.wanted:
                 self._leave(undone.worker)
-            self._release(undone)
-            if undone.job.wanted and not undone.revoked:
+            self._release(undone, "end")
+            if undone.job.wanted and counted_on:
                 self._came_back(undone.job)
         return self._decide()
 
@@ -611,7 +620,7 @@ class Schedule:
         self._now = now
         for session in self._sessions.values():
             round = session.round
-            if round and round.sealed and not round.pending:
+            if round and round.state is RoundState.SEALED and not round.pending:
                 self._overtake(round)
         if self._worker_timeout is not None:
             for name, since in self.waiting(now):
@@ -783,7 +792,6 @@ class Schedule:
             copy=copy,
             exclusive=len(job.blocks) == 1 and job.losses > 0,
         )
-        job.live += 1
         for table in (self._leases, worker.leases, job.leases, job.round.leases):
             table[lease.id] = lease
         self.stats.leases += 1
@@ -810,7 +818,9 @@ class Schedule:
         while self._free[0] and round.overdue and round.overdue[0][0] <= self._now:
             _, id = heapq.heappop(round.overdue)
             lease = self._leases.get(id)
-            if lease is None or lease.revoked or not lease.job.wanted or lease.job.live != 1:
+            if lease is None or lease.state is not _EXPECTED:
+                continue
+            if not lease.job.wanted or lease.job.live != 1:
                 continue
             job = lease.job
             if job.losses + job.live >= self._attempts:
@@ -839,7 +849,7 @@ class Schedule:
     def _learn(self, lease: _Lease) -> None:
         """Note how long a job took, from when its worker could begin with it."""
         session, worker = lease.job.round.session, lease.worker
-        if not lease.revoked:
+        if lease.state is _EXPECTED:
             seconds = self._now - max(lease.since, worker.last_result)
             rate = seconds * worker.threads / lease.job.cost
             session.rate = rate if session.rate is None else session.rate + _SMOOTHING * (rate - session.rate)
@@ -847,18 +857,17 @@ class Schedule:
 
     # What comes back
 
-    def _release(self, lease: _Lease) -> None:
+    def _release(self, lease: _Lease, event: Literal["sum", "end"]) -> None:
         """The slot is free."""
+        lease.state = after(lease.state, event)
         for table in (self._leases, lease.worker.leases, lease.job.leases, lease.job.round.leases):
             del table[lease.id]
-        if not lease.revoked:
-            lease.job.live -= 1
         self._settle(lease.worker)
         self._let_leave(lease.worker)
 
     def _cancel(self, lease: _Lease) -> None:
-        if not (lease.cancelled or lease.claimed):
-            lease.cancelled = True
+        if may(lease.state, "cancel"):
+            lease.state = after(lease.state, "cancel")
             self._decisions.append(Cancel(lease.id, lease.worker.name))
 
     def _came_back(self, job: _Job) -> None:
@@ -867,7 +876,8 @@ class Schedule:
             for lease in job.leases.values():
                 self._watch(lease)
         elif job.queue is None:
-            awake = next((lease for lease in job.leases.values() if not lease.worker.silent), None)
+            answers = (_READY, WorkerState.LEAVING)
+            awake = next((lease for lease in job.leases.values() if lease.worker.state in answers), None)
             if awake:
                 self._revive(awake)
             else:
@@ -875,8 +885,7 @@ class Schedule:
 
     def _revive(self, lease: _Lease) -> None:
         """Count again on a lease whose worker has woken."""
-        lease.revoked = False
-        lease.job.live += 1
+        lease.state = after(lease.state, "revive")
         self._watch(lease)
 
     def _requeue(self, job: _Job) -> None:
@@ -908,17 +917,17 @@ class Schedule:
         """
         self.stats.lost += 1
         del self._workers[worker.name]
-        worker.gone = True
+        worker.state = after(worker.state, "go")
         self._dismiss(worker)
         alone = len(worker.leases) == 1
-        lost = [lease for lease in worker.leases.values() if not lease.claimed]
+        lost = [lease for lease in worker.leases.values() if may(lease.state, "end")]
         for lease in lost:
-            self._release(lease)
+            self._release(lease, "end")
         for lease in lost:
             round = lease.job.round
-            if not round.open:
+            if round.state is RoundState.CLOSED:
                 continue
-            undone = [block for block in lease.job.blocks if not block.done]
+            undone = [block for block in lease.job.blocks if block.state is _UNDONE]
             for block in undone:
                 block.history += (Attempt(worker.name, reason),)
                 if not block.losses or (alone and len(lease.job.blocks) == 1):
@@ -935,14 +944,15 @@ class Schedule:
                     self._came_back(job)
 
     def _leave(self, worker: _Worker) -> None:
-        worker.leaving = True
-        self._dismiss(worker)
-        self._let_leave(worker)
+        if may(worker.state, "leave"):
+            worker.state = after(worker.state, "leave")
+            self._dismiss(worker)
+            self._let_leave(worker)
 
     def _let_leave(self, worker: _Worker) -> None:
         """Drop a worker that leaves when it holds nothing any more."""
-        if worker.leaving and not worker.gone and not worker.leases:
-            worker.gone = True
+        if not worker.leases and worker.state in (WorkerState.LEAVING, WorkerState.LEAVING_SILENT):
+            worker.state = after(worker.state, "go")
             del self._workers[worker.name]
             self._decisions.append(Drop(worker.name, "it left"))
 
@@ -951,7 +961,7 @@ class Schedule:
     def _add(self, round: _Round, number: int, cost: float) -> _Worker | None:
         """Queue a new block for the worker that holds it, if one does, and return that worker."""
         where = f"block {number} of session {round.session.name!r}"
-        if round.sealed:
+        if round.state is not RoundState.OPEN:
             raise ValueError(f"{where} came after round {round.number} was sealed: open another round for it")
         if number in round.blocks:
             raise ValueError(f"{where} is in round {round.number} already: give each block its own number")
@@ -961,13 +971,13 @@ class Schedule:
         round.blocks.add(number)
         round.unsummed += 1
         round.unsummed_cost += cost
-        owner = holder if holder and holder.available else None
+        owner = holder if holder and holder.state is _READY else None
         round.add(owner, _Block(number, cost))
         self._count(round, 1, cost)
         return owner
 
     def _finish_if_complete(self, round: _Round) -> None:
-        if round.sealed and not round.unsummed:
+        if not round.unsummed and round.state is RoundState.SEALED:
             self._decisions.append(Finish(round.session.name, round.number))
             self._close(round)
 
@@ -1052,7 +1062,8 @@ class Schedule:
         self._withhold(worker)
         held = len(worker.leases)
         occupied = any(lease.exclusive for lease in worker.leases.values())
-        if worker.available and held < self._slots and not occupied and not (worker.promised and held):
+        takes = worker.state is _READY and held < self._slots and not occupied
+        if takes and not (worker.promised and held):
             worker.free = self._free[held]
             worker.free[worker] = None
 

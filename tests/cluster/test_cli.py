@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import ast
 import os
+import signal
+import socket
 import subprocess
 import sys
+from pathlib import Path
 
+import pytest
 from gensim.corpora import MmCorpus
 
 from distcorpus import __version__
+from distcorpus.cli import COMMANDS, main
 
 
 def run(*arguments, environment=None, timeout=120):
@@ -23,6 +29,94 @@ def run(*arguments, environment=None, timeout=120):
 
 def test_version():
     assert run("--version").stdout.strip() == f"distcorpus {__version__}"
+
+
+def test_every_module_of_a_command_is_composed():
+    folder = Path(__file__).parents[2] / "distcorpus" / "cli"
+    files = {path.stem for path in folder.glob("*.py")} - {"__init__", "common", "service"}
+    assert {module.__name__.rpartition(".")[2] for module in COMMANDS} == files
+
+
+@pytest.mark.parametrize("command", [[module.__name__.rpartition(".")[2]] for module in COMMANDS])
+def test_every_command_has_help(command, capsys):
+    with pytest.raises(SystemExit) as exited:
+        main([*command, "--help"])
+    assert exited.value.code == 0
+    assert "usage: distcorpus " + command[0] in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["nameserver", "--bind-p", "0"],
+        ["dispatcher", "--max", "3"],
+        ["worker", "--worker", "4"],
+        ["worker", "--thread=2"],
+        ["demo", "--topic", "3"],
+        ["status", "--ho", "127.0.0.1"],
+        ["stop", "--po", "1"],
+        ["certs", "issue", "somewhere", "--role", "worker", "--day", "3"],
+        ["certs", "init", "somewhere", "--verb"],
+        ["--vers"],
+    ],
+)
+def test_the_beginning_of_an_option_is_not_the_option(arguments, capsys):
+    with pytest.raises(SystemExit) as exited:
+        main(arguments)
+    assert exited.value.code == 2
+    assert "distcorpus" in capsys.readouterr().err
+
+
+def test_no_parser_of_ours_abbreviates():
+    root = Path(__file__).parents[2]
+    calls = 0
+    for path in [*(root / "scripts").rglob("*.py"), *(root / "distcorpus").rglob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("ArgumentParser"):
+                calls += 1
+                options = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+                assert options.get("allow_abbrev") == "False", f"{path}:{node.lineno}"
+    assert calls
+
+
+def interrupt_as_it_waits(arguments, processes, number):
+    """Send a signal to a daemon that waits for the name server; its exit code and what it says of itself."""
+    with socket.create_server(("127.0.0.1", 0)) as nobody:
+        nobody.settimeout(60)
+        where = ["--host", "127.0.0.1", "--port", str(nobody.getsockname()[1])]
+        command = [sys.executable, "-m", "distcorpus", *arguments, *where]
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+            for _ in range(processes):  # each has looked for it once, and looks again
+                nobody.accept()[0].close()
+            process.send_signal(number)
+            errors = process.communicate(timeout=60)[1]
+    assert "Traceback" not in errors
+    return process.returncode, [line for line in errors.splitlines() if line.startswith("distcorpus")]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("arguments", "processes"), [(["dispatcher"], 1), (["worker"], 1), (["worker", "--workers", "2"], 2)]
+)
+def test_a_daemon_that_is_interrupted_as_it_waits_says_so_in_one_line(arguments, processes, number):
+    code, lines = interrupt_as_it_waits(arguments, processes, number)
+    assert code == 128 + number
+    assert len(lines) == 1
+    assert lines[0].startswith(f"distcorpus {arguments[0]}: interrupted")
+
+
+def test_a_look_at_a_cluster_that_is_interrupted_says_so_in_one_line():
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        mute.settimeout(60)
+        command = [sys.executable, "-m", "distcorpus", "status", "--host", "127.0.0.1", "--port"]
+        command.append(str(mute.getsockname()[1]))
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+            connection, _ = mute.accept()  # and never answered
+            with connection:
+                process.send_signal(signal.SIGINT)
+                errors = process.communicate(timeout=60)[1]
+    assert process.returncode == 130
+    assert errors == "distcorpus status: interrupted\n"
 
 
 def test_status(cluster):

@@ -14,6 +14,22 @@ from typing import Any
 logger = logging.getLogger(__name__)
 
 
+class Interrupted(Exception):
+    """A signal told the command to end before it had begun its work.
+
+    Parameters
+    ----------
+    signal : int
+        Its number.
+    what : str
+        What the command was doing.
+    """
+
+    def __init__(self, signal: int = signal.SIGINT, what: str = "") -> None:
+        super().__init__(f"interrupted{what and ' '}{what}")
+        self.signal = signal
+
+
 class Lifetime:
     """Ends a daemon on SIGINT or SIGTERM, when it is asked to exit, or when its parent is gone.
 
@@ -28,6 +44,7 @@ class Lifetime:
 
     def __init__(self, *, until_eof: bool = False) -> None:
         self.ended = threading.Event()
+        self.signal: int = signal.SIGTERM  # that ended it; the end of standard input is taken for one
         arrived, tell = os.pipe()
         os.set_blocking(tell, False)
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -53,7 +70,7 @@ class Lifetime:
         threading.Thread(target=watch, name="lifetime", daemon=True).start()
 
     def _read_signals(self, arrived: int) -> None:
-        number = os.read(arrived, 1)[0]
+        number = self.signal = os.read(arrived, 1)[0]
         logger.info("%s: ending", signal.Signals(number).name)
 
         def end_at_once() -> None:

@@ -1,0 +1,70 @@
+"""The console commands: three daemons, a demo, a look at a running cluster, its end, its certificates.
+
+Each command is a module here; `common` has what several share, and `service` how a daemon's process begins
+and ends.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+
+from distcorpus._version import __version__
+from distcorpus.cli import certs, demo, dispatcher, nameserver, status, stop, worker
+from distcorpus.cli.common import Parser
+from distcorpus.cli.service import Interrupted
+from distcorpus.wire import CommunicationError, NamingError, allow
+
+logger = logging.getLogger("distcorpus")
+
+#: The modules of the commands, in the order of ``--help``.
+COMMANDS = (nameserver, dispatcher, worker, demo, status, stop, certs)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a console command.
+
+    Parameters
+    ----------
+    arguments : sequence of str, optional
+        The command line; `sys.argv` by default.
+    """
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        level=logging.INFO if options.verbose else logging.WARNING,
+    )
+    # Pyro reports every connection that breaks or is refused; what matters of that, we say in our own words.
+    logging.getLogger("Pyro4").setLevel(logging.CRITICAL)
+    try:
+        for spec in getattr(options, "allow", ()):
+            allow(spec)
+        options.run(options)
+    except (CommunicationError, NamingError, RuntimeError, OSError, ValueError) as error:
+        if options.verbose:
+            logger.exception("%s", error)
+        sys.exit(f"distcorpus {options.command}: {error}")
+    except KeyboardInterrupt:
+        _exit_by(Interrupted(), options)
+    except Interrupted as interrupted:
+        _exit_by(interrupted, options)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(
+        prog="distcorpus", description="gensim's distributed LSI and LDA over a cluster of worker daemons."
+    )
+    parser.add_argument("--version", action="version", version=f"distcorpus {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for command in COMMANDS:
+        command.add(commands)
+    return parser
+
+
+def _exit_by(interrupted: Interrupted, options: argparse.Namespace) -> None:
+    """Exit as a shell says that a signal ended a command, with one line."""
+    if not getattr(options, "until_eof", False):  # else the process that started this one speaks
+        print(f"distcorpus {options.command}: {interrupted}", file=sys.stderr)
+    sys.exit(128 + interrupted.signal)

@@ -1,0 +1,201 @@
+"""What several commands share: groups of options, and what they do with them."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import time
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+from distcorpus.cli.service import Interrupted, Lifetime
+from distcorpus.wire import CommunicationError, Connection, Daemon, NamingError, connect, names, tls
+from distcorpus.wire.daemon import check_exposure
+from distcorpus.wire.location import NameServerLocation
+from distcorpus.wire.nameserver import lookup
+from distcorpus.wire.sockets import is_loopback
+
+logger = logging.getLogger("distcorpus")
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser, and by it of every command, that takes no option's beginning for the option."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **{**options, "allow_abbrev": False})
+
+
+#: What the commands are added to.
+Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
+
+
+def verbose_options() -> Parser:
+    """Make the option that says how much is logged."""
+    options = Parser(add_help=False)
+    options.add_argument(
+        "-v", "--verbose", action="store_true", help="log what happens, not only what is wrong"
+    )
+    return options
+
+
+def secure_options() -> Parser:
+    """Make the option that names the certificate."""
+    options = Parser(add_help=False)
+    options.add_argument(
+        "--tls",
+        default=os.environ.get(tls.VARIABLE) or None,
+        metavar="DIR",
+        help=f"speak TLS, with the certificate in this folder of 'certs issue' (default: {tls.VARIABLE})",
+    )
+    return options
+
+
+def find_options() -> Parser:
+    """Make the options that say where the name server is."""
+    options = Parser(add_help=False)
+    options.add_argument("--host", help="the name server's host (default: PYRO_NS_HOST, else broadcast)")
+    options.add_argument("--port", type=int, help="the name server's port (default: PYRO_NS_PORT, else 9090)")
+    options.add_argument(
+        "--no-broadcast",
+        dest="broadcast",
+        action="store_false",
+        help="do not look for the name server by broadcast",
+    )
+    return options
+
+
+def serve_options() -> Parser:
+    """Make the options of whatever listens."""
+    options = Parser(add_help=False)
+    options.add_argument(
+        "--bind",
+        default="127.0.0.1",
+        metavar="ADDRESS",
+        help="address to listen on (default: %(default)s; 0.0.0.0 for all of this host's)",
+    )
+    options.add_argument(
+        "--insecure",
+        action="store_true",
+        help="listen beyond this machine without TLS: whoever reaches the port can use and stop the cluster",
+    )
+    options.add_argument(
+        "--advertise",
+        metavar="HOST[:PORT]",
+        help="address that others reach this daemon at, where it is not the one it listens on (NAT)",
+    )
+    options.add_argument(
+        "--allow",
+        action="append",
+        default=[],
+        metavar="MODULE:CLASS",
+        help="let objects of a class of your own arrive, such as an id2word; may be given several times",
+    )
+    # Between LocalCluster and its processes.
+    options.add_argument("--until-eof", action="store_true", help=argparse.SUPPRESS)
+    options.add_argument("--report-fd", type=int, help=argparse.SUPPRESS)
+    return options
+
+
+def wait_options() -> Parser:
+    """Make the option that says how long a daemon waits for the name server."""
+    options = Parser(add_help=False)
+    options.add_argument(
+        "--wait",
+        type=float,
+        default=60.0,
+        metavar="SECONDS",
+        help="how long to wait for the name server to appear (default: %(default)g)",
+    )
+    return options
+
+
+def use_credentials(options: argparse.Namespace, role: str | None = None) -> tls.Credentials | None:
+    """Let this process use the certificate that ``--tls`` names, if any; a daemon's has to have its role."""
+    tls.use(options.tls)
+    credentials = tls.current()
+    if credentials is not None:
+        credentials.check_role(role or credentials.role)
+    elif role is not None:
+        check_exposure(options.bind, options.insecure)
+    return credentials
+
+
+def with_tls(credentials: tls.Credentials | None) -> str:
+    """Say that a daemon speaks TLS, if it does."""
+    if credentials is None:
+        return ""
+    return f", TLS with a certificate until {time.strftime('%Y-%m-%d', time.localtime(credentials.expires))}"
+
+
+def make_daemon(
+    options: argparse.Namespace,
+    credentials: tls.Credentials | None,
+    nameserver: NameServerLocation,
+    on_disconnect: Callable[[Connection], None] | None = None,
+) -> Daemon:
+    """Return the daemon that the options describe, at an address that others can reach."""
+    advertise = options.advertise
+    if advertise is None and options.bind in ("0.0.0.0", "::"):
+        own = nameserver.own_address()
+        # On the name server's own host that is loopback, where nobody else looks: the daemon knows better.
+        if not is_loopback(own):
+            advertise = credentials.name_for(own) if credentials is not None else own
+    return Daemon(
+        options.bind,
+        options.bind_port,
+        advertise,
+        on_disconnect,
+        credentials=credentials,
+        insecure=options.insecure,
+    )
+
+
+def find_nameserver(options: argparse.Namespace, lifetime: Lifetime | None = None) -> NameServerLocation:
+    """Return where the name server is; a daemon, which has a lifetime, waits until it is there.
+
+    Raises
+    ------
+    NamingError
+        If it does not appear in the time that the options give it.
+    Interrupted
+        If the daemon was told to end while it waited.
+    """
+    # A daemon that only this machine reaches has no use for one that answers from elsewhere.
+    alone = lifetime is not None and tls.current() is None and is_loopback(options.bind)
+    location = NameServerLocation(options.host, options.port, broadcast=options.broadcast and not alone)
+    if lifetime is not None:
+        try:
+            location.locate(options.wait, lifetime.ended)
+        except NamingError:
+            if lifetime.ended.is_set():  # it was told to end while it waited
+                raise Interrupted(lifetime.signal, "while it waited for the name server") from None
+            raise
+    return location
+
+
+def find_dispatcher(nameserver: Any, timeout: float) -> Any | None:
+    """Connect to the dispatcher that the name server knows, if it knows one and it answers."""
+    uri = lookup(nameserver, names.DISPATCHER)
+    try:
+        return connect(uri, timeout=timeout, connect_timeout=timeout) if uri is not None else None
+    except CommunicationError as error:
+        logger.info("the dispatcher at %s does not answer: %s", uri, error)
+        return None
+
+
+def require_dispatcher(options: argparse.Namespace) -> Any:
+    """Connect to the cluster's dispatcher.
+
+    Raises
+    ------
+    RuntimeError
+        If there is none, or it does not answer.
+    """
+    location = find_nameserver(options)
+    dispatcher = find_dispatcher(location.locate(), 10.0)
+    if dispatcher is None:
+        raise RuntimeError(
+            f"the name server {location} knows no dispatcher that answers: start 'distcorpus dispatcher'"
+        )
+    return dispatcher

@@ -1,0 +1,30 @@
+"""``distcorpus demo``."""
+
+from __future__ import annotations
+
+import argparse
+
+from distcorpus.cli.common import Commands, verbose_options
+
+
+def add(commands: Commands) -> None:
+    """Add the command and its options."""
+    parser = commands.add_parser(
+        "demo",
+        parents=[verbose_options()],
+        help="start a cluster on this machine and train LSI and LDA of real text",
+    )
+    parser.add_argument(
+        "--corpus", metavar="FILE.mm", help="your own bag-of-words corpus, in Matrix Market format"
+    )
+    parser.add_argument("--dictionary", metavar="FILE", help="its gensim Dictionary (saved, or as text)")
+    parser.add_argument("--workers", type=int, default=2, help="worker daemons (default: %(default)s)")
+    parser.add_argument("--topics", type=int, default=20, help="topics to find (default: %(default)s)")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Train LSI and LDA on a cluster of this machine, beside serial gensim."""
+    from distcorpus.demo import demo
+
+    demo(options.corpus, options.dictionary, n_workers=options.workers, num_topics=options.topics)

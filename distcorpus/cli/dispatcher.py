@@ -1,0 +1,166 @@
+"""``distcorpus dispatcher``."""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import os
+
+from distcorpus._version import __version__
+from distcorpus.cli.common import (
+    Commands,
+    find_dispatcher,
+    find_nameserver,
+    find_options,
+    make_daemon,
+    secure_options,
+    serve_options,
+    use_credentials,
+    verbose_options,
+    wait_options,
+    with_tls,
+)
+from distcorpus.cli.service import Lifetime, report_ready, say, set_blas_threads
+from distcorpus.wire import NamingError, names, roles
+from distcorpus.wire.memory import share_freed_memory
+from distcorpus.wire.nameserver import list_names
+from distcorpus.wire.registration import Registration
+from distcorpus.wire.sockets import raise_file_limit
+
+
+def add(commands: Commands) -> None:
+    """Add the command and its options."""
+    parser = commands.add_parser(
+        "dispatcher",
+        parents=[verbose_options(), secure_options(), find_options(), wait_options(), serve_options()],
+        help="run the dispatcher",
+    )
+    parser.add_argument("--bind-port", type=int, default=0, help="port to listen on (default: any free one)")
+    parser.add_argument(
+        "--maxsize",
+        type=int,
+        default=10,
+        help="chunks of one model that may wait for a worker; 0: no limit (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--memory",
+        type=float,
+        default=2.0,
+        metavar="GB",
+        help="documents of one model to keep in memory (default: %(default)g); LSI folds what is more than "
+        "that, unless there is a --spool",
+    )
+    parser.add_argument(
+        "--spool",
+        metavar="DIR",
+        help="keep what is more than --memory in files there, which vanish with the dispatcher",
+    )
+    parser.add_argument(
+        "--resume",
+        type=float,
+        nargs="?",
+        const=60.0,
+        metavar="SECONDS",
+        help="keep the trainings of distcorpus.models in files of --spool, so that they go on when this "
+        "dispatcher is killed and started again; it waits so long for their programs (default: 60)",
+    )
+    parser.add_argument(
+        "--worker-timeout",
+        type=float,
+        metavar="SECONDS",
+        help="fail a training that has had no worker for so long (default: wait)",
+    )
+    parser.add_argument(
+        "--replace",
+        action="store_true",
+        help="end the dispatcher that this name server has, and take its place",
+    )
+    parser.add_argument(
+        "--threads",
+        type=int,
+        default=min(os.cpu_count() or 1, 8),
+        metavar="N",
+        help="threads for what LSI computes between rounds, while workers wait (default: cores, at most 8)",
+    )
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Run the dispatcher until it is told to end."""
+    credentials = use_credentials(options, roles.DISPATCHER)  # before what takes seconds to import
+    from distcorpus.dispatcher.dispatcher import DRAIN_TIMEOUT, Dispatcher
+    from distcorpus.dispatcher.gensim_protocol import GensimLda, GensimLsi
+    from distcorpus.dispatcher.journal import Journals
+    from distcorpus.dispatcher.model_protocol import ModelLda, ModelLsi, warm
+    from distcorpus.engines.pyro import PyroEngine
+    from distcorpus.training.spool import spool_directory
+
+    if options.resume is not None:
+        if not options.spool:
+            raise ValueError("--resume keeps trainings on disk: say where, with --spool DIR")
+        if options.resume <= 0:
+            raise ValueError(f"--resume {options.resume:g}: give a number of seconds above 0")
+    if options.threads < 1:
+        raise ValueError("--threads takes a number above 0")
+    share_freed_memory()
+    raise_file_limit()
+    # BLAS's own threads would fight with those of workers on this machine for the cores, and round otherwise.
+    blas = set_blas_threads(1)
+    lifetime = Lifetime(until_eof=options.until_eof)
+    nameserver = find_nameserver(options, lifetime)
+
+    def list_workers() -> dict[str, str]:
+        registered = list_names(nameserver.locate(), names.WORKER_PREFIX)
+        return {name.removeprefix(names.WORKER_PREFIX): uri for name, uri in registered.items()}
+
+    engine = PyroEngine(list_workers, worker_timeout=options.worker_timeout, threads=options.threads)
+    spool = spool_directory(options.spool) if options.spool else None
+    dispatcher = Dispatcher(
+        engine,
+        max_queued=options.maxsize,
+        memory=int(options.memory * 2**30),
+        spool=spool,
+        journals=Journals(spool / "sessions", options.resume) if spool and options.resume else None,
+    )
+    daemon = make_daemon(options, credentials, nameserver)
+    daemon.serve(names.DISPATCHER, dispatcher)
+    daemon.serve_each(names.LSI_DISPATCHER, GensimLsi, lambda: GensimLsi(dispatcher))
+    daemon.serve_each(names.LDA_DISPATCHER, GensimLda, lambda: GensimLda(dispatcher))
+    daemon.serve_each(names.LSI_MODELS, ModelLsi, lambda: ModelLsi(dispatcher))
+    daemon.serve_each(names.LDA_MODELS, ModelLda, lambda: ModelLda(dispatcher))
+    registration = Registration(
+        nameserver.locate,
+        {name: daemon.uri(name) for name in names.OF_THE_DISPATCHER},
+        taken=lambda name: lifetime.ended.set(),
+    )
+    warm()
+    gc.freeze()  # what is here stays: each collection at the end of a session would look through all of it
+    daemon.start()
+    engine.start()
+    try:
+        if options.replace:
+            replaced = find_dispatcher(nameserver.locate(), 5.0)
+            if replaced is not None:
+                replaced.exit(workers=False)
+        try:
+            registration.start(replace=options.replace)
+        except NamingError as error:
+            remedy = (
+                "it was asked to end, and did not: end its process"
+                if options.replace
+                else "pass --replace to end that dispatcher and take its place"
+            )
+            raise RuntimeError(f"{error}; {remedy}") from None
+        lifetime.end_with(dispatcher.exit_asked)
+        say(
+            f"distcorpus dispatcher {__version__}, pid {os.getpid()}",
+            f"listens on {daemon.location}, name server {nameserver}{with_tls(credentials)}",
+            f"BLAS: {blas}; {options.threads} thread(s)",
+        )
+        report_ready(options.report_fd, {"location": daemon.location})
+        lifetime.wait()
+    finally:
+        registration.stop()
+        dispatcher.drain()
+        daemon.stop(grace=DRAIN_TIMEOUT)
+        engine.stop()

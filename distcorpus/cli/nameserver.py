@@ -1,0 +1,62 @@
+"""``distcorpus nameserver``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+from distcorpus._version import __version__
+from distcorpus.cli.common import (
+    Commands,
+    secure_options,
+    serve_options,
+    use_credentials,
+    verbose_options,
+    with_tls,
+)
+from distcorpus.cli.service import Lifetime, report_ready, say
+from distcorpus.wire import roles
+from distcorpus.wire.nameserver import NameServerDaemon
+from distcorpus.wire.sockets import raise_file_limit
+
+
+def add(commands: Commands) -> None:
+    """Add the command and its options."""
+    parser = commands.add_parser(
+        "nameserver",
+        parents=[verbose_options(), secure_options(), serve_options()],
+        help="run the name server",
+    )
+    parser.add_argument(
+        "--bind-port", type=int, default=9090, help="port to listen on (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--no-broadcast", dest="broadcast", action="store_false", help="do not answer broadcasts"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Run the name server until it is told to end."""
+    raise_file_limit()
+    lifetime = Lifetime(until_eof=options.until_eof)
+    credentials = use_credentials(options, roles.NAMESERVER)
+    daemon = NameServerDaemon(
+        options.bind,
+        options.bind_port,
+        broadcast=options.broadcast,
+        advertise=options.advertise,
+        credentials=credentials,
+        insecure=options.insecure,
+    )
+    daemon.start()
+    try:
+        say(
+            f"distcorpus name server {__version__}, pid {os.getpid()}",
+            f"listens on {daemon.location}{with_tls(credentials)}",
+            "BLAS: not used",
+        )
+        report_ready(options.report_fd, {"location": daemon.location})
+        lifetime.wait()
+    finally:
+        daemon.stop()

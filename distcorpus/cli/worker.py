@@ -1,0 +1,183 @@
+"""``distcorpus worker``: one daemon, or several as processes of their own."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+
+from distcorpus._version import __version__
+from distcorpus.cli.common import (
+    Commands,
+    find_dispatcher,
+    find_nameserver,
+    find_options,
+    make_daemon,
+    secure_options,
+    serve_options,
+    use_credentials,
+    verbose_options,
+    wait_options,
+    with_tls,
+)
+from distcorpus.cli.service import Interrupted, Lifetime, report_ready, say, set_blas_threads
+from distcorpus.wire import CommunicationError, NamingError, names, roles
+from distcorpus.wire.location import NameServerLocation
+from distcorpus.wire.memory import share_freed_memory
+from distcorpus.wire.registration import Registration
+from distcorpus.wire.sockets import format_address, parse_address, raise_file_limit
+
+logger = logging.getLogger("distcorpus")
+
+#: Seconds that a worker which was told to end gives to the job that it is computing.
+LEAVE_TIMEOUT = 60.0
+#: Seconds for the answer to that job to travel.
+LAST_ANSWER_TIMEOUT = 20.0
+
+
+def add(commands: Commands) -> None:
+    """Add the command and its options."""
+    parser = commands.add_parser(
+        "worker",
+        parents=[verbose_options(), secure_options(), find_options(), wait_options(), serve_options()],
+        help="run worker daemons",
+    )
+    parser.add_argument("--bind-port", type=int, default=0, help="port to listen on (default: any free one)")
+    parser.add_argument(
+        "--workers", type=int, default=1, metavar="N", help="daemons to run (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--threads",
+        type=int,
+        default=1,
+        metavar="N",
+        help="threads of a daemon that share one broadcast and one result (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--blas-threads",
+        type=int,
+        metavar="N",
+        help="threads for BLAS (default: cores / workers of this command)",
+    )
+    parser.add_argument("--name", help="the worker's name (default: host name and process id)")
+    parser.add_argument(
+        "--cache",
+        type=float,
+        default=4.0,
+        metavar="GB",
+        help="documents and topics to keep between jobs (default: %(default)g)",
+    )
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Run one worker daemon, or several as processes of their own, until told to end."""
+    if options.workers < 1 or options.threads < 1:
+        raise ValueError("--workers and --threads take a number above 0")
+    if options.blas_threads is None:
+        options.blas_threads = max((os.cpu_count() or 1) // options.workers, 1)
+    if options.workers == 1:
+        _run_worker(options)
+    else:
+        _run_worker_processes(options)
+
+
+def _run_worker(options: argparse.Namespace) -> None:
+    credentials = use_credentials(options, roles.WORKER)  # before what takes seconds to import
+    from distcorpus.worker.daemon import Worker
+
+    share_freed_memory()
+    raise_file_limit()
+    lifetime = Lifetime(until_eof=options.until_eof)
+    blas = set_blas_threads(options.blas_threads)
+    name = options.name or f"{socket.gethostname()}-{os.getpid()}"
+    worker = Worker(name, options.threads, int(options.cache * 2**30), blas)
+    nameserver = find_nameserver(options, lifetime)
+    daemon = make_daemon(options, credentials, nameserver, worker.disconnected)
+    registered_name = names.worker(name)
+    daemon.serve(registered_name, worker)
+    registration = Registration(
+        nameserver.locate,
+        {registered_name: daemon.uri(registered_name)},
+        taken=lambda name: lifetime.ended.set(),
+    )
+    say(
+        f"distcorpus worker {name} {__version__}, pid {os.getpid()}",
+        f"listens on {daemon.location}, name server {nameserver}{with_tls(credentials)}",
+        f"BLAS: {blas}; kernels: {worker.warm()}, {options.threads} thread(s)",
+    )
+    daemon.start()
+    try:
+        try:
+            registration.start()
+        except NamingError as error:
+            raise RuntimeError(f"{error}; give each worker a --name of its own") from None
+        lifetime.end_with(worker.exit_asked)
+        report_ready(options.report_fd, {"location": daemon.location, "name": name})
+        lifetime.wait()
+    finally:
+        registration.stop()
+        _say_goodbye(nameserver, name, daemon.uri(registered_name))
+        in_time = worker.leave(LEAVE_TIMEOUT)
+        daemon.stop(grace=LAST_ANSWER_TIMEOUT)
+        if not in_time:
+            logger.warning(
+                "the job under way takes longer than %g s: it goes to another worker", LEAVE_TIMEOUT
+            )
+            logging.shutdown()
+            os._exit(0)  # its threads would be waited for
+
+
+def _say_goodbye(nameserver: NameServerLocation, name: str, uri: str) -> None:
+    """Tell the dispatcher that this worker is ending, so that it hands nothing more to it."""
+    try:
+        dispatcher = find_dispatcher(nameserver.locate(), 5.0)
+        if dispatcher is not None:
+            dispatcher.worker_leaves(name, uri)
+    except (CommunicationError, NamingError) as error:
+        logger.debug("there is no dispatcher to take leave of: %s", error)
+
+
+def _run_worker_processes(options: argparse.Namespace) -> None:
+    """Run N daemons as processes, and end when all of them have ended."""
+    lifetime = Lifetime(until_eof=options.until_eof)
+    base = options.name or f"{socket.gethostname()}-{os.getpid()}"
+    common = ["--bind", options.bind, "--threads", str(options.threads), "--cache", str(options.cache)]
+    common += ["--blas-threads", str(options.blas_threads), "--wait", str(options.wait), "--until-eof"]
+    common += ["--host", options.host] if options.host else []
+    common += ["--port", str(options.port)] if options.port else []
+    common += [] if options.broadcast else ["--no-broadcast"]
+    common += ["--tls", options.tls] if options.tls else []
+    common += ["--insecure"] if options.insecure else []
+    common += ["--verbose"] if options.verbose else []
+    common += [f"--allow={spec}" for spec in options.allow]
+    processes = []
+    for number in range(options.workers):
+        port = options.bind_port + number if options.bind_port else 0
+        command = [sys.executable, "-m", "distcorpus", "worker", *common]
+        command += ["--name", f"{base}-{number}", "--bind-port", str(port)]
+        if options.advertise:
+            host, advertised = parse_address(options.advertise)
+            command += ["--advertise", format_address(host, advertised + number) if advertised else host]
+        # In a session of their own, so that Ctrl-C reaches them through us, once.
+        processes.append(subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True))
+    try:
+        while not lifetime.ended.wait(0.2):
+            if all(process.poll() is not None for process in processes):
+                break
+    finally:
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            process.wait()
+    codes = [process.returncode for process in processes if process.returncode]
+    # What was told to end before it had begun says so by its exit code, or was killed before it could.
+    failed = [code for code in codes if code not in (128 + signal.SIGTERM, -signal.SIGTERM)]
+    if lifetime.ended.is_set() and codes and not failed:
+        raise Interrupted(lifetime.signal, "before all workers were ready")
+    if codes:
+        raise RuntimeError(f"{len(codes)} of {len(processes)} workers ended with an error, see above")
