@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from distcorpus.dispatcher.engine import WorkerInfo
 
-from distcorpus.dispatcher import drivers, states
-from distcorpus.dispatcher import schedule as module
+from distcorpus.engines import pyro, states
+from distcorpus.engines import schedule as module
+from distcorpus.engines.kinds import WorkerInfo
 from distcorpus.engines.schedule import Hand, Schedule
 from distcorpus.engines.states import (
     TRANSITIONS,
@@ -286,26 +286,26 @@ class Proxy:
         pass
 
 
-def fall_silent(engine: drivers.PyroEngine, link: drivers._Link) -> None:
+def fall_silent(engine: pyro.PyroEngine, link: pyro._Link) -> None:
     link.control.put(("forget", "a session"))
     link.control.put(None)
     engine._ping(link, Proxy(silent=True))
 
 
-def answer(engine: drivers.PyroEngine, link: drivers._Link) -> None:
+def answer(engine: pyro.PyroEngine, link: pyro._Link) -> None:
     engine._tell(link, Proxy(silent=False), "ping", None)
 
 
-def leave(engine: drivers.PyroEngine, link: drivers._Link) -> None:
+def leave(engine: pyro.PyroEngine, link: pyro._Link) -> None:
     engine.worker_leaves(link.info.name, link.info.uri)
 
 
-def lose(engine: drivers.PyroEngine, link: drivers._Link) -> None:
+def lose(engine: pyro.PyroEngine, link: pyro._Link) -> None:
     with engine._lock:
         engine._lose(link, "killed")
 
 
-def stop(engine: drivers.PyroEngine, link: drivers._Link) -> None:
+def stop(engine: pyro.PyroEngine, link: pyro._Link) -> None:
     engine.stop()
 
 
@@ -322,16 +322,19 @@ LINK_EVENTS = {fall_silent: "SSBBG", answer: "RRLLG", leave: "LBLBG", lose: "GGG
 @pytest.mark.parametrize("event", LINK_EVENTS, ids=lambda event: event.__name__)
 @pytest.mark.parametrize("state", WorkerState, ids=str)
 def test_every_event_in_every_state_of_a_link(
-    state: WorkerState, event: Callable[[drivers.PyroEngine, drivers._Link], None]
+    state: WorkerState, event: Callable[[pyro.PyroEngine, pyro._Link], None]
 ) -> None:
-    engine = drivers.PyroEngine(dict, slots=1)
-    link = drivers._Link(WorkerInfo("w", "PYRO:w@nowhere:1", "nowhere", 1, 1, "ready"))
+    engine = pyro.PyroEngine(dict, slots=1)
+    info = WorkerInfo("w", "PYRO:w@nowhere:1", "nowhere", 1, 1, "ready", "numba")
+    schedule = engine._kinds.of("numba")
+    link = pyro._Link(info, schedule)
     engine._links["w"] = link
-    engine._schedule.worker_joined("w", 0.0)
-    worker = engine._schedule._workers["w"]
-    engine._schedule.session_opened("s", 0.0)
-    engine._schedule.round_opened("s", 0, 0.0)
-    assert engine._schedule.block_added("s", 0, 1.0, 0.0)  # it holds a lease, and so can be leaving
+    schedule.worker_joined("w", 0.0)
+    worker = schedule._workers["w"]
+    engine._kinds.begin("s", [info])
+    schedule.session_opened("s", 0.0)
+    schedule.round_opened("s", 0, 0.0)
+    assert schedule.block_added("s", 0, 1.0, 0.0)  # it holds a lease, and so can be leaving
     for earlier in LINKS[state]:
         earlier(engine, link)
     assert link.state is state
