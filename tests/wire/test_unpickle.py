@@ -27,7 +27,7 @@ scalars = (
     | st.text()
     | st.binary()
 )
-keys = st.integers(-(2**63), 2**63) | st.text() | st.binary() | st.tuples(st.integers(), st.text())
+keys = st.integers(-(2**63), 2**63) | st.text() | st.binary()
 values = st.recursive(
     scalars | st.sets(keys) | st.frozensets(keys) | st.binary().map(bytearray),
     lambda inner: (
@@ -274,9 +274,10 @@ def test_a_length_beyond_the_end_takes_no_memory(opcode: bytes):
 @pytest.mark.parametrize("use", [b"}%sNs.", b"\x8f(%s\x90.", b"(%s\x91."])
 def test_a_deep_tuple_is_never_hashed(use: bytes):
     """Hashing it would overflow the C stack, and end the process."""
-    deep = b")" + b"\x85" * 300_000
-    with pytest.raises(SecurityError, match="key"):
-        load(b"\x80\x04" + use.replace(b"%s", deep))
+    for depth in (50, 300_000):
+        deep = b")" + b"\x85" * depth
+        with pytest.raises(SecurityError, match=r"key|deep"):
+            load(b"\x80\x04" + use.replace(b"%s", deep))
 
 
 @pytest.mark.parametrize(
