@@ -394,6 +394,8 @@ def _python_rules() -> dict[tuple[str, str], Callable[[], Any]]:
         rules[module, "complex"] = lambda: Rule(call=_make_complex)
         for value in (int, float, bool, str, list, dict, tuple):
             rules[module, value.__name__] = partial(_identity, value)
+    rules["__builtin__", "long"] = partial(_identity, int)
+    rules["__builtin__", "unicode"] = partial(_identity, str)
     return rules
 
 
