@@ -271,9 +271,13 @@ def _fuzz_here(name: str, seconds: float, seed: int, record: _Record, folder: Pa
 
     for data in target.seeds:
         execute(data)
+    deadline = time.monotonic() + seconds
+    for attack in chance.sample(target.attacks, len(target.attacks)):
+        if time.monotonic() < deadline:
+            execute(attack())
+    seconds = max(0.0, deadline - time.monotonic())
     if atheris:
         _fuzz_by_coverage(execute, target, seconds, seed)
-    deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if target.generate is not None and chance.random() < 0.75:
             execute(target.generate(chance)[:LONGEST])

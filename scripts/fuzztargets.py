@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from random import Random
 from types import SimpleNamespace
 from typing import Any
@@ -59,6 +60,8 @@ class Target:
         What an input may take, besides what any may.
     generate : callable, optional
         Writes an input.
+    attacks : list of callables
+        Each writes an input that was dangerous once.
     """
 
     check: Callable[[bytes], str]
@@ -66,6 +69,7 @@ class Target:
     expected: tuple[type[Exception], ...] = (SecurityError, SerializeError)
     bounds: Bounds | None = None
     generate: Callable[[Random], bytes] | None = None
+    attacks: Sequence[Callable[[], bytes]] = ()
 
 
 @dataclass(frozen=True)
@@ -411,11 +415,25 @@ def calls() -> Target:
             if len(written) < LONGEST_WRITTEN:
                 return written
 
-    seeds = []
-    for at, make in enumerate(fuzzgrammar.CASES.values()):
+    def attack(at: int, argument: Callable[[], bytes]) -> bytes:
         object_id, method, _ = fed[at % len(fed)]
-        seeds.append(fuzzgrammar.call(object_id, method, make()))
-    return Target(check, seeds, bounds=Bounds(), generate=generate)
+        return fuzzgrammar.call(object_id, method, argument())
+
+    attacks = [partial(attack, at, argument) for at, argument in enumerate(fuzzgrammar.CASES.values())]
+    uri = "PYRO:distcorpus.worker.w@127.0.0.1:9200"
+    honest: list[Any] = [
+        (DAEMON_NAME, "get_metadata", names.NAME_SERVER),
+        (names.NAME_SERVER, "register", names.worker("w"), uri, False, ["class:worker"]),
+        (names.NAME_SERVER, "list", "distcorpus."),
+        (names.DISPATCHER, "records", "lda-1"),
+        (names.DISPATCHER, "status"),
+        (names.worker("w"), "forget", "lda-1"),
+        (names.worker("w"), "cancel", ["1", "2"]),
+        (names.LSI_DISPATCHER, "initialize", FakeDict(7), 2),
+        (names.LDA_DISPATCHER, "initialize", Dictionary([["a", "b"]]), 2),
+    ]
+    seeds = [pickle.dumps((object_id, method, args, {})) for object_id, method, *args in honest]
+    return Target(check, seeds, bounds=Bounds(), generate=generate, attacks=attacks)
 
 
 #: The longest call that the grammar writes.
