@@ -112,7 +112,11 @@ def _unicode_error(*, by_state: bool) -> bytes:
     cls = name("builtins", "UnicodeDecodeError")
     if by_state:
         head = cls + b"(" + text("utf8") + b"C\x01x" + b"K\x00K\x01" + text("why") + b"tR"
-        return head + attributes(object=b"G" + struct.pack(">d", 2.0), start=whole(2**60), end=whole(2**60 + 1)) + b"b"
+        return (
+            head
+            + attributes(object=b"G" + struct.pack(">d", 2.0), start=whole(2**60), end=whole(2**60 + 1))
+            + b"b"
+        )
     return cls + b"(" + text("utf8") + b"C\x01x" + whole(-(10**12)) + whole(1 - 10**12) + text("why") + b"tR"
 
 
