@@ -19,7 +19,7 @@ from Pyro4 import message, socketutil
 from Pyro4.constants import DAEMON_NAME
 from Pyro4.message import Message
 
-from distcorpus import LocalCluster
+from distcorpus import LocalCluster, wire
 from distcorpus.wire import connect, find, lookup, names, roles, sockets, tls
 
 from .conftest import Peer, wait_until
@@ -263,3 +263,20 @@ def test_a_worker_s_answer_ends_no_dispatcher(plain: Attacked, case: str, raised
         server.shutdown(socket.SHUT_RDWR)
     assert max(pings) < LONGEST_PING
     assert alive(plain.daemons[roles.DISPATCHER].pid)
+
+
+def test_what_is_made_of_messages_counts_as_bytes_under_way(
+    daemon: wire.Daemon, peer: Peer, monkeypatch: pytest.MonkeyPatch
+):
+    lists = call("echo", "echo", fuzzgrammar.many(60_000, b"", b"]"))
+    peer.shake_hands()
+    peer.send(message.MSG_INVOKE, lists)
+    assert len(pickle.loads(peer.receive().data)) == 60_000
+    transport = daemon.transportServer
+    wait_until(lambda: transport._nbytes == 0)
+    monkeypatch.setattr("distcorpus.wire.transport.MAX_BYTES_UNDER_WAY", 4 << 20)
+    peer.send(message.MSG_INVOKE, lists)
+    with pytest.raises(wire.ConnectionClosedError):
+        peer.receive()
+    wait_until(lambda: transport._nbytes == 0)
+    assert wire.connect(daemon.uri("echo")).echo(1) == 1
