@@ -4,7 +4,8 @@ A target (see fuzztargets.py) takes bytes, and has to end with a result or with 
 exception, a crash, more than `SECONDS` or more than `MEMORY` bytes for one input is a finding. It is made
 shorter and written to a folder; the last lines say how to see it again.
 
-Inputs are real messages, damaged, spliced and rewritten. Those that come to something new are damaged
+Inputs are real messages, damaged, spliced and rewritten, and for some targets messages that a grammar writes
+(see fuzzgrammar.py), whose bounds follow from their size. Those that come to something new are damaged
 further: with ``atheris`` (``pip install '.[fuzz]'``) to code that was not reached yet, otherwise to another
 error or result.
 """
@@ -44,7 +45,9 @@ SECONDS = 5.0
 MEMORY = 256 << 20
 #: Seconds in which an input has to end, however busy the machine is.
 PATIENCE = 60.0
-LONGEST = 1 << 16
+LONGEST = 1 << 20
+#: The longest of those that are damaged.
+LONGEST_DAMAGED = 1 << 16
 #: Inputs that are damaged further, at most.
 CORPUS = 2000
 #: Tries to make a finding shorter.
@@ -105,6 +108,9 @@ def _execute(target: Target, data: bytes) -> tuple[str | None, str]:
         signal.signal(signal.SIGPROF, previous)
     if wrong is None and _peak() - before > MEMORY:
         wrong = outcome = f"took more than {MEMORY >> 20} MB"
+    if wrong is None and target.bounds is not None:
+        wrong = target.bounds.exceeded(target, data)
+        outcome = wrong or outcome
     return wrong, re.sub(r"\d+|'[^']*'", "#", outcome)[:120]
 
 
@@ -154,7 +160,7 @@ def mutate(data: bytes, other: bytes, chance: random.Random) -> bytes:
             changed[start : start + size] = (number % (1 << 8 * size)).to_bytes(size, order)  # type: ignore[arg-type]
         elif start < len(changed):
             changed[start] = chance.randrange(256) if kind == 6 else changed[start] ^ 1 << chance.randrange(8)
-    return bytes(changed[:LONGEST])
+    return bytes(changed[:LONGEST_DAMAGED])
 
 
 class _Record:
@@ -265,26 +271,33 @@ def _fuzz_here(name: str, seconds: float, seed: int, record: _Record, folder: Pa
 
     for data in target.seeds:
         execute(data)
-    if atheris:
-        _fuzz_by_coverage(execute, target.seeds, seconds, seed)
     deadline = time.monotonic() + seconds
+    for attack in chance.sample(target.attacks, len(target.attacks)):
+        if time.monotonic() < deadline:
+            execute(attack())
+    seconds = max(0.0, deadline - time.monotonic())
+    if atheris:
+        _fuzz_by_coverage(execute, target, seconds, seed)
     while time.monotonic() < deadline:
-        execute(mutate(chance.choice(corpus), chance.choice(corpus), chance))
+        if target.generate is not None and chance.random() < 0.75:
+            execute(target.generate(chance)[:LONGEST])
+        else:
+            execute(mutate(chance.choice(corpus), chance.choice(corpus), chance))
 
 
-def _fuzz_by_coverage(
-    execute: Callable[[bytes], None], seeds: list[bytes], seconds: float, seed: int
-) -> None:
+def _fuzz_by_coverage(execute: Callable[[bytes], None], target: Target, seconds: float, seed: int) -> None:
     """Let atheris choose the inputs; it ends the process."""
 
     def mutated(data: bytes, most: int, number: int) -> bytes:
         chance = random.Random(number)
         if chance.random() < 0.5:
             return bytes(atheris.Mutate(data, most))
-        return mutate(data, chance.choice(seeds), chance)[:most]
+        if target.generate is not None and chance.random() < 0.75:
+            return target.generate(chance)[:most]
+        return mutate(data, chance.choice(target.seeds), chance)[:most]
 
     with tempfile.TemporaryDirectory() as corpus:
-        for number, data in enumerate(seeds):
+        for number, data in enumerate(target.seeds):
             Path(corpus, str(number)).write_bytes(data)
         options = [f"-seed={seed}", f"-max_total_time={seconds:.0f}", f"-max_len={LONGEST}"]
         # The bounds are ours.

@@ -2,30 +2,42 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import pickle
 import socket
 import struct
+import time
+import tracemalloc
 import zlib
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields
+from functools import partial
+from random import Random
+from types import SimpleNamespace
 from typing import Any
 
+import fuzzgrammar
 import numpy as np
 import scipy.sparse
 from gensim.corpora import Dictionary, HashDictionary
 from gensim.models.ldamodel import LdaState
 from gensim.models.lsimodel import Projection
 from gensim.utils import FakeDict
-from Pyro4 import message
-from Pyro4.core import URI
+from Pyro4 import message, util
+from Pyro4.constants import DAEMON_NAME
+from Pyro4.core import URI, current_context
 from Pyro4.errors import NamingError, SecurityError, SerializeError
 from Pyro4.message import Message
 
 from distcorpus.algorithms.chunk import Chunk, as_chunk, from_arrays
+from distcorpus.dispatcher.dispatcher import Dispatcher
+from distcorpus.dispatcher.gensim_protocol import GensimLda, GensimLsi
+from distcorpus.dispatcher.model_protocol import ModelLda, ModelLsi
+from distcorpus.engines.pyro import PyroEngine
 from distcorpus.kernels import KERNELS
-from distcorpus.wire import Daemon, NameServerDaemon, allowed, names, nameserver, unpickle
+from distcorpus.wire import Daemon, NameServer, NameServerDaemon, allowed, names, nameserver, unpickle
 from distcorpus.wire.frames import FRAMES_ID, decode, encode
 from distcorpus.wire.serializer import RestrictedPickleSerializer, StringMarshalSerializer
 from distcorpus.worker import cache
@@ -46,11 +58,55 @@ class Target:
         Real messages.
     expected : tuple of types
         The errors with which it may refuse.
+    bounds : Bounds, optional
+        What an input may take, besides what any may.
+    generate : callable, optional
+        Writes an input.
+    attacks : list of callables
+        Each writes an input that was dangerous once.
     """
 
     check: Callable[[bytes], str]
     seeds: list[bytes]
     expected: tuple[type[Exception], ...] = (SecurityError, SerializeError)
+    bounds: Bounds | None = None
+    generate: Callable[[Random], bytes] | None = None
+    attacks: Sequence[Callable[[], bytes]] = ()
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What an input may take: so much for each of its bytes, and so much whatever its size.
+
+    Memory is what Python and numpy ask for, at its peak.
+    """
+
+    bytes_a_byte: float = 64
+    bytes_free: float = 16 << 20
+    seconds_a_byte: float = 2e-6
+    seconds_free: float = 0.3
+
+    def exceeded(self, target: Target, data: bytes) -> str | None:
+        """Say which bound an input exceeds."""
+        seconds = min(self._seconds(target, data) for _ in range(2))  # the first may find something cold
+        if seconds > self.seconds_free + self.seconds_a_byte * len(data):
+            return "took more time than its size allows"
+        tracemalloc.start()
+        try:
+            self._seconds(target, data)
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        if peak > self.bytes_free + self.bytes_a_byte * len(data):
+            return "took more memory than its size allows"
+        return None
+
+    @staticmethod
+    def _seconds(target: Target, data: bytes) -> float:
+        began = time.process_time()
+        with suppress(*target.expected):
+            target.check(data)
+        return time.process_time() - began
 
 
 class _Forbidden:
@@ -309,6 +365,89 @@ def name_server() -> Target:
     return Target(check, seeds, ())
 
 
+def calls() -> Target:
+    """What all daemons offer: calls that a grammar writes are read, and made, and their answers written."""
+    wait_until_connected = {"wait_for_workers": lambda self, timeout: True}
+    engine = type("Engine", (PyroEngine,), wait_until_connected)(dict)
+    dispatcher = Dispatcher(engine)
+    daemon = Daemon()
+    near, _far = socket.socketpair()
+    current_context.client = SimpleNamespace(sock=near, peer="fuzz", role=None)
+    reader = RestrictedPickleSerializer()
+    fronts = {
+        names.LSI_DISPATCHER: GensimLsi,
+        names.LDA_DISPATCHER: GensimLda,
+        names.LSI_MODELS: ModelLsi,
+        names.LDA_MODELS: ModelLda,
+    }
+    served: dict[str, Any] = {
+        DAEMON_NAME: daemon.objectsById[DAEMON_NAME],
+        names.NAME_SERVER: NameServer(),
+        names.DISPATCHER: dispatcher,
+        names.worker("w"): Worker("w"),
+    }
+    nameserver._answers = lambda uri: True
+    methods = [
+        (object_id, method)
+        for object_id, one in (*served.items(), *fronts.items())
+        for method in sorted(util.get_exposed_members(one)["methods"])
+        if method not in ("ready", "exit")  # the one waits, the other ends
+    ]
+
+    def check(data: bytes) -> str:
+        object_id, method, args, kwargs = reader.loadsCall(data)
+        if (object_id, method) not in methods:
+            return "unknown"
+        front = fronts[object_id](dispatcher) if object_id in fronts else None
+        try:
+            answer = util.getAttribute(front or served[object_id], method)(*args, **(kwargs or {}))
+        except Exception as error:
+            answer = error
+        finally:
+            if front is not None:
+                front.close()
+        kind = f"{method} {type(answer).__name__} {answer if isinstance(answer, Exception) else ''}"
+        with suppress(Exception):  # as Pyro4, which then says so
+            reader.dumps(answer)
+        return kind
+
+    def parameters(object_id: str, method: str) -> int:
+        return len(inspect.signature(getattr(served.get(object_id) or fronts[object_id], method)).parameters)
+
+    fed = [(*of, count) for of in methods if (count := parameters(*of) - (of[0] in fronts))]
+
+    def generate(chance: Random) -> bytes:
+        while True:
+            object_id, method, most = chance.choice(fed)
+            written = fuzzgrammar.message(chance, object_id, method, chance.randrange(1, min(most, 3) + 1))
+            if len(written) < LONGEST_WRITTEN:
+                return written
+
+    def attack(at: int, argument: Callable[[], bytes]) -> bytes:
+        object_id, method, _ = fed[at % len(fed)]
+        return fuzzgrammar.call(object_id, method, argument())
+
+    attacks = [partial(attack, at, argument) for at, argument in enumerate(fuzzgrammar.CASES.values())]
+    uri = "PYRO:distcorpus.worker.w@127.0.0.1:9200"
+    honest: list[Any] = [
+        (DAEMON_NAME, "get_metadata", names.NAME_SERVER),
+        (names.NAME_SERVER, "register", names.worker("w"), uri, False, ["class:worker"]),
+        (names.NAME_SERVER, "list", "distcorpus."),
+        (names.DISPATCHER, "records", "lda-1"),
+        (names.DISPATCHER, "status"),
+        (names.worker("w"), "forget", "lda-1"),
+        (names.worker("w"), "cancel", ["1", "2"]),
+        (names.LSI_DISPATCHER, "initialize", FakeDict(7), 2),
+        (names.LDA_DISPATCHER, "initialize", Dictionary([["a", "b"]]), 2),
+    ]
+    seeds = [pickle.dumps((object_id, method, args, {})) for object_id, method, *args in honest]
+    return Target(check, seeds, bounds=Bounds(), generate=generate, attacks=attacks)
+
+
+#: The longest call that the grammar writes.
+LONGEST_WRITTEN = 1 << 20
+
+
 def _packed(control: int, payload: bytes) -> bytes:
     return bytes([control]) + struct.pack("!H", len(payload)) + payload
 
@@ -345,6 +484,7 @@ def _messages(data: bytes) -> bytes:
 
 
 TARGETS: dict[str, Callable[[], Target]] = {
+    "calls": calls,
     "serializer": serializer,
     "frames": frame_reader,
     "chunks": chunks,

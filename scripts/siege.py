@@ -26,9 +26,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 
+import fuzzgrammar
 import numpy as np
 import scipy.sparse
 from Pyro4 import message
+from Pyro4.constants import DAEMON_NAME
 
 from distcorpus import LocalCluster
 from distcorpus.wire import client_gone, find, list_names, names, raise_file_limit, sockets
@@ -295,6 +297,29 @@ def bombs(field: Field, chance: random.Random) -> Iterator[None]:
             yield
 
 
+def small_messages(field: Field, chance: random.Random) -> Iterator[None]:
+    """Few bytes that ask for much memory or time, or for a crash (see fuzzgrammar.py)."""
+    written = {name: argument() for name, argument in fuzzgrammar.CASES.items()}
+    methods = {
+        names.NAME_SERVER: ("lookup", "register"),
+        names.DISPATCHER: ("records",),
+        names.LSI_DISPATCHER: ("initialize", "putjob"),
+        names.LDA_DISPATCHER: ("initialize", "reset"),
+    }
+    while True:
+        for argument in chance.sample([*written.values()], len(written)):
+            target = chance.choice(field.targets)
+            of_all = DAEMON_NAME, "get_metadata"
+            object_id, method = chance.choice(
+                [of_all, *((target.object_id, name) for name in methods.get(target.object_id, ("forget",)))]
+            )
+            data = fuzzgrammar.call(object_id, method, argument)
+            with opened(target) as sock, suppress(OSError):
+                sock.sendall(header(len(data)) + data)
+                receive(sock)
+            yield
+
+
 def hostile_names(field: Field, chance: random.Random) -> Iterator[None]:
     """A pattern that takes for ever to match, everything removed by its prefix, a name that is taken over."""
     target = field.target(names.NAME_SERVER)
@@ -370,6 +395,7 @@ ATTACKS: dict[str, Attack] = {
         smuggled_code,
         forged_documents,
         bombs,
+        small_messages,
         hostile_names,
         replays,
     )

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import os
+import random
+import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import fuzz
+import fuzzgrammar
 import fuzztargets
 import numpy as np
 import pytest
+from Pyro4.errors import SecurityError, SerializeError
+
+from distcorpus.wire import allowed, unpickle
 
 SCRIPT = Path(fuzz.__file__)
 
@@ -73,6 +81,42 @@ def test_what_takes_too_much_is_found(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(fuzz, "SECONDS", 60.0)
     assert "256 MB" in (fuzz.wrong_with(target, b"1") or "")
     assert fuzz.wrong_with(target, b"") is None
+
+
+def test_what_takes_too_much_for_its_size_is_found():
+    kept: list[bytes] = []
+
+    def check(data: bytes) -> str:
+        kept[:] = [bytes(len(data) << 10)]
+        return str(sum(range(len(data) * 1000)))
+
+    fine = fuzztargets.Bounds(2000, 1 << 20, 1e-3, 1.0)
+    target = fuzztargets.Target(check, [], bounds=fine)
+    assert fuzz.wrong_with(target, b"x" * 1000) is None
+    little = fuzztargets.Bounds(500, 0, 1e-3, 1.0)
+    assert "memory" in (fuzz.wrong_with(dataclasses.replace(target, bounds=little), b"x" * 1000) or "")
+    brief = fuzztargets.Bounds(2000, 1 << 20, 1e-7, 0.0)
+    assert "time" in (fuzz.wrong_with(dataclasses.replace(target, bounds=brief), b"x" * 1000) or "")
+
+
+def test_the_grammar_writes_calls_that_are_read_and_calls_that_are_refused():
+    chance = random.Random(1)
+    written = [fuzzgrammar.message(chance, "a", "b", 1) for _ in range(400)]
+    outcomes = Counter()
+    for data in written:
+        try:
+            unpickle.load(data, allowed.resolve)
+            outcomes["read"] += 1
+        except (SecurityError, SerializeError) as error:
+            outcomes[re.sub(r"\d+", "#", str(error))[:30]] += 1
+    assert outcomes["read"] > 40
+    assert len(outcomes) > 20
+
+
+def test_a_short_run_of_the_grammar_finds_nothing(tmp_path: Path):
+    printed = python(SCRIPT, "--minutes", "0.1", "--seed", "3", "--target", "calls", "--findings", tmp_path)
+    assert "0 findings" in printed, printed
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_short_run_finds_nothing(tmp_path: Path):

@@ -6,8 +6,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+from gensim.corpora import HashDictionary
 from gensim.models.ldamodel import LdaModel, LdaState
 from gensim.models.lsimodel import Projection
+from gensim.utils import FakeDict
 from numpy.typing import NDArray
 
 from distcorpus.algorithms.chunk import as_chunk
@@ -20,6 +22,8 @@ from distcorpus.training.lda import EStepTraining
 from distcorpus.training.lsi import LsiTask, LsiTraining
 from distcorpus.wire import expose
 
+#: The most topics of a model: gensim's priors are made of them one by one.
+MAX_TOPICS = 1_000_000
 #: What gensim's class does not send.
 ITERATIONS, GAMMA_THRESHOLD = 50, 0.001
 
@@ -33,17 +37,17 @@ class GensimLsi(Connection):
     def initialize(
         self,
         id2word: Any = None,
-        num_topics: int = 200,
-        chunksize: int = 20000,
+        num_topics: float = 200,
+        chunksize: float = 20000,
         decay: float = 1.0,
-        power_iters: int = 2,
-        extra_samples: int = 100,
+        power_iters: float = 2,
+        extra_samples: float = 100,
         distributed: bool = False,
         onepass: bool = True,
     ) -> None:
         """Begin a model; takes what ``LsiModel`` sends."""
         self._num_terms = _num_terms(id2word)
-        self._num_topics = _positive("num_topics", num_topics)
+        self._num_topics = _positive("num_topics", num_topics, MAX_TOPICS)
         self._decay = float(decay)
         if not 0.0 < self._decay < np.inf:
             raise ValueError(f"decay={decay!r}: give a positive number, 1.0 to weigh all documents alike")
@@ -103,15 +107,15 @@ class GensimLda(Connection):
     def initialize(
         self,
         id2word: Any = None,
-        num_topics: int = 100,
-        chunksize: int = 2000,
+        num_topics: float = 100,
+        chunksize: float = 2000,
         alpha: Any = "symmetric",
         eta: Any = None,
         distributed: bool = False,
     ) -> None:
         """Begin a model; takes what ``LdaModel`` sends (the topics, with eta, come with ``reset``)."""
         shape = {
-            "num_topics": _positive("num_topics", num_topics),
+            "num_topics": _positive("num_topics", num_topics, MAX_TOPICS),
             "num_terms": _num_terms(id2word),
             "dtype": np.float64,
         }
@@ -170,15 +174,24 @@ class GensimLda(Connection):
 
 def _num_terms(id2word: Any) -> int:
     """Return the size of the vocabulary, as gensim's models count it."""
+    # These two have no ids, only the number that they state.
+    if isinstance(id2word, HashDictionary):
+        return int(id2word.id_range)
+    if isinstance(id2word, FakeDict):
+        return int(id2word.num_terms)
     keys = getattr(id2word, "keys", None)
     if keys is None:
         raise TypeError(
             f"id2word is a {type(id2word).__name__}: give a gensim Dictionary or a dict of id to word"
         )
-    return 1 + max(keys(), default=-1)
+    ids = list(keys())
+    for kind in set(map(type, ids)):
+        if not issubclass(kind, int | np.integer):
+            raise TypeError(f"id2word has a {kind.__name__} for an id: give a dict of whole number to word")
+    return 1 + int(max(ids, default=-1))
 
 
-def _positive(what: str, number: Any) -> int:
-    if int(number) != number or number < 1:
-        raise ValueError(f"{what}={number!r}: give a whole number above 0")
+def _positive(what: str, number: Any, most: int) -> int:
+    if int(number) != number or not 0 < number <= most:
+        raise ValueError(f"{what}={number!r}: give a whole number from 1 to {most:,}")
     return int(number)

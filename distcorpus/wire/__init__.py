@@ -2,7 +2,8 @@
 
 from distcorpus.wire import names
 from distcorpus.wire.allowed import allow
-from distcorpus.wire.daemon import Connection, Daemon, behavior, current_connection, expose
+from distcorpus.wire.daemon import Connection, Daemon, behavior, current_connection
+from distcorpus.wire.exposed import expose
 from distcorpus.wire.memory import share_freed_memory
 from distcorpus.wire.nameserver import (
     NameServer,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 import pickletools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import Pyro4.core
@@ -13,7 +13,15 @@ from Pyro4.errors import SerializeError
 from distcorpus.wire import allowed, roles, unpickle
 
 _LONGEST_HEAD = 2048
+_LONGEST_NAME = 100
 _BEFORE_NAMES = frozenset({"PROTO", "FRAME", "MARK", "MEMOIZE", "BINPUT", "LONG_BINPUT"})
+
+
+def read(data: Any, buffers: Iterable[Any] = (), size: int | None = None) -> Any:
+    """Read a pickle that arrived, as `unpickle.load` does; what it makes counts as its connection's."""
+    connection = Pyro4.core.current_context.client
+    account = getattr(connection, "account", None)
+    return unpickle.load(data, allowed.resolve, buffers, size=size, account=account)
 
 
 def read_call(data: Any, load: Callable[[], Any]) -> tuple[str, str, Any, Any]:
@@ -69,6 +77,8 @@ def check_call(call: Any) -> tuple[str, str, Any, Any]:
 
     Raises
     ------
+    AttributeError
+        It asks for an attribute.
     SerializeError
         `call` is not such a tuple.
     """
@@ -76,6 +86,8 @@ def check_call(call: Any) -> tuple[str, str, Any, Any]:
         object_id, method, args, kwargs = call
         named = kwargs is None or (type(kwargs) is dict and all(type(key) is str for key in kwargs))
         if type(object_id) is str and type(method) is str and type(args) in (tuple, list) and named:
+            if method.startswith("__"):  # Pyro4's way to attributes, of which nothing here offers any
+                raise AttributeError(f"refused {method[:_LONGEST_NAME]}: only methods can be called")
             return object_id, method, args, kwargs
     raise SerializeError("malformed call: it is not (object, method, arguments, keyword arguments)")
 

@@ -9,18 +9,49 @@ from functools import partial
 from typing import Any
 
 import Pyro4.core
-from Pyro4.core import behavior, expose
+from Pyro4.core import behavior
 from Pyro4.errors import MessageTooLargeError
 
 from distcorpus.wire import sockets, tls
+from distcorpus.wire.exposed import expose
 from distcorpus.wire.serializer import install
 from distcorpus.wire.transport import MAX_CONNECTIONS, Connection, Transport
 
-__all__ = ["Connection", "Daemon", "behavior", "current_connection", "expose"]
+__all__ = ["Connection", "Daemon", "behavior", "current_connection"]
 
 _EXPOSED = "whoever reaches the port can then use the cluster, read its data and stop it"
 
 log = logging.getLogger(__name__)
+
+
+class _Description(Pyro4.core.DaemonObject):
+    """What Pyro4 has every daemon offer of itself."""
+
+    @expose
+    def registered(self) -> list[str]:
+        names: list[str] = super().registered()
+        return names
+
+    @expose
+    def ping(self) -> None:
+        pass
+
+    @expose
+    def info(self) -> str:
+        return str(super().info())
+
+    @expose
+    def get_metadata(self, objectId: str, as_lists: bool = False) -> dict[str, Any]:
+        metadata: dict[str, Any] = super().get_metadata(objectId, as_lists)
+        return metadata
+
+    @expose
+    def get_next_stream_item(self, streamId: str) -> Any:
+        return super().get_next_stream_item(streamId)
+
+    @expose
+    def close_stream(self, streamId: str) -> None:
+        super().close_stream(streamId)
 
 
 class Daemon(Pyro4.core.Daemon):
@@ -60,6 +91,9 @@ class Daemon(Pyro4.core.Daemon):
     dropped (see `distcorpus.wire.sockets.set_keepalive`).
     """
 
+    #: The largest message; None for what Pyro4's MAX_MESSAGE_SIZE says.
+    max_message_bytes: int | None = None
+
     def __init__(
         self,
         bind: str = "127.0.0.1",
@@ -87,7 +121,7 @@ class Daemon(Pyro4.core.Daemon):
         self._stop_lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._makers: dict[type, Callable[[], Any]] = {}
-        super().__init__(host=bind, port=port)
+        super().__init__(host=bind, port=port, interface=_Description)
         self.host = bind
         self.port: int = self.sock.getsockname()[1]
         if public is not None:
@@ -102,7 +136,7 @@ class Daemon(Pyro4.core.Daemon):
     def transportServer(self, server: Any) -> None:
         # Pyro4 makes a server of its own choice here, and offers no other place to put ours.
         if server is not None:
-            server = Transport(self._max_connections, self.credentials)
+            server = Transport(self._max_connections, self.credentials, self.max_message_bytes)
         self._transport = server
 
     def start(self) -> None:

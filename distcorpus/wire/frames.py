@@ -15,19 +15,20 @@ from __future__ import annotations
 import io
 import pickle
 import struct
+from collections.abc import Iterator
 from typing import Any
 
 from Pyro4.errors import SecurityError, SerializeError
 from Pyro4.util import SerializerBase
 
-from distcorpus.wire import allowed, unpickle
-from distcorpus.wire.calls import portable, read_call
+from distcorpus.wire.calls import portable, read, read_call
 from distcorpus.wire.sockets import Gather
 
 FRAMES_ID = 64
 
 _MAGIC = b"DCF1"
 _HEAD = struct.Struct("!4sI")
+_SIZE = struct.Struct("!Q")
 _ALIGNMENT = 64
 _SMALL = 4096  # bytes; a smaller buffer is cheaper to copy than to send by itself
 _PADDING = bytes(_ALIGNMENT)
@@ -49,7 +50,7 @@ class FramesSerializer(SerializerBase):
 
     def loadsCall(self, data: Any) -> tuple[str, str, Any, Any]:
         stream, buffers = split(data)
-        return read_call(stream, lambda: unpickle.load(stream, allowed.resolve, buffers))
+        return read_call(stream, lambda: read(stream, buffers, len(data)))
 
     def deserializeData(self, data: Any, compressed: bool = False) -> Any:
         _refuse_compressed(compressed)
@@ -109,10 +110,10 @@ def decode(data: Any) -> Any:
         The message is malformed.
     """
     stream, buffers = split(data)
-    return unpickle.load(stream, allowed.resolve, buffers)
+    return read(stream, buffers, len(data))
 
 
-def split(data: Any) -> tuple[memoryview, list[memoryview]]:
+def split(data: Any) -> tuple[memoryview, Iterator[memoryview]]:
     """The pickle of a message and its buffers, which are views of `data`, and writable where `data` is.
 
     Raises
@@ -123,23 +124,35 @@ def split(data: Any) -> tuple[memoryview, list[memoryview]]:
     view = memoryview(data)
     try:
         magic, count = _HEAD.unpack_from(view)
-        if magic != _MAGIC or count > len(view):
-            raise SerializeError("malformed message: it does not start as frames do")
-        sizes = struct.unpack_from(f"!{count + 1}Q", view, _HEAD.size)
+        (of_pickle,) = _SIZE.unpack_from(view, _HEAD.size)
     except struct.error as error:
         raise SerializeError("malformed message: it ends within its head") from error
-    parts = []
-    position = _HEAD.size + 8 * len(sizes)
-    for size in sizes:
-        start = position + -position % _ALIGNMENT
-        position = start + size
-        parts.append(view[start:position])
-    if position != len(view):
+    # Each buffer is asked for by an opcode.
+    if magic != _MAGIC or count > of_pickle or of_pickle > len(view):
+        raise SerializeError("malformed message: it does not start as frames do")
+    head = _HEAD.size + _SIZE.size * (count + 1)
+    if head > len(view):
+        raise SerializeError("malformed message: it ends within its head")
+    for _, end in _places(view[_HEAD.size : head], head):
+        if end > len(view):
+            break
+    if end != len(view):
         raise SerializeError("malformed message: its frames do not fill it")
-    stream, *buffers = parts
-    if view.readonly:
-        buffers = [memoryview(bytearray(buffer)) for buffer in buffers]
-    return stream, buffers
+    places = _places(view[_HEAD.size : head], head)
+    start, end = next(places)
+    return view[start:end], (_buffer(view[start:end]) for start, end in places)
+
+
+def _places(sizes: memoryview, end: int) -> Iterator[tuple[int, int]]:
+    """Where each frame starts and ends; one after the other, for there may be millions."""
+    for (size,) in _SIZE.iter_unpack(sizes):
+        start = end + -end % _ALIGNMENT
+        end = start + size
+        yield start, end
+
+
+def _buffer(part: memoryview) -> memoryview:
+    return memoryview(bytearray(part)) if part.readonly else part
 
 
 def _refuse_compressed(compressed: bool) -> None:

@@ -16,7 +16,8 @@ from Pyro4.configuration import config
 from Pyro4.errors import NamingError, PyroError
 
 from distcorpus.wire import roles, sockets
-from distcorpus.wire.daemon import Daemon, current_connection, expose
+from distcorpus.wire.daemon import Daemon, current_connection
+from distcorpus.wire.exposed import expose
 from distcorpus.wire.names import NAME_SERVER
 from distcorpus.wire.proxy import Proxy, connect
 from distcorpus.wire.tls import Credentials
@@ -27,6 +28,8 @@ MAX_NAMES = 10_000
 MAX_NAMES_OF_A_HOST = 5_000  # the others' reserve
 MAX_TEXT = 512  # characters of a name, a URI or a piece of metadata
 MAX_METADATA = 16
+#: Of a message: far more than any call of a name server needs.
+MAX_MESSAGE_BYTES = 1 << 20
 ALIVE_SECONDS = 1.0
 CLEAN_SECONDS = 5.0
 _BROADCAST_SECONDS = 0.7
@@ -50,7 +53,11 @@ class NameServer(Pyro4.naming.NameServer):
         self._holders: dict[str, str] = {}  # the host that registered a name
 
     def register(
-        self, name: str, uri: Any, safe: bool = False, metadata: Iterable[str] | None = None
+        self,
+        name: str,
+        uri: str | Pyro4.core.URI,
+        safe: bool = False,
+        metadata: Iterable[str] | None = None,
     ) -> None:
         """Register `uri` under `name`; to register what is registered already changes nothing.
 
@@ -81,6 +88,23 @@ class NameServer(Pyro4.naming.NameServer):
                 raise NamingError(f"{name} has just been registered by another")
             super().register(name, text, metadata=metadata)
             self._holders[name] = caller
+
+    def ping(self) -> None:
+        """Answer at once."""
+
+    def count(self) -> int:
+        """How many names are registered."""
+        return int(super().count())
+
+    def lookup(self, name: str, return_metadata: bool = False) -> Any:
+        """The URI that is registered under a name, or that and the metadata.
+
+        Raises
+        ------
+        NamingError
+            There is none.
+        """
+        return super().lookup(name, return_metadata)
 
     def set_metadata(self, name: str, metadata: Iterable[str] | None) -> None:
         """Replace the metadata of a registration, by who may remove it."""
@@ -158,6 +182,8 @@ class NameServerDaemon(Daemon):
     advertise, credentials, insecure
         As for `Daemon`.
     """
+
+    max_message_bytes = MAX_MESSAGE_BYTES
 
     def __init__(
         self,

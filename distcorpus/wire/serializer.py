@@ -13,12 +13,15 @@ from Pyro4 import message, socketutil, util
 from Pyro4.configuration import config
 from Pyro4.errors import SecurityError, SerializeError
 
-from distcorpus.wire import allowed, sockets, tls, unpickle
-from distcorpus.wire.calls import portable, read_call
+from distcorpus.wire import allowed, sockets, tls
+from distcorpus.wire.calls import portable, read, read_call
 from distcorpus.wire.frames import FramesSerializer
 
 MAX_MESSAGE_BYTES = 1 << 30
 MAX_DECOMPRESSED_BYTES = 64 << 20
+#: What a compressed message may become: so many times its size, and so many bytes whatever its size.
+MOST_COMPRESSED = 32
+DECOMPRESSED_FREE = 1 << 20
 #: Names classes of the user's own that may arrive, see `allowed.allow`.
 ALLOW_VARIABLE = "DISTCORPUS_ALLOW"
 
@@ -33,7 +36,7 @@ class RestrictedPickleSerializer(util.PickleSerializer):
         return bytes(super().dumps(portable(data)))
 
     def loads(self, data: Any) -> Any:
-        return unpickle.load(data, allowed.resolve)
+        return read(data)
 
     def loadsCall(self, data: Any) -> tuple[str, str, Any, Any]:
         return read_call(data, lambda: self.loads(data))
@@ -75,7 +78,7 @@ class StringMarshalSerializer(util.MarshalSerializer):
 
 
 def decompress(data: Any) -> bytes:
-    """Decompress a message, up to `MAX_DECOMPRESSED_BYTES`; memory beyond that is never taken.
+    """Decompress a message, as far as its size allows; memory beyond that is never taken.
 
     Raises
     ------
@@ -85,13 +88,14 @@ def decompress(data: Any) -> bytes:
         `data` is not compressed by zlib.
     """
     stream = zlib.decompressobj()
+    most = min(MAX_DECOMPRESSED_BYTES, DECOMPRESSED_FREE + MOST_COMPRESSED * len(data))
     try:
-        result = stream.decompress(data, MAX_DECOMPRESSED_BYTES)
+        result = stream.decompress(data, most)
     except zlib.error as error:
         raise SerializeError(f"malformed compressed message: {error}") from error
     if not stream.eof:
         raise SecurityError(
-            f"refused a compressed message of over {MAX_DECOMPRESSED_BYTES} bytes; "
+            f"refused a compressed message of {len(data)} bytes that becomes over {most}; "
             "send it uncompressed (unset PYRO_COMPRESSION)"
         )
     return result

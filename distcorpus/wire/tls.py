@@ -188,8 +188,12 @@ class Credentials:
                 raise ValueError(
                     f"{self.folder / name} is missing or cannot be read: give a folder that was made {_ISSUE}"
                 )
-        if (self.folder / KEY).stat().st_mode & 0o077:
-            log.warning("%s is not for its owner alone: chmod 600 it", self.folder / KEY)
+        key = (self.folder / KEY).stat()
+        if key.st_uid == os.getuid() and key.st_mode & 0o077:
+            raise ValueError(
+                f"{self.folder / KEY} is a private key that others can read (mode "
+                f"{key.st_mode & 0o777:04o}), so it is not used: chmod 600 {self.folder / KEY}"
+            )
         try:
             server = self._context(ssl.PROTOCOL_TLS_SERVER)
             client = self._context(ssl.PROTOCOL_TLS_CLIENT)

@@ -23,7 +23,7 @@ from typing import Any
 from Pyro4 import socketutil
 from Pyro4.configuration import config
 from Pyro4.core import current_context
-from Pyro4.errors import ConnectionClosedError, MessageTooLargeError, PyroError
+from Pyro4.errors import ConnectionClosedError, MessageTooLargeError, PyroError, SecurityError
 from Pyro4.message import Message
 
 from distcorpus.wire import roles, sockets, tls
@@ -66,9 +66,11 @@ class Connection(socketutil.SocketConnection):
     arriving : bool
         A message of it is.
     nbytes : int
-        Bytes of the message under way.
+        Bytes of the message under way, and of what has been made of it.
     role : str or None
         What the peer's certificate is for; None without TLS.
+    dropped : bool
+        It has been shut, for it took what others need.
     """
 
     def __init__(self, sock: socket.socket, peer: str, transport: Transport) -> None:
@@ -80,6 +82,7 @@ class Connection(socketutil.SocketConnection):
         self.arriving = False
         self.nbytes = 0
         self.role: str | None = None
+        self.dropped = False
         self._transport = transport
         self._began = 0.0
 
@@ -107,6 +110,18 @@ class Connection(socketutil.SocketConnection):
             self._set_deadline(len(data))
         super().send(data)
 
+    def account(self, nbytes: int) -> None:
+        """Count bytes that are about to be made of this connection's message as if they arrived.
+
+        Raises
+        ------
+        SecurityError
+            There is no room for them: the connection has been dropped.
+        """
+        self._transport.make_room(self, nbytes)
+        if self.dropped:
+            raise SecurityError("refused a message: too many bytes are under way in this daemon")
+
     def discard(self, size: int) -> None:
         """Receive `size` bytes and forget them."""
         scratch = bytearray(_SCRATCH_BYTES)
@@ -122,11 +137,12 @@ class Connection(socketutil.SocketConnection):
         self.idle = False
         self._began = time.monotonic()
         header = Message.from_header(data)
-        if header.data_size + header.annotations_size > config.MAX_MESSAGE_SIZE:
+        most = self._transport.max_message_bytes or config.MAX_MESSAGE_SIZE
+        if header.data_size + header.annotations_size > most:
             # Earlier than Pyro4 would, which closes the connection: the peer has to be told.
             error = MessageTooLargeError(
                 f"a message of {header.data_size / 1e6:,.0f} MB is too large: this daemon takes "
-                f"{config.MAX_MESSAGE_SIZE / 1e6:,.0f} MB. Send smaller chunks, or train fewer topics"
+                f"{most / 1e6:,.0f} MB. Send smaller chunks, or train fewer topics"
             )
             error.pyroMsg = header
             raise error
@@ -148,11 +164,17 @@ class Transport:
     max_connections : int
     credentials : Credentials, optional
         Speak TLS, with peers that have a certificate too.
+    max_message_bytes : int, optional
+        By default what Pyro4's MAX_MESSAGE_SIZE says.
     """
 
     def __init__(
-        self, max_connections: int = MAX_CONNECTIONS, credentials: tls.Credentials | None = None
+        self,
+        max_connections: int = MAX_CONNECTIONS,
+        credentials: tls.Credentials | None = None,
+        max_message_bytes: int | None = None,
     ) -> None:
+        self.max_message_bytes = max_message_bytes
         self.max_connections = max_connections
         self.credentials = credentials
         self._complain = tls.Complaints()
@@ -355,4 +377,5 @@ class Transport:
     def _drop(self, connections: Iterable[Connection], why: str) -> None:
         for connection in connections:
             log.info("dropped a connection from %s: %s", connection.peer, why)
+            connection.dropped = True
             sockets.shut(connection.sock)

@@ -5,14 +5,18 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections import Counter, OrderedDict, defaultdict
 
 import numpy as np
 import pytest
 import scipy.sparse
+from gensim.corpora import Dictionary, HashDictionary
 from gensim.models import LdaModel, LsiModel
+from gensim.utils import FakeDict
 from Pyro4.errors import SecurityError
 
 from distcorpus import LocalCluster
+from distcorpus.wire import connect, find, lookup, names
 
 
 @pytest.fixture(autouse=True)
@@ -114,3 +118,32 @@ def test_second_dispatcher_that_replaces(lee_corpus):
             second.terminate()
             second.communicate(timeout=60)
         assert second.returncode == 0
+
+
+def test_every_usual_mapping_is_a_vocabulary(cluster, lee_corpus):
+    size = len(lee_corpus.dictionary)
+    words = {lee_corpus.dictionary.token2id[word]: word for word in lee_corpus.dictionary.token2id}
+    uci = Dictionary.from_documents([["a"]])
+    uci.token2id, uci.dfs = lee_corpus.dictionary.token2id, defaultdict(int, lee_corpus.dictionary.dfs)
+    kinds = [OrderedDict(sorted(words.items())), defaultdict(str, words), Counter(dict.fromkeys(words, 1))]
+    kinds += [FakeDict(size), HashDictionary(id_range=size), uci]
+    expected = LdaModel(
+        lee_corpus.counts[:50], id2word=words, num_topics=3, distributed=True, eval_every=None, random_state=1
+    )
+    for id2word in kinds:
+        model = LdaModel(
+            lee_corpus.counts[:50],
+            id2word=id2word,
+            num_topics=3,
+            distributed=True,
+            eval_every=None,
+            random_state=1,
+        )
+        assert model.state.sstats.tobytes() == expected.state.sstats.tobytes(), type(id2word)
+
+
+@pytest.mark.parametrize("id2word", [{"a": "b"}, {1.5: "a"}, OrderedDict([("a", 0)])], ids=repr)
+def test_ids_that_are_no_numbers(cluster, id2word):
+    front = connect(lookup(find(*cluster._nameserver, broadcast=False), names.LDA_DISPATCHER))
+    with pytest.raises(TypeError, match=r"id2word has a (str|float) for an id"):
+        front.initialize(id2word=id2word, num_topics=2)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import zlib
+from collections import Counter, OrderedDict, defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +12,10 @@ import numpy as np
 import Pyro4.errors
 import pytest
 import scipy.sparse
-from gensim.corpora import Dictionary, HashDictionary
+from gensim.corpora import Dictionary, HashDictionary, UciCorpus
 from gensim.models.ldamodel import LdaState
 from gensim.models.lsimodel import Projection
+from gensim.test.utils import datapath
 from gensim.utils import FakeDict
 from Pyro4.core import URI
 from Pyro4.errors import SecurityError
@@ -80,6 +83,29 @@ class TestWhatGensimSends:
             "dtype": np.float32,
         }
         assert through(sent, protocol) == sent
+
+    @pytest.mark.parametrize(
+        "sent",
+        [
+            OrderedDict([(1, "b"), (0, "a")]),
+            defaultdict(int, {0: 1}),
+            defaultdict(set, {0: {"a"}}),
+            defaultdict(None, {0: "a"}),
+            Counter({0: 2, 5: 1}),
+        ],
+        ids=repr,
+    )
+    def test_standard_mappings(self, protocol: int, sent: Any):
+        read = through(sent, protocol)
+        assert read == sent
+        assert list(read.items()) == list(sent.items())
+        assert getattr(read, "default_factory", None) is getattr(sent, "default_factory", None)
+
+    def test_dictionary_of_a_uci_corpus(self, protocol: int):
+        sent = UciCorpus(datapath("testcorpus.uci")).create_dictionary()
+        read = through(sent, protocol)
+        assert type(read.dfs) is defaultdict
+        assert vars(read) == vars(sent)
 
     def test_uri(self, protocol: int):
         assert through(URI("PYRO:worker@example.org:9999"), protocol) == URI("PYRO:worker@example.org:9999")
@@ -157,3 +183,87 @@ def test_a_number_does_not_become_that_many_bytes(cls: type):
 
     with pytest.raises(SecurityError, match="bytes"):
         load(pickle.dumps(Bomb()))
+
+
+class Reduced:
+    """Pickles as a call, and then perhaps a state."""
+
+    def __init__(self, *reduced: Any) -> None:
+        self.reduced = reduced
+
+    def __reduce__(self) -> Any:
+        return self.reduced
+
+
+def test_an_exception_s_attributes_are_not_set_from_outside():
+    error = ValueError("a")
+    state = {"args": ("b",), "__cause__": KeyError(), "errno": 7, "_pyroTraceback": ["a line\n"], "x": 1}
+    read = load(pickle.dumps(Reduced(ValueError, ("a",), state)))
+    assert (type(read), read.args, vars(read)) == (ValueError, error.args, {"_pyroTraceback": ["a line\n"]})
+    assert read.__cause__ is None
+    for lines in ("text", [1], (["x"],), {"a": "b"}):
+        assert vars(load(pickle.dumps(Reduced(ValueError, ("a",), {"_pyroTraceback": lines})))) == {}
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        {"object": 1.5, "start": 2**60, "end": 2**60 + 1},
+        {"start": -(10**12), "end": 1 - 10**12},
+        {"reason": 5},
+    ],
+    ids=repr,
+)
+def test_a_unicode_error_points_into_its_text(state: dict[str, Any]):
+    sound = UnicodeDecodeError("utf8", b"ab", 0, 1, "why")
+    read = load(pickle.dumps(Reduced(UnicodeDecodeError, sound.args, state)))
+    assert str(read) == str(sound)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (UnicodeDecodeError, ("utf8", b"x", -(10**12), 1 - 10**12, "why")),
+        (UnicodeDecodeError, ("utf8", b"x", 0, 2, "why")),
+        (UnicodeDecodeError, ("utf8", b"x", 1, 0, "why")),
+        (UnicodeDecodeError, ("utf8", 1.5, 0, 1, "why")),
+        (UnicodeDecodeError, ("utf8",)),
+        (UnicodeEncodeError, ("utf8", "x", 0, 2**40, "why")),
+        (UnicodeEncodeError, ("utf8", b"x", 0, 1, "why")),
+        (UnicodeTranslateError, ("x", 5, 6, "why")),
+        (SyntaxError, ("a", ("file", 1, 10**10, "text"))),
+        (ValueError, ([],)),
+        (KeyError, ((1,),)),
+        (ValueError, (np.ones(3),)),
+        (OSError, ({},)),
+    ],
+    ids=repr,
+)
+def test_an_exception_of_anything_but_sound_scalars_is_refused(arguments: Any):
+    with pytest.raises(SecurityError, match="refused a"):
+        load(pickle.dumps(Reduced(*arguments)))
+
+
+@pytest.mark.parametrize("size", [2**31, -1, 1.5, "5", True, None, (1,)], ids=repr)
+def test_a_vocabulary_s_stated_size_is_a_size(size: Any):
+    for stated, name in ((HashDictionary(), "id_range"), (FakeDict(1), "num_terms")):
+        setattr(stated, name, size)
+        with pytest.raises(SecurityError, match=f"{name} is not a whole number"):
+            load(pickle.dumps(stated))
+        delattr(stated, name)
+        stated.other = 1
+        with pytest.raises(SecurityError, match=f"{name} is not a whole number"):
+            load(pickle.dumps(stated))
+
+
+def test_an_attribute_hides_no_method_of_gensim_s():
+    sent = Dictionary()
+    sent.keys = np.float32
+    with pytest.raises(SecurityError, match="hides one of its methods"):
+        load(pickle.dumps(sent))
+
+
+def test_a_defaultdict_makes_nothing_unusual():
+    for factory in (np.ndarray, zlib.adler32, np.float32):
+        with pytest.raises(SecurityError, match="refused a defaultdict"):
+            load(pickle.dumps(Reduced(defaultdict, (factory,))))

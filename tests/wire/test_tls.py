@@ -634,17 +634,32 @@ def test_on_all_addresses_a_name_of_the_certificate_is_advertised(authority: Pat
     daemon.stop()
 
 
-def test_what_expires_soon_or_is_open_to_others_is_warned_of(
+def test_a_key_that_others_can_read_is_refused(
     authority: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
-    folder = certificates.issue(authority, "client", (), 3, tmp_path / "short")
+    folder = certificates.issue(authority, "client", (), 3, tmp_path / "open")
+    loaded = wire.Credentials(folder)
+    loaded.client_context()
+    for mode in (0o644, 0o640, 0o604, 0o602, 0o660):
+        (folder / tls.KEY).chmod(mode)
+        with pytest.raises(ValueError, match=rf"{mode:04o}.*chmod 600 .*key\.pem"):
+            wire.Credentials(folder).client_context()
+    for mode in (0o600, 0o400):
+        (folder / tls.KEY).chmod(mode)
+        wire.Credentials(folder).client_context()
+    # What was read before stays in use when the key is replaced by one that others can read.
+    certificates.issue(authority, "client", (), 30, folder)
     (folder / tls.KEY).chmod(0o644)
+    loaded.client_context()
+    assert "chmod 600" in caplog.text
+
+
+def test_what_expires_soon_is_warned_of(authority: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    folder = certificates.issue(authority, "client", (), 3, tmp_path / "short")
     short = wire.Credentials(folder)
     for _ in range(3):
         short.client_context()
     assert caplog.text.count("expires in 3.0 days: renew it") == 1
-    assert caplog.text.count("chmod 600") == 1
-    (folder / tls.KEY).chmod(0o600)
     caplog.clear()
     certificates.issue(authority, "client", (), 30, folder)
     short.client_context()
