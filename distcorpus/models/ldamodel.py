@@ -74,8 +74,7 @@ class LdaModel(Saved, gensim.models.LdaModel):
     their effect in distributed mode too, ``alpha='auto'`` and ``eta='auto'`` included, and the corpus is read
     once: it may be a generator, or a scipy sparse matrix (terms x documents).
 
-    The same `random_state`, corpus, `chunksize` and chunks an update give the same bytes here and on a
-    cluster of any size.
+    The same arguments and `random_state` give the same bytes here and on a cluster of any size.
 
     Parameters
     ----------
@@ -94,8 +93,8 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
         Variational Bayes, which is gensim's, or zero-order collapsed variational Bayes (Asuncion et al., On
         smoothing and inference for topic models, UAI 2009), which finds better topics in the same time.
     update_chunks : int, optional
-        Chunks between two M-steps. By default ``update_every`` times the workers that the cluster had when
-        the model was made, as in gensim; give a number for a result that does not depend on the cluster.
+        Chunks between two M-steps; by default `update_every`. (gensim's distributed model takes
+        ``update_every`` times the number of workers, so that its result depends on it.)
     progress : bool or callable
         Show a progress bar; or call this with each event, a dict, see `algorithms.online.Reporter`.
     checkpoint : path, optional
@@ -347,7 +346,7 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
         self._check_schedule(
             chunksize, passes, update_every, decay, offset, eval_every, iterations, gamma_threshold
         )
-        update_chunks = self.update_chunks or update_every * self.numworkers
+        update_chunks = self.update_chunks or update_every
         read = self._read_while_drawing(corpus, int(chunksize))
         topics = self._lazy_topics()
         watched = logger.isEnabledFor(logging.INFO)
@@ -363,7 +362,7 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
             variant=self.variant,
             optimize_alpha=self.optimize_alpha,
             optimize_eta=self.optimize_eta,
-            eval_chunks=int(eval_every * self.numworkers) if watched else 0,  # it is for the log alone
+            eval_chunks=int(eval_every) if watched else 0,  # it is for the log alone
             details=watched,
         )
         progress = Progress()
@@ -427,7 +426,7 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
             plan.passes,
             documents if documents is not None else "an unknown number of",
             after,
-            min(known, eval_every * self.numworkers * plan.chunksize),
+            min(known, eval_every * plan.chunksize),
             plan.iterations,
             plan.gamma_threshold,
         )
