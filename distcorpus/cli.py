@@ -23,6 +23,7 @@ from distcorpus.wire import (
     NamingError,
     allow,
     connect,
+    limit_messages,
     names,
     roles,
     tls,
@@ -60,6 +61,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         for spec in getattr(options, "allow", ()):
             allow(spec)
+        if getattr(options, "max_message", None) is not None:
+            limit_messages(options.max_message * 2**20)
         options.run(options)
     except (CommunicationError, NamingError, RuntimeError, OSError, ValueError) as error:
         if options.verbose:
@@ -122,6 +125,13 @@ def _parser() -> argparse.ArgumentParser:
         default=[],
         metavar="MODULE:CLASS",
         help="let objects of a class of your own arrive, such as an id2word; may be given several times",
+    )
+    serve.add_argument(
+        "--max-message",
+        type=float,
+        metavar="MB",
+        help="how large a message may be that this daemon sends or takes, at most 2047 (default: "
+        "PYRO_MAX_MESSAGE_SIZE, which is in bytes, else 1024)",
     )
     wait = argparse.ArgumentParser(add_help=False)
     wait.add_argument(
@@ -472,6 +482,7 @@ def _run_worker_processes(options: argparse.Namespace) -> None:
     common += ["--insecure"] if options.insecure else []
     common += ["--verbose"] if options.verbose else []
     common += [f"--allow={spec}" for spec in options.allow]
+    common += [] if options.max_message is None else ["--max-message", str(options.max_message)]
     processes = []
     for number in range(options.workers):
         port = options.bind_port + number if options.bind_port else 0

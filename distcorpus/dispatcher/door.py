@@ -12,12 +12,12 @@ from distcorpus.algorithms import chunk, lsi, topics
 from distcorpus.algorithms.chunk import Chunk, as_chunk, from_arrays
 from distcorpus.algorithms.online import OnlineLda, Plan, Progress
 from distcorpus.algorithms.topics import LazyTopics
-from distcorpus.dispatcher.front import WORKER_GRACE, _Front
+from distcorpus.dispatcher.front import WORKER_GRACE, Dispatcher, _Front
 from distcorpus.dispatcher.inference import LdaInference
 from distcorpus.dispatcher.journal import DamagedJournal, Journal
 from distcorpus.dispatcher.session import LsiSession, Session
 from distcorpus.dispatcher.training import LdaTraining
-from distcorpus.wire import expose
+from distcorpus.wire import Slices, expose, sliced
 
 logger = logging.getLogger(__name__)
 
@@ -33,10 +33,14 @@ def warm() -> None:
     topics.warm(("float32", "float64"))
 
 
-class _Door(_Front):
+class _Door(Slices, _Front):
     """What both doors share."""
 
     counts: bool  # whether a chunk's values have to be counts
+
+    def __init__(self, dispatcher: Dispatcher) -> None:
+        Slices.__init__(self)
+        _Front.__init__(self, dispatcher)
 
     def _make(self, name: str, task: dict[str, Any], **options: Any) -> Session:
         """Return a new session for a task, which `begin` describes."""
@@ -111,6 +115,7 @@ class _Door(_Front):
         return len(self._dispatcher.engine.usable_workers())
 
     @expose
+    @sliced
     def put(self, indptr: np.ndarray, indices: np.ndarray, data: np.ndarray) -> None:
         """Add a chunk, the arrays of a `Chunk`; waits while the training is too far behind."""
         self._current().put(self._chunk(indptr, indices, data))
@@ -130,6 +135,7 @@ class LdaDoor(_Door):
     counts = True
 
     @expose
+    @sliced
     def begin(self, task: dict[str, Any]) -> dict[str, Any]:
         """Begin a training.
 
@@ -187,6 +193,7 @@ class LdaDoor(_Door):
         self._current().resume()
 
     @expose
+    @sliced
     def fetch(self) -> dict[str, Any]:
         """Return the model as its latest M-step left it.
 
@@ -198,6 +205,7 @@ class LdaDoor(_Door):
         return self._current().fetch()
 
     @expose
+    @sliced
     def begin_inference(self, task: dict[str, Any]) -> None:
         """Begin to evaluate a model.
 
@@ -213,6 +221,7 @@ class LdaDoor(_Door):
         self._opened(LdaInference(name, engine, learnt.num_terms, topics=learnt, **options))
 
     @expose
+    @sliced
     def take(self) -> np.ndarray:
         """Return what was computed of the oldest chunk that was not taken, see `LdaInference.take`."""
         return self._current().take()
@@ -226,6 +235,7 @@ class LsiDoor(_Door):
     _factors: Future[lsi.Factors] | None = None
 
     @expose
+    @sliced
     def begin(self, task: dict[str, Any]) -> dict[str, Any]:
         """Begin an addition of documents.
 
@@ -252,6 +262,7 @@ class LsiDoor(_Door):
         return LsiSession(name, self._dispatcher.engine, num_terms, **of_task, **options)
 
     @expose
+    @sliced
     def finish(self, timeout: float) -> dict[str, Any]:
         """Factorise everything that was put; called until it is done.
 

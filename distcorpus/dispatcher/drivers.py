@@ -30,6 +30,7 @@ from distcorpus.wire import (
     CommunicationError,
     MessageTooLargeError,
     NamingError,
+    SlicedCalls,
     abort,
     close,
     connect,
@@ -510,11 +511,12 @@ class PyroEngine:
 
     def _drive(self, link: _Link, proxy: Any) -> None:
         # Each job in a call of its own: a thread that waits for the next one holds nothing of a round.
-        while (hand := link.hands.get()) is not None and self._serve(link, proxy, hand):
+        calls = SlicedCalls(proxy)
+        while (hand := link.hands.get()) is not None and self._serve(link, calls, hand):
             pass
         close(proxy)
 
-    def _serve(self, link: _Link, proxy: Any, hand: Hand) -> bool:
+    def _serve(self, link: _Link, calls: SlicedCalls, hand: Hand) -> bool:
         """Carry out one decision; False where the worker is lost."""
         with self._lock:
             round_ = self._rounds.get(hand.session)
@@ -522,7 +524,7 @@ class PyroEngine:
                 self._apply(link.schedule.discarded(hand.lease, time.monotonic()))
                 return True
         try:
-            self._lease(link, proxy, hand, round_)
+            self._lease(link, calls, hand, round_)
         except Exception as error:
             traceback = remote_traceback(error)
             too_large = isinstance(error, MessageTooLargeError)
@@ -544,7 +546,7 @@ class PyroEngine:
             link.forget_session(hand.session)
         return True
 
-    def _lease(self, link: _Link, proxy: Any, hand: Hand, round_: Round) -> None:
+    def _lease(self, link: _Link, calls: SlicedCalls, hand: Hand, round_: Round) -> None:
         """Hand one job to the worker and take back what comes of it."""
         blocks = [block for number in hand.blocks if (block := round_.block(number)) is not None]
         if len(blocks) < len(hand.blocks):  # another worker was faster
@@ -560,7 +562,7 @@ class PyroEngine:
         while True:
             job, bytes_sent = self._job(hand, round_, blocks, to_send, new_words)
             began = time.monotonic()
-            reply = proxy.process(job)
+            reply = calls("process", job)
             ended = time.monotonic()
             if "missing" not in reply:
                 break

@@ -29,6 +29,7 @@ from distcorpus.algorithms.chunk import as_chunk
 from distcorpus.algorithms.received import check_received
 from distcorpus.dispatcher.drivers import PyroEngine
 from distcorpus.dispatcher.journal import Journals
+from distcorpus.dispatcher.limits import check_result
 from distcorpus.dispatcher.session import LdaSession, LsiSession, Session, Topics
 from distcorpus.dispatcher.team import Team
 from distcorpus.wire import client_gone, current_connection, expose
@@ -264,11 +265,14 @@ class LsiFront(_Front):
         self._decay = float(decay)
         if not 0.0 < self._decay < np.inf:
             raise ValueError(f"decay={decay!r}: give a positive number, 1.0 to weigh all documents alike")
+        # Of which type the result will be, the first chunk says.
+        check_result(self._num_terms, self._num_topics, np.dtype(np.float32).itemsize)
         self._projection = {"power_iters": power_iters, "extra_dims": extra_samples}
         self._name, self._options = self._begin_session()
 
     def _open(self, dtype: np.dtype) -> None:
         # The model does not say its dtype; its first chunk shows it.
+        check_result(self._num_terms, self._num_topics, dtype.itemsize)
         self._dtype = dtype
         self._opened(
             LsiSession(
@@ -331,11 +335,12 @@ class LdaFront(_Front):
         distributed: bool = False,
     ) -> None:
         """Begin a model; takes what ``LdaModel`` sends (the topics, with eta, come with ``reset``)."""
-        shape = {
+        shape: dict[str, Any] = {
             "num_topics": _positive("num_topics", num_topics),
             "num_terms": _num_terms(id2word),
             "dtype": np.float64,
         }
+        check_result(shape["num_terms"], shape["num_topics"], np.dtype(np.float32).itemsize)
         # gensim's own reading of what it accepts as a prior, without making a model.
         prior, _ = LdaModel.init_dir_prior(SimpleNamespace(**shape), alpha, "alpha")
         if prior.shape != (shape["num_topics"],):

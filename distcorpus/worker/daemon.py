@@ -16,7 +16,7 @@ from distcorpus._version import __version__
 from distcorpus.algorithms import lda, lsi
 from distcorpus.algorithms.chunk import Chunk, compact, from_arrays, words_in
 from distcorpus.algorithms.kind import kernels
-from distcorpus.wire import Connection, current_connection, expose
+from distcorpus.wire import Connection, Slices, current_connection, expose, sliced
 from distcorpus.worker.cache import Cache, KeptBlock
 from distcorpus.worker.job import KERNELS, run
 from distcorpus.worker.stated import check_block, check_job, check_scratch
@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 MEMORY_TAKEN = 64 << 20
 
 
-class Worker:
+class Worker(Slices):
     """The object that a worker daemon serves.
 
     Parameters
@@ -43,6 +43,7 @@ class Worker:
     """
 
     def __init__(self, name: str, threads: int = 1, cache_bytes: int = 4 << 30, blas: str = "") -> None:
+        super().__init__()
         self.name = name
         self.kernels = kernels(blas)
         self.threads = threads
@@ -97,6 +98,7 @@ class Worker:
         }
 
     @expose
+    @sliced
     def process(self, job: dict[str, Any]) -> dict[str, Any]:
         """Compute a job.
 
