@@ -62,10 +62,11 @@ def test_ours_are_trained(small, cluster, documents, monkeypatch, kind, client):
     assert result(model) == result(expected)
     if kind is LdaModel:
         many = documents * 20
-        there = np.vstack(list(model.transform(many, chunksize=8000, distributed=True)))
-        np.testing.assert_array_equal(
-            there, np.vstack(list(model.transform(many, chunksize=8000, distributed=False)))
+        there, here = (
+            np.vstack(list(one.transform(many, chunksize=8000, distributed=distributed)))
+            for one, distributed in ((model, True), (expected, False))
         )
+        np.testing.assert_array_equal(there, here)
         assert there.nbytes > 1 << 20
 
 
