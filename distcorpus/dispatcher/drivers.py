@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from distcorpus.algorithms.chunk import words_in
 from distcorpus.algorithms.partial import Partial
 from distcorpus.dispatcher.engine import Block, JobRecord, Round, WorkerInfo
+from distcorpus.dispatcher.failures import tries
 from distcorpus.dispatcher.kinds import Kinds, best_of, read_status
 from distcorpus.dispatcher.schedule import Cancel, Decision, Drop, Fail, Failure, Finish, Hand, Schedule
 from distcorpus.wire import (
@@ -328,14 +329,14 @@ class PyroEngine:
                 "one with 'distcorpus worker' (or scripts/run_worker.py) on any host of the cluster"
             )
         what = "; ".join(str(round_.block(number)) for number in failure.blocks)
-        names = ", ".join(attempt.worker for attempt in failure.attempts)
+        tried = tries(failure.attempts)
         last = failure.attempts[-1]
         if failure.kind == "poison":
             return (
-                f"{what}: every worker process that computed it ended ({names}); the last: {last.reason}. "
+                f"{what}: every worker process that computed it ended ({tried}); the last: {last.reason}. "
                 "See the workers' logs; where memory ran out, send smaller chunks (chunksize) or add memory"
             )
-        return f"{what}: failed on worker {names}; the last error, on worker {last.worker}:\n{last.reason}"
+        return f"{what}: failed in {tried}; the last error, on worker {last.worker}:\n{last.reason}"
 
     def _unlink(self, worker: str, reason: str) -> None:
         link = self._links.pop(worker, None)
@@ -599,7 +600,10 @@ class PyroEngine:
             round_.add(hand.blocks, partial)
         except Exception as error:
             logger.exception("a partial cannot be added")
-            round_.failed(f"the partial of worker {link.info.name} cannot be added to the sum: {error}")
+            # Sums that grow too large are the documents' fault, and no worker's.
+            of = "" if isinstance(error, OverflowError) else f" of worker {link.info.name}"
+            what = "; ".join(str(block) for block in blocks)
+            round_.failed(f"{what}: the partial{of} cannot be added to the sum: {error}")
         record = replace(record, sum_seconds=time.monotonic() - sum_began)
         with self._lock:
             if hand.session in self._records:
