@@ -109,8 +109,8 @@ def compiled_kernels() -> ModuleType | None:
 def overflow(grid: float) -> OverflowError:
     """Return the error for a sum that has left the range in which it is exact."""
     return OverflowError(
-        f"a sum of counts or weights exceeds {MAX_STEPS * grid:g} (2**53 steps of {grid:g}) and is no longer "
-        "exact, or is no number: give smaller ones"
+        f"a sum exceeds 2**53 steps of {grid:g} ({MAX_STEPS * grid:g}) and is no longer exact; give smaller "
+        "counts or weights, or grid_for a larger bound"
     )
 
 
