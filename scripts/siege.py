@@ -29,6 +29,7 @@ from typing import Any, NamedTuple
 import fuzzgrammar
 import numpy as np
 import scipy.sparse
+from gensim.models.ldamodel import LdaState
 from Pyro4 import message
 from Pyro4.constants import DAEMON_NAME
 
@@ -267,15 +268,10 @@ def forged_documents(field: Field, chance: random.Random) -> Iterator[None]:
         worker = chance.choice(workers)
         indptr = np.array([0, 1 << 40]) if chance.random() < 0.5 else np.array([0, (1 << 63) - 1, -2, 1])
         payload = {0: (indptr, np.array([0], np.int32), np.ones(1, np.float32))}
-        job = {
-            "lease": "x",
-            "session": "siege",
-            "round": 1,
-            "kernel": "lsi",
-            "params": {},
-            "num_terms": 4,
-        }
-        job |= {"blocks": [(0, (0, 0))], "payload": payload, "keep": False}
+        params = {"width": 1, "grid": 1.0, "dtype": "float32", "weights": None}
+        job = {"lease": "x", "session": "siege", "round": 1, "kernel": "lsi", "params": params}
+        job |= {"num_terms": 4, "keep": False}
+        job |= {"blocks": [(0, (0, 0))], "payload": payload}
         job |= {"words": np.empty(0, np.int32), "rows": np.empty((0, 1))}
         with opened(worker) as sock:
             sock.sendall(packed((worker.object_id, "process", (job,), {})))
@@ -318,6 +314,63 @@ def small_messages(field: Field, chance: random.Random) -> Iterator[None]:
                 sock.sendall(header(len(data)) + data)
                 receive(sock)
             yield
+
+
+def small_documents(field: Field, chance: random.Random) -> Iterator[None]:
+    """Chunks of few bytes that state many documents, or nest or repeat a few without end."""
+    document = [(number % 4, 1) for number in range(20_000)]
+    nested: Any = 1
+    for _ in range(5):
+        nested = [nested] * 1000
+    columns: Any = scipy.sparse.csr_matrix((4, 1))
+    columns.resize(4, 1 << 40)
+    chunks = [np.zeros((25_000_000, 0)), np.zeros((25_000_000, 0, 2)), [document] * 1000, columns]
+    chunks += [[np.zeros((1 << 40, 0))], [nested], [np.zeros((1, 2)), nested], [[(nested, 1)]]]
+    while True:
+        for kind in (names.LSI_DISPATCHER, names.LDA_DISPATCHER):
+            front = field.target(kind)
+            begin: list[tuple[str, tuple[Any, ...]]] = [("initialize", (dict.fromkeys(range(4), "a"), 2))]
+            if kind == names.LDA_DISPATCHER:
+                begin.append(("reset", (LdaState(np.full(4, 0.5), (2, 4)),)))
+            with opened(front) as sock:
+                for method, arguments in begin:
+                    sock.sendall(packed((front.object_id, method, arguments, {})))
+                    receive(sock)
+                for chunk in chunks:
+                    sock.sendall(packed((front.object_id, "putjob", (chunk,), {})))
+                    _refused(receive(sock))
+        yield
+
+
+def claims(field: Field, chance: random.Random) -> Iterator[None]:
+    """Jobs that state a vocabulary, rows or blocks that they do not bring, and slices of nothing."""
+    workers = [target for target in field.targets if target.name.startswith(names.WORKER_PREFIX)]
+    arrays = np.array([0, 1]), np.array([0], np.int32), np.ones(1, np.float32)
+    params = {"width": 1, "grid": 1.0, "dtype": "float32", "weights": None}
+    job = {"lease": "c", "round": 1, "kernel": "lsi", "params": params, "keep": True}
+    job |= {"num_terms": (1 << 31) - 1, "blocks": [(0, (0, 0))], "payload": {0: arrays}}
+    job |= {"words": np.array([0], np.int32), "rows": np.ones((1, 1), np.float32)}
+    many = np.zeros(1 << 16, np.int8), np.empty(0, np.int32), np.empty(0, np.float32)
+    false: list[dict[str, Any]] = [
+        {"params": {**params, "width": 1 << 30}},
+        {"params": {**params, "dtype": "S1000000"}},
+    ]
+    false += [{"blocks": [(0, (0, 0))] * 10_000}, {"kernel": "lda", "payload": {0: many}}]
+    number = 0
+    while True:
+        number += 1
+        worker = chance.choice(workers)
+        with opened(worker) as sock:
+            sock.sendall(packed((worker.object_id, "process", ({**job, "session": f"claim-{number}"},), {})))
+            receive(sock)
+            for change in false:
+                stated = {**job, "session": "claim", **change}
+                sock.sendall(packed((worker.object_id, "process", (stated,), {})))
+                _refused(receive(sock))
+            arguments = 0, 1 << 40, 0, np.zeros(1, np.uint8)
+            sock.sendall(packed((worker.object_id, "put_slice", arguments, {})))
+            _refused(receive(sock))
+        yield
 
 
 def hostile_names(field: Field, chance: random.Random) -> Iterator[None]:
@@ -396,6 +449,8 @@ ATTACKS: dict[str, Attack] = {
         forged_documents,
         bombs,
         small_messages,
+        small_documents,
+        claims,
         hostile_names,
         replays,
     )

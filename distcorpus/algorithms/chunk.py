@@ -19,6 +19,8 @@ from .summation import exact_sum
 Sparse = Any
 
 MAX_TERMS = 2**31 - 1
+#: What the counts of a term may add up to: LDA's sums are exact below (see `lda.LDA_GRID`).
+MAX_COUNT = 2.0**31
 
 #: Terms of the vocabulary for each id that is looked at, up to which a table of all terms is used.
 DENSE_TERMS = 32
@@ -228,7 +230,8 @@ def as_chunk(documents: Any, num_terms: int, *, counts: bool = False, what: str 
     ValueError
         If a term id is not a whole number in ``[0, num_terms)``, or came as float32 while `num_terms` exceeds
         2**24 (float32 does not tell larger ids apart); if a value is infinite, NaN, or (with `counts`)
-        negative; if a sparse matrix is malformed. The message names the document and the term id.
+        negative or too large (`MAX_COUNT`); if a sparse matrix is malformed. The message names the document
+        and the term id.
     """
     if not 0 <= num_terms <= MAX_TERMS:
         raise ValueError(f"num_terms={num_terms}: a vocabulary has between 0 and 2**31 - 1 terms")
@@ -248,6 +251,8 @@ def as_chunk(documents: Any, num_terms: int, *, counts: bool = False, what: str 
     indices = _checked_ids(indptr, ids, num_terms, what)
     _check_values(indptr, indices, values, counts, what)
     indptr, indices, values = _canonical(indptr, indices, values, num_terms, what)
+    if counts:
+        _check_totals(indptr, indices, values, what)
     return Chunk(indptr, indices, _narrowed(values), num_terms)
 
 
@@ -475,6 +480,26 @@ def _check_values(indptr: np.ndarray, ids: np.ndarray, values: np.ndarray, count
         _refuse(~np.isfinite(values), indptr, ids, what, "has a value that is not finite")
     if counts and low < 0:
         _refuse(values < 0, indptr, ids, what, "has a negative value, where counts are wanted")
+
+
+def _check_totals(indptr: np.ndarray, ids: np.ndarray, values: np.ndarray, what: str) -> None:
+    """Refuse counts of which those of one term add up to more than can be counted."""
+    if values.sum(dtype=np.float64) < MAX_COUNT:
+        return
+    order = np.argsort(ids, kind="stable")
+    starts = np.flatnonzero(np.diff(ids[order], prepend=-1))
+    totals = np.add.reduceat(values[order], starts, dtype=np.float64)
+    if totals.max() < MAX_COUNT:
+        return
+    which = int(np.argmax(totals))
+    entries = order[starts[which] : starts[which + 1] if which + 1 < len(starts) else None]
+    entry = int(entries[np.argmax(values[entries])])
+    document = int(np.searchsorted(indptr, entry, side="right")) - 1
+    raise ValueError(
+        f"{what}: document {document}: term id {ids[entry]} has a count of {values[entry]:.10g}, and all of "
+        f"these documents have {totals[which]:.10g} of it: counts are added exactly below "
+        f"{MAX_COUNT:.0f} (2**31); give smaller ones"
+    )
 
 
 def _refuse(bad: np.ndarray, indptr: np.ndarray, ids: np.ndarray, what: str, reason: str) -> None:

@@ -15,7 +15,7 @@ from distcorpus._version import __version__
 from distcorpus.cli import certs, demo, dispatcher, nameserver, status, stop, worker
 from distcorpus.cli.common import Parser
 from distcorpus.cli.service import Interrupted
-from distcorpus.wire import CommunicationError, NamingError, allow
+from distcorpus.wire import CommunicationError, NamingError, allow, limit_messages
 
 logger = logging.getLogger("distcorpus")
 
@@ -41,6 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         for spec in getattr(options, "allow", ()):
             allow(spec)
+        if getattr(options, "max_message", None) is not None:
+            limit_messages(options.max_message * 2**20)
         options.run(options)
     except (CommunicationError, NamingError, RuntimeError, OSError, ValueError) as error:
         if options.verbose:

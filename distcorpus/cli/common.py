@@ -91,6 +91,13 @@ def serve_options() -> Parser:
         metavar="MODULE:CLASS",
         help="let objects of a class of your own arrive, such as an id2word; may be given several times",
     )
+    options.add_argument(
+        "--max-message",
+        type=float,
+        metavar="MB",
+        help="how large a message may be that this daemon sends or takes, at most 2047 (default: "
+        "PYRO_MAX_MESSAGE_SIZE, which is in bytes, else 1024)",
+    )
     # Between LocalCluster and its processes.
     options.add_argument("--until-eof", action="store_true", help=argparse.SUPPRESS)
     options.add_argument("--report-fd", type=int, help=argparse.SUPPRESS)

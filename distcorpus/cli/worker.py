@@ -155,6 +155,7 @@ def _run_worker_processes(options: argparse.Namespace) -> None:
     common += ["--insecure"] if options.insecure else []
     common += ["--verbose"] if options.verbose else []
     common += [f"--allow={spec}" for spec in options.allow]
+    common += [] if options.max_message is None else ["--max-message", str(options.max_message)]
     processes = []
     for number in range(options.workers):
         port = options.bind_port + number if options.bind_port else 0

@@ -17,6 +17,7 @@ from distcorpus.algorithms.lda import LDA_GRID
 from distcorpus.algorithms.received import check_received
 from distcorpus.algorithms.summation import GridSum
 from distcorpus.dispatcher.connection import Connection
+from distcorpus.dispatcher.limits import check_result
 from distcorpus.kernels import EStepParams
 from distcorpus.training.lda import EStepTraining
 from distcorpus.training.lsi import LsiTask, LsiTraining
@@ -51,11 +52,14 @@ class GensimLsi(Connection):
         self._decay = float(decay)
         if not 0.0 < self._decay < np.inf:
             raise ValueError(f"decay={decay!r}: give a positive number, 1.0 to weigh all documents alike")
+        # Of which type the result will be, the first chunk says.
+        check_result(self._num_terms, self._num_topics, np.dtype(np.float32).itemsize)
         self._projection = {"power_iters": power_iters, "extra_dims": extra_samples}
         self._name, self._options = self._begin_session()
 
     def _open(self, dtype: np.dtype) -> None:
         # The model does not say its dtype; its first chunk shows it.
+        check_result(self._num_terms, self._num_topics, dtype.itemsize)
         self._dtype = dtype
         task = LsiTask(
             self._num_terms,
@@ -114,11 +118,12 @@ class GensimLda(Connection):
         distributed: bool = False,
     ) -> None:
         """Begin a model; takes what ``LdaModel`` sends (the topics, with eta, come with ``reset``)."""
-        shape = {
+        shape: dict[str, Any] = {
             "num_topics": _positive("num_topics", num_topics, MAX_TOPICS),
             "num_terms": _num_terms(id2word),
             "dtype": np.float64,
         }
+        check_result(shape["num_terms"], shape["num_topics"], np.dtype(np.float32).itemsize)
         # gensim's own reading of what it accepts as a prior, without making a model.
         prior, _ = LdaModel.init_dir_prior(SimpleNamespace(**shape), alpha, "alpha")
         if prior.shape != (shape["num_topics"],):

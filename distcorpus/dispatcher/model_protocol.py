@@ -13,11 +13,12 @@ from distcorpus.algorithms.chunk import Chunk, as_chunk, from_arrays
 from distcorpus.algorithms.topics import LazyTopics
 from distcorpus.dispatcher.client_training import ClientTraining
 from distcorpus.dispatcher.connection import WORKER_GRACE, Connection
+from distcorpus.dispatcher.dispatcher import Dispatcher
 from distcorpus.dispatcher.journal import DamagedJournal, Journal
 from distcorpus.training.evaluation import Evaluation, EvaluationTask
 from distcorpus.training.lda import LdaTask
 from distcorpus.training.lsi import LsiTask, LsiTraining
-from distcorpus.wire import expose
+from distcorpus.wire import Slices, expose, sliced
 
 logger = logging.getLogger(__name__)
 
@@ -33,10 +34,14 @@ def warm() -> None:
     topics.warm(("float32", "float64"))
 
 
-class _ModelConnection(Connection):
+class _ModelConnection(Slices, Connection):
     """What both of our models share."""
 
     counts: bool  # whether a chunk's values have to be counts
+
+    def __init__(self, dispatcher: Dispatcher) -> None:
+        Slices.__init__(self)
+        Connection.__init__(self, dispatcher)
 
     def _make(self, name: str, task: dict[str, Any], **options: Any) -> Any:
         """Return a new session for a task, which `begin` describes."""
@@ -111,6 +116,7 @@ class _ModelConnection(Connection):
         return len(self._dispatcher.engine.usable_workers())
 
     @expose
+    @sliced
     def put(self, indptr: np.ndarray, indices: np.ndarray, data: np.ndarray) -> None:
         """Add a chunk, the arrays of a `Chunk`; waits while the training is too far behind."""
         self._current().put(self._chunk(indptr, indices, data))
@@ -130,6 +136,7 @@ class ModelLda(_ModelConnection):
     counts = True
 
     @expose
+    @sliced
     def begin(self, task: dict[str, Any]) -> dict[str, Any]:
         """Begin a training.
 
@@ -171,6 +178,7 @@ class ModelLda(_ModelConnection):
         self._current().resume()
 
     @expose
+    @sliced
     def fetch(self) -> dict[str, Any]:
         """Return the model as its latest M-step left it.
 
@@ -182,6 +190,7 @@ class ModelLda(_ModelConnection):
         return self._current().fetch()
 
     @expose
+    @sliced
     def begin_inference(self, task: dict[str, Any]) -> None:
         """Begin to evaluate a model.
 
@@ -197,6 +206,7 @@ class ModelLda(_ModelConnection):
         self._opened(Evaluation(name, engine, learnt, asked.params, asked.first, **options))
 
     @expose
+    @sliced
     def take(self) -> np.ndarray:
         """Return what was computed of the oldest chunk that was not taken, see `Evaluation.take`."""
         return self._current().take()
@@ -210,6 +220,7 @@ class ModelLsi(_ModelConnection):
     _factors: Future[lsi.Factors] | None = None
 
     @expose
+    @sliced
     def begin(self, task: dict[str, Any]) -> dict[str, Any]:
         """Begin an addition of documents.
 
@@ -227,9 +238,11 @@ class ModelLsi(_ModelConnection):
 
     def _make(self, name: str, task: dict[str, Any], **options: Any) -> LsiTraining:
         self._factors = None
-        return LsiTraining(name, self._dispatcher.engine, LsiTask(**task), **options)
+        asked = LsiTask(**task)
+        return LsiTraining(name, self._dispatcher.engine, asked, **options)
 
     @expose
+    @sliced
     def finish(self, timeout: float) -> dict[str, Any]:
         """Factorise everything that was put; called until it is done.
 

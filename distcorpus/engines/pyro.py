@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from distcorpus.algorithms.chunk import Chunk, words_in
 from distcorpus.algorithms.partial import Partial
 from distcorpus.engines.base import Block, Round
+from distcorpus.engines.failures import tries
 from distcorpus.engines.kinds import Kinds, WorkerInfo, best_of, read_status
 from distcorpus.engines.schedule import Cancel, Decision, Drop, Fail, Failure, Finish, Hand, Schedule
 from distcorpus.engines.sidebyside import SideBySide
@@ -34,6 +35,7 @@ from distcorpus.wire import (
     CommunicationError,
     MessageTooLargeError,
     NamingError,
+    SlicedCalls,
     abort,
     close,
     connect,
@@ -374,14 +376,14 @@ class PyroEngine:
                 "one with 'distcorpus worker' (or scripts/run_worker.py) on any host of the cluster"
             )
         what = "; ".join(str(round_.block(number)) for number in failure.blocks)
-        names = ", ".join(attempt.worker for attempt in failure.attempts)
+        tried = tries(failure.attempts)
         last = failure.attempts[-1]
         if failure.kind == "poison":
             return (
-                f"{what}: every worker process that computed it ended ({names}); the last: {last.reason}. "
+                f"{what}: every worker process that computed it ended ({tried}); the last: {last.reason}. "
                 "See the workers' logs; where memory ran out, send smaller chunks (chunksize) or add memory"
             )
-        return f"{what}: failed on worker {names}; the last error, on worker {last.worker}:\n{last.reason}"
+        return f"{what}: failed in {tried}; the last error, on worker {last.worker}:\n{last.reason}"
 
     def _unlink(self, worker: str, reason: str) -> None:
         link = self._links.pop(worker, None)
@@ -556,11 +558,12 @@ class PyroEngine:
 
     def _drive(self, link: _Link, proxy: Any) -> None:
         # Each job in a call of its own: a thread that waits for the next one holds nothing of a round.
-        while (hand := link.hands.get()) is not None and self._serve(link, proxy, hand):
+        calls = SlicedCalls(proxy)
+        while (hand := link.hands.get()) is not None and self._serve(link, calls, hand):
             pass
         close(proxy)
 
-    def _serve(self, link: _Link, proxy: Any, hand: Hand) -> bool:
+    def _serve(self, link: _Link, calls: SlicedCalls, hand: Hand) -> bool:
         """Carry out one decision; False where the worker is lost."""
         with self._lock:
             round_ = self._rounds.get(hand.session)
@@ -568,7 +571,7 @@ class PyroEngine:
                 self._apply(link.schedule.discarded(hand.lease, time.monotonic()))
                 return True
         try:
-            self._lease(link, proxy, hand, round_)
+            self._lease(link, calls, hand, round_)
         except Exception as error:
             traceback = remote_traceback(error)
             too_large = isinstance(error, MessageTooLargeError)
@@ -590,7 +593,7 @@ class PyroEngine:
             link.forget_session(hand.session)
         return True
 
-    def _lease(self, link: _Link, proxy: Any, hand: Hand, round_: Round) -> None:
+    def _lease(self, link: _Link, calls: SlicedCalls, hand: Hand, round_: Round) -> None:
         """Hand one job to the worker and take back what comes of it."""
         blocks = [block for number in hand.blocks if (block := round_.block(number)) is not None]
         if len(blocks) < len(hand.blocks):  # another worker was faster
@@ -606,7 +609,7 @@ class PyroEngine:
         while True:
             job, bytes_sent = self._job(hand, round_, blocks, to_send, new_words)
             began = time.monotonic()
-            reply = proxy.process(job)
+            reply = calls("process", job)
             ended = time.monotonic()
             if "missing" not in reply:
                 break
@@ -643,9 +646,10 @@ class PyroEngine:
             round_.add(hand.blocks, result)
         except Exception as error:
             logger.exception("a result cannot be taken in")
-            round_.failed(
-                RuntimeError(f"the result of worker {link.info.name} cannot be added to the sum: {error}")
-            )
+            # Sums that grow too large are the documents' fault, and no worker's.
+            of = "" if isinstance(error, OverflowError) else f" of worker {link.info.name}"
+            what = "; ".join(str(block) for block in blocks)
+            round_.failed(RuntimeError(f"{what}: the result{of} cannot be added to the sum: {error}"))
         record = replace(record, sum_seconds=time.monotonic() - sum_began)
         with self._lock:
             if hand.session in self._records:

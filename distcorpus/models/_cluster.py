@@ -21,6 +21,7 @@ from distcorpus.wire import (
     ConnectionClosedError,
     MessageTooLargeError,
     NamingError,
+    SlicedCalls,
     abort,
     connect,
     remote_traceback,
@@ -161,11 +162,11 @@ def _is_broken(error: CommunicationError) -> bool:
     return not remote_traceback(error) and not isinstance(error, MessageTooLargeError)
 
 
-def _invoke(proxy: Any, method: str, *arguments: Any) -> Any:
+def _invoke(calls: SlicedCalls, method: str, *arguments: Any) -> Any:
     """Call a method, over the connection that there is: Pyro4 would make another one, without a session."""
-    if proxy._pyroConnection is None:
+    if calls.proxy._pyroConnection is None:
         raise ConnectionClosedError("the connection to the dispatcher broke")
-    return getattr(proxy, method)(*arguments)
+    return calls(method, *arguments)
 
 
 def _say_broken(error: CommunicationError) -> None:
@@ -202,6 +203,7 @@ class Training:
 
     def __init__(self, proxy: Any, reconnect: Callable[[], Any] | None = None) -> None:
         self._proxy = proxy
+        self._calls = SlicedCalls(proxy)
         self._reconnect = reconnect
         self._broke_at: deque[float] = deque(maxlen=RECONNECTS)
         self.begun = False
@@ -298,7 +300,7 @@ class Training:
         self._proxy._pyroRelease()
 
     def _submit(self, method: str, *arguments: Any) -> Future[Any]:
-        return self._caller.submit(_invoke, self._proxy, method, *arguments)
+        return self._caller.submit(_invoke, self._calls, method, *arguments)
 
     def _send(self, chunk: Chunk) -> Future[Any]:
         return self._submit("put", chunk.indptr, chunk.indices, chunk.data)
@@ -357,6 +359,7 @@ class Training:
             future.cancel()
         abort(self._proxy)
         self._proxy = self._reconnect()
+        self._calls = SlicedCalls(self._proxy)
 
     def __enter__(self) -> Training:
         return self

@@ -72,8 +72,7 @@ class LdaModel(Saved, gensim.models.LdaModel):
     their effect in distributed mode too, ``alpha='auto'`` and ``eta='auto'`` included, and the corpus is read
     once: it may be a generator, or a scipy sparse matrix (terms x documents).
 
-    The same `random_state`, corpus, `chunksize` and chunks an update give the same bytes here and on a
-    cluster of any size.
+    The same arguments and `random_state` give the same bytes here and on a cluster of any size.
 
     Parameters
     ----------

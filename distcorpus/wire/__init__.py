@@ -26,7 +26,8 @@ from distcorpus.wire.proxy import (
     connect,
     remote_traceback,
 )
-from distcorpus.wire.serializer import install
+from distcorpus.wire.serializer import install, limit_messages
+from distcorpus.wire.slices import SlicedCalls, Slices, message_limit, sliced
 from distcorpus.wire.sockets import client_gone, default_bind, is_loopback, raise_file_limit
 from distcorpus.wire.tls import Credentials
 from distcorpus.wire.tls import use as use_tls
@@ -43,6 +44,8 @@ __all__ = [
     "NameServerDaemon",
     "NamingError",
     "Proxy",
+    "SlicedCalls",
+    "Slices",
     "abort",
     "allow",
     "behavior",
@@ -55,13 +58,16 @@ __all__ = [
     "find",
     "install",
     "is_loopback",
+    "limit_messages",
     "list_names",
     "lookup",
+    "message_limit",
     "names",
     "raise_file_limit",
     "register",
     "remote_traceback",
     "share_freed_memory",
+    "sliced",
     "unregister",
     "use_tls",
 ]

@@ -25,6 +25,10 @@ DECOMPRESSED_FREE = 1 << 20
 #: Names classes of the user's own that may arrive, see `allowed.allow`.
 ALLOW_VARIABLE = "DISTCORPUS_ALLOW"
 
+#: Pyro4's header counts a message's bytes in 31 bits.
+LARGEST_MESSAGE_BYTES = (1 << 31) - (1 << 20)
+SMALLEST_MESSAGE_BYTES = 1 << 20
+
 _lock = threading.Lock()
 _installed = False
 
@@ -142,6 +146,23 @@ def install() -> None:
         config.MAX_MESSAGE_SIZE = config.MAX_MESSAGE_SIZE or MAX_MESSAGE_BYTES
         tls.install()
         _installed = True
+
+
+def limit_messages(nbytes: float) -> None:
+    """Let this process send and receive messages up to a size.
+
+    Raises
+    ------
+    ValueError
+        It is below `SMALLEST_MESSAGE_BYTES` or above `LARGEST_MESSAGE_BYTES`.
+    """
+    install()
+    if not SMALLEST_MESSAGE_BYTES <= nbytes <= LARGEST_MESSAGE_BYTES:
+        raise ValueError(
+            f"messages of {nbytes / 2**20:g} MB: give {SMALLEST_MESSAGE_BYTES >> 20} to "
+            f"{LARGEST_MESSAGE_BYTES >> 20}"
+        )
+    config.MAX_MESSAGE_SIZE = int(nbytes)
 
 
 def _refuse_blob(daemon: Any, message: Any) -> Any:

@@ -142,7 +142,8 @@ class Connection(socketutil.SocketConnection):
             # Earlier than Pyro4 would, which closes the connection: the peer has to be told.
             error = MessageTooLargeError(
                 f"a message of {header.data_size / 1e6:,.0f} MB is too large: this daemon takes "
-                f"{most / 1e6:,.0f} MB. Send smaller chunks, or train fewer topics"
+                f"{most / 1e6:,.0f} MB. Send smaller chunks, train fewer topics, or start it with a larger "
+                "--max-message"
             )
             error.pyroMsg = header
             raise error

@@ -17,7 +17,7 @@ from distcorpus.algorithms.chunk import Chunk, compact, from_arrays, words_in
 from distcorpus.algorithms.partial import Partial
 from distcorpus.kernels import KERNELS, Result, load_own
 from distcorpus.kernels.kind import kind_of_kernels
-from distcorpus.wire import Connection, current_connection, expose
+from distcorpus.wire import Connection, Slices, current_connection, expose, sliced
 from distcorpus.worker.cache import Cache, KeptBlock
 from distcorpus.worker.job import run
 from distcorpus.worker.stated import check_block, check_job, check_scratch
@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 MEMORY_TAKEN = 64 << 20
 
 
-class Worker:
+class Worker(Slices):
     """The object that a worker daemon serves.
 
     Parameters
@@ -44,6 +44,7 @@ class Worker:
     """
 
     def __init__(self, name: str, threads: int = 1, cache_bytes: int = 4 << 30, blas: str = "") -> None:
+        super().__init__()
         self.name = name
         self.kernels = kind_of_kernels(blas)
         self.threads = threads
@@ -99,6 +100,7 @@ class Worker:
         }
 
     @expose
+    @sliced
     def process(self, job: dict[str, Any]) -> dict[str, Any]:
         """Compute a job.
 

@@ -201,3 +201,23 @@ def test_worker_with_a_tiny_cache(lee_corpus):
         finally:
             small.terminate()
             assert small.wait(30) == 0
+
+
+def test_tries_are_counted_by_worker(lee_corpus):
+    """On one worker as on two: three tries, which are not three workers."""
+
+    def error():
+        model = LdaModel(id2word=lee_corpus.dictionary, num_topics=5, random_state=1, distributed=True)
+        model.state.sstats[...] = np.nan
+        with pytest.raises(RuntimeError) as caught:
+            model.update(lee_corpus.counts[:20])
+        return str(caught.value)
+
+    with LocalCluster(n_workers=1) as cluster:
+        first = cluster.workers[0].name
+        assert f"chunk 0, documents 0-19: failed in 3 tries, on worker {first} (3); the last" in error()
+        cluster.scale(2)
+        second = cluster.workers[1].name
+        pair = {f"{first} (2), {second}", f"{second} (2), {first}"}
+        said = error()
+        assert any(f"failed in 3 tries, on workers {names}; the last" in said for names in pair)

@@ -162,15 +162,37 @@ def test_arguments_of_update_count(cluster, lee_corpus, argument):
     assert lda_bytes(later) == lda_bytes(at_once)
 
 
-def test_update_every_counts_chunks_whatever_the_cluster(cluster, lee_corpus):
-    """Where gensim counts it for each worker; `chunks_as_numpy` makes no difference."""
-    options = {**LDA, "id2word": lee_corpus.dictionary}
-    expected = lda_bytes(LdaModel(lee_corpus.counts, **{**options, "update_chunks": 2}))
-    options = {**options, "update_chunks": None, "distributed": True}
-    assert lda_bytes(LdaModel(lee_corpus.counts, update_every=2, **options)) == expected
-    later = LdaModel(**options)
-    later.update(lee_corpus.counts, update_every=2, chunks_as_numpy=True)
-    assert lda_bytes(later) == expected
+def test_update_every_does_not_count_workers(lee_corpus):
+    """By default a result depends on nothing of the cluster; `chunks_as_numpy` makes no difference."""
+    options = {**LDA, "id2word": lee_corpus.dictionary, "update_chunks": None}
+    expected = [lda_bytes(LdaModel(lee_corpus.counts, update_every=every, **options)) for every in (1, 2)]
+    assert expected[0] != expected[1]
+    assert lda_bytes(LdaModel(lee_corpus.counts, **{**options, "update_chunks": 2})) == expected[1]
+    options["distributed"] = True
+    with LocalCluster(n_workers=1) as cluster:
+        for workers in (1, 2, 3):
+            cluster.scale(workers)
+            assert lda_bytes(LdaModel(lee_corpus.counts, **options)) == expected[0]
+            later = LdaModel(**options)
+            later.update(lee_corpus.counts, update_every=2, chunks_as_numpy=True)
+            assert lda_bytes(later) == expected[1]
+            assert later.numworkers == workers
+
+
+def test_update_every_counts_workers_in_gensims_model(lee_corpus, monkeypatch):
+    """Which is unmodified: an update comes after `update_every` chunks for each worker."""
+    options = {**LDA, "id2word": lee_corpus.dictionary, "distributed": True}
+    del options["update_chunks"]
+    with LocalCluster(n_workers=1) as cluster:
+        for name, value in cluster.environ().items():
+            monkeypatch.setenv(name, value)
+        for workers, updates in ((1, 4), (2, 2)):
+            cluster.scale(workers)
+            model = gensim.models.LdaModel(lee_corpus.counts[:160], **options)
+            session = cluster.dispatcher.recorded_sessions()[-1]
+            records = cluster.dispatcher.records(session)
+            assert model.numworkers == workers
+            assert len({record["round"] for record in records}) == updates
 
 
 def test_what_gensims_models_ignore_or_refuse_on_a_cluster(cluster, lee_corpus, monkeypatch):
@@ -523,12 +545,12 @@ def test_the_perplexity_is_estimated_while_the_workers_compute(cluster, lee_corp
     options = {**LDA, "id2word": lee_corpus.dictionary, "distributed": True}
     expected = lda_bytes(LdaModel(lee_corpus.counts, eval_every=None, **options))
     with caplog.at_level(logging.INFO, logger="gensim.models.ldamodel"):
-        model = LdaModel(lee_corpus.counts, eval_every=1, **options)
+        model = LdaModel(lee_corpus.counts, eval_every=2, **options)
     assert lda_bytes(model) == expected
-    assert caplog.text.count("per-word bound") == 8  # every chunk
+    assert caplog.text.count("per-word bound") == 4  # every second chunk of 8, however many workers there are
     records = cluster.dispatcher.records(cluster.dispatcher.recorded_sessions()[-1])
     assert {record["kernel"] for record in records} == {"lda"}
     caplog.clear()
     with caplog.at_level(logging.INFO, logger="gensim.models.ldamodel"):
-        model.update(lee_corpus.counts, eval_every=2)
-    assert caplog.text.count("per-word bound") == 4
+        model.update(lee_corpus.counts, eval_every=4)
+    assert caplog.text.count("per-word bound") == 2

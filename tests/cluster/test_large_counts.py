@@ -1,0 +1,64 @@
+"""Counts that are too large to be added exactly: one error that names the document and the limit."""
+
+from __future__ import annotations
+
+import gensim.models
+import numpy as np
+import pytest
+
+from distcorpus.models import LdaModel, LsiModel
+
+ID2WORD = dict.fromkeys(range(4), "word")
+KINDS = [LdaModel, gensim.models.LdaModel]
+
+
+def train(kind, documents, **options):
+    lda = {"random_state": 1, "eval_every": None} if issubclass(kind, gensim.models.LdaModel) else {}
+    return kind(documents, id2word=ID2WORD, num_topics=2, **lda, **options)
+
+
+@pytest.mark.parametrize("distributed", [True, False])
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_document(cluster, kind, distributed):
+    if kind is gensim.models.LdaModel and not distributed:
+        pytest.skip("gensim alone")
+    model = train(kind, [[(0, 1)], [(1, 1e9), (2, 3)]], distributed=distributed)
+    assert model.state.sstats.sum() == pytest.approx(1e9 + 4, rel=1e-4)
+    with pytest.raises(
+        ValueError, match=r"chunk 0: document 1: term id 2 has a count of 3000000000.*2147483648"
+    ):
+        train(kind, [[(0, 1)], [(2, 3e9)]], distributed=distributed)
+    with pytest.raises(ValueError, match=r"document 2: term id 1 has a count of 1\.\d+e\+12.*2147483648"):
+        train(kind, [[(0, 1)], [(1, 2.0)], [(1, 1.5e12 + 2**30)]], distributed=distributed)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_several_documents(cluster, kind):
+    documents = [[(0, 1)], [(1, 1e9)], [(1, 1.1e9), (2, 4)], [(1, 1e9)]]
+    with pytest.raises(
+        ValueError, match=r"document 2: term id 1 has a count of 1100000000, .* have 3100000000"
+    ):
+        train(kind, documents, distributed=True)
+    # Of different terms they may be more.
+    many = [[(0, 2e9)], [(1, 2e9)], [(2, 2e9)]]
+    assert train(kind, many, distributed=True).state.sstats.sum() == pytest.approx(6e9, rel=1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_several_chunks(cluster, kind):
+    """Which is seen when they are added up."""
+    with pytest.raises(
+        RuntimeError, match=r"chunk \d, documents 0-0: the partial cannot be added.*2\.14748e\+09"
+    ):
+        train(kind, [[(1, 2e9)]] * 4, distributed=True, chunksize=1, update_every=0)
+
+
+@pytest.mark.parametrize("kind", [LsiModel, gensim.models.LsiModel])
+def test_lsi_has_room(cluster, kind):
+    documents = [[(0, 1e9), (1, 1e9)], [(1, 3e9)], [(2, 1e12)]]
+    model = train(kind, documents, distributed=True)
+    matrix = np.zeros((4, 3))
+    for column, document in enumerate(documents):
+        for term, value in document:
+            matrix[term, column] = value
+    np.testing.assert_allclose(model.projection.s, np.linalg.svd(matrix)[1][:2], rtol=1e-4)
