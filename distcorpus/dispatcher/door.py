@@ -15,6 +15,7 @@ from distcorpus.algorithms.topics import LazyTopics
 from distcorpus.dispatcher.front import WORKER_GRACE, Dispatcher, _Front
 from distcorpus.dispatcher.inference import LdaInference
 from distcorpus.dispatcher.journal import DamagedJournal, Journal
+from distcorpus.dispatcher.limits import check_memory
 from distcorpus.dispatcher.session import LsiSession, Session
 from distcorpus.dispatcher.training import LdaTraining
 from distcorpus.wire import Slices, expose, sliced
@@ -258,6 +259,7 @@ class LsiDoor(_Door):
             raise ValueError(f"base has shapes {base[0].shape} and {base[1].shape}")
         self._factors = None
         num_terms = task["num_terms"]
+        check_memory(num_terms, task["num_topics"], task["power_iters"], task["extra_samples"])
         of_task = {key: value for key, value in task.items() if key != "num_terms"}
         return LsiSession(name, self._dispatcher.engine, num_terms, **of_task, **options)
 

@@ -29,7 +29,7 @@ from distcorpus.algorithms.chunk import as_chunk
 from distcorpus.algorithms.received import check_received
 from distcorpus.dispatcher.drivers import PyroEngine
 from distcorpus.dispatcher.journal import Journals
-from distcorpus.dispatcher.limits import check_result
+from distcorpus.dispatcher.limits import check_memory, check_result
 from distcorpus.dispatcher.session import LdaSession, LsiSession, Session, Topics
 from distcorpus.dispatcher.team import Team
 from distcorpus.wire import client_gone, current_connection, expose
@@ -267,6 +267,7 @@ class LsiFront(_Front):
             raise ValueError(f"decay={decay!r}: give a positive number, 1.0 to weigh all documents alike")
         # Of which type the result will be, the first chunk says.
         check_result(self._num_terms, self._num_topics, np.dtype(np.float32).itemsize)
+        check_memory(self._num_terms, self._num_topics)
         self._projection = {"power_iters": power_iters, "extra_dims": extra_samples}
         self._name, self._options = self._begin_session()
 

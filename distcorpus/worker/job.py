@@ -15,7 +15,7 @@ from distcorpus.algorithms.evaluation import Inference
 from distcorpus.algorithms.lda import EStep
 from distcorpus.algorithms.lsi import Product
 from distcorpus.algorithms.partial import Partial
-from distcorpus.worker.cache import KeptBlock
+from distcorpus.worker.cache import KeptBlock, Places
 
 #: The kernels that a job may name.
 KERNELS: dict[str, Any] = {"lda": EStep, "lsi": Product, "inference": Inference}
@@ -59,13 +59,14 @@ def run(
     started = time.perf_counter()
     # The kernel sees no term but these, by their positions: what it takes does not grow with the vocabulary.
     kernel = KERNELS[kernel_name](params, np.arange(len(words), dtype=np.int32), table, rows)
+    places = Places(words)
     if threads is None or len(blocks) == 1:
         for block, key in blocks:
-            kernel.add(block.among(words), key)
+            kernel.add(block.among(places), key)
     else:
         # The largest first, so that no thread is left alone with one at the end.
         largest_first = sorted(blocks, key=lambda block: -block[0].documents.nnz)
-        for _ in threads.map(lambda block: kernel.add(block[0].among(words), block[1]), largest_first):
+        for _ in threads.map(lambda block: kernel.add(block[0].among(places), block[1]), largest_first):
             pass
     partial = kernel.partial()
     partial = replace(partial, words=words[partial.words])
