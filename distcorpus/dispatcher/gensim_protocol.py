@@ -17,7 +17,7 @@ from distcorpus.algorithms.lda import LDA_GRID
 from distcorpus.algorithms.received import check_received
 from distcorpus.algorithms.summation import GridSum
 from distcorpus.dispatcher.connection import Connection
-from distcorpus.dispatcher.limits import check_result
+from distcorpus.dispatcher.limits import check_memory, check_result
 from distcorpus.kernels import EStepParams
 from distcorpus.training.lda import EStepTraining
 from distcorpus.training.lsi import LsiTask, LsiTraining
@@ -54,6 +54,7 @@ class GensimLsi(Connection):
             raise ValueError(f"decay={decay!r}: give a positive number, 1.0 to weigh all documents alike")
         # Of which type the result will be, the first chunk says.
         check_result(self._num_terms, self._num_topics, np.dtype(np.float32).itemsize)
+        check_memory(self._num_terms, self._num_topics)
         self._projection = {"power_iters": power_iters, "extra_dims": extra_samples}
         self._name, self._options = self._begin_session()
 

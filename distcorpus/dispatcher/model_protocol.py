@@ -15,6 +15,7 @@ from distcorpus.dispatcher.client_training import ClientTraining
 from distcorpus.dispatcher.connection import WORKER_GRACE, Connection
 from distcorpus.dispatcher.dispatcher import Dispatcher
 from distcorpus.dispatcher.journal import DamagedJournal, Journal
+from distcorpus.dispatcher.limits import check_memory
 from distcorpus.training.evaluation import Evaluation, EvaluationTask
 from distcorpus.training.lda import LdaTask
 from distcorpus.training.lsi import LsiTask, LsiTraining
@@ -239,6 +240,7 @@ class ModelLsi(_ModelConnection):
     def _make(self, name: str, task: dict[str, Any], **options: Any) -> LsiTraining:
         self._factors = None
         asked = LsiTask(**task)
+        check_memory(asked.num_terms, asked.num_topics, asked.power_iters, asked.extra_samples)
         return LsiTraining(name, self._dispatcher.engine, asked, **options)
 
     @expose

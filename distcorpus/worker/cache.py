@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from distcorpus.algorithms.chunk import DENSE_TERMS
 from distcorpus.algorithms.postings import Postings
 from distcorpus.kernels import Packed
 
@@ -23,6 +24,47 @@ from distcorpus.kernels import Packed
 ROWS_IN_FLIGHT = 10.0
 
 _TABLE = "table"
+
+
+class Places:
+    """Where term ids stand among some words.
+
+    Parameters
+    ----------
+    words : ndarray of int32
+        Ascending and distinct.
+    """
+
+    def __init__(self, words: NDArray[np.int32]) -> None:
+        self._words = words
+        size = int(words[-1]) + 1 if len(words) else 0
+        self._place: NDArray[np.int32] | None = None
+        if size <= DENSE_TERMS * len(words):  # faster than to search
+            self._place = np.full(size, -1, np.int32)
+            self._place[words] = np.arange(len(words), dtype=np.int32)
+
+    def __len__(self) -> int:
+        return len(self._words)
+
+    @property
+    def nbytes(self) -> int:
+        """Its bytes in memory, without the words."""
+        return 0 if self._place is None else self._place.nbytes
+
+    def of(self, ids: NDArray[np.int32]) -> NDArray[np.int32]:
+        """Return the places of ascending ids; -1 for those that are not among the words."""
+        if not len(ids) or not len(self._words):
+            return np.full(len(ids), -1, np.int32)
+        last = self._words[-1]
+        within = ids if ids[-1] <= last else ids[: np.searchsorted(ids, last, side="right")]
+        if self._place is not None:
+            places = self._place[within]
+        else:
+            places = np.searchsorted(self._words, within).astype(np.int32)
+            places[self._words[places] != within] = -1
+        if len(within) == len(ids):
+            return places
+        return np.append(places, np.full(len(ids) - len(within), -1, np.int32))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,12 +87,12 @@ class KeptBlock:
         """Its bytes in memory."""
         return self.words.nbytes + self.documents.nbytes
 
-    def among(self, words: NDArray[np.int32]) -> Packed:
-        """Return the documents with positions in `words`, which has all of theirs, for ids."""
-        positions = np.searchsorted(words, self.words).astype(np.int32)
+    def among(self, words: Places) -> Packed:
+        """Return the documents with places among `words`, which have all of theirs, for ids."""
+        places = words.of(self.words)
         if isinstance(self.documents, Postings):
-            return replace(self.documents, words=positions[self.documents.words])
-        return replace(self.documents, indices=positions[self.documents.indices], num_terms=len(words))
+            return replace(self.documents, words=places[self.documents.words])
+        return replace(self.documents, indices=places[self.documents.indices], num_terms=len(words))
 
 
 class Table:
@@ -80,6 +122,7 @@ class Table:
         self._rows: NDArray = prepare(np.empty((0, width)))
         self._words: NDArray[np.int32] = np.empty(0, np.int32)  # ascending
         self._row_of: NDArray[np.int32] = np.empty(0, np.int32)  # of each of them
+        self._places = Places(self._words)
         self._prepare = prepare
         self._patience = patience
         self._arrived = threading.Condition()
@@ -87,15 +130,15 @@ class Table:
     @property
     def nbytes(self) -> int:
         """Its bytes in memory."""
-        return self._rows.nbytes + self._words.nbytes + self._row_of.nbytes
+        return self._rows.nbytes + self._words.nbytes + self._row_of.nbytes + self._places.nbytes
 
     def add(self, words: NDArray[np.int32], rows: NDArray) -> None:
         """Add the rows of `words`, ascending; those that are held already are left as they are."""
         prepared = self._prepare(rows)
         with self._arrived:
-            places, held = self._places(words)
-            if held.any():
-                words, prepared, places = words[~held], prepared[~held], places[~held]
+            new = self._places.of(words) < 0
+            if not new.all():
+                words, prepared = words[new], prepared[new]
             used = len(self._words)
             end = used + len(words)
             if not used:
@@ -108,8 +151,14 @@ class Table:
                 self._rows = grown
             if self._rows is not prepared:
                 self._rows[used:end] = prepared
-            self._row_of = np.insert(self._row_of, places, np.arange(used, end, dtype=np.int32))
-            self._words = np.insert(self._words, places, words)
+            rows_of_new = np.arange(used, end, dtype=np.int32)
+            if used:
+                where = np.searchsorted(self._words, words)
+                self._row_of = np.insert(self._row_of, where, rows_of_new)
+                self._words = np.insert(self._words, where, words)
+            else:
+                self._row_of, self._words = rows_of_new, words.copy()
+            self._places = Places(self._words)
             self._arrived.notify_all()
 
     def find(self, words: NDArray[np.int32]) -> tuple[NDArray, NDArray[np.int32]] | None:
@@ -121,27 +170,22 @@ class Table:
         rows : ndarray of int32, shape (n_words,)
             Which of its rows each word has.
         """
+        places = np.empty(0, np.int32)
+
+        def complete() -> bool:
+            nonlocal places
+            places = self._places.of(words)
+            return bool((places >= 0).all())
+
         with self._arrived:
-            self._arrived.wait_for(lambda: not self._patience or self._has(words), self._patience)
-            if not self._has(words):
-                return None
-            return self._rows, self._row_of[self._places(words)[0]]
+            self._arrived.wait_for(lambda: complete() or not self._patience, self._patience)
+            return (self._rows, self._row_of[places]) if (places >= 0).all() else None
 
     def give_up(self) -> None:
         """Wait for no more rows: those that arrive from now on go to another table."""
         with self._arrived:
             self._patience = 0.0
             self._arrived.notify_all()
-
-    def _has(self, words: NDArray[np.int32]) -> bool:
-        return bool(self._places(words)[1].all())
-
-    def _places(self, words: NDArray[np.int32]) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
-        """Return where in `_words` each word is, or would be, and whether it is."""
-        places = np.searchsorted(self._words, words)
-        if not len(self._words):
-            return places, np.zeros(len(words), bool)
-        return places, self._words[np.minimum(places, len(self._words) - 1)] == words
 
 
 class Cache:

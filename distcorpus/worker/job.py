@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from distcorpus import kernels
 from distcorpus.algorithms.partial import Partial
 from distcorpus.kernels import Key, Result
-from distcorpus.worker.cache import KeptBlock
+from distcorpus.worker.cache import KeptBlock, Places
 
 
 def run(
@@ -34,6 +34,7 @@ def run(
     rows : ndarray of int32, shape (n_words,)
         The row of `table` of each word.
     """
+    places = Places(words)
     result, seconds = kernels.run(
         kernel,
         params,
@@ -42,7 +43,7 @@ def run(
         table,
         rows,
         threads,
-        unpack=lambda block: block.among(words),
+        unpack=lambda block: block.among(places),
     )
     if isinstance(result, Partial):
         result = replace(result, words=words[result.words])

@@ -12,6 +12,7 @@ import pytest
 import scipy.sparse
 from gensim.models import LdaModel, LsiModel
 
+import distcorpus.models
 from distcorpus.wire import close, connect, lookup, names
 from distcorpus.wire.nameserver import find
 
@@ -131,3 +132,13 @@ def test_large_message_stops_nobody(cluster, kind):
     talking = model(LsiModel)
     with pinged(cluster):
         talking.dispatcher.putjob(documents)
+
+
+@linux
+@pytest.mark.parametrize("kind", [LsiModel, distcorpus.models.LsiModel])
+@pytest.mark.parametrize("last", [2**30, 2**31 - 2])
+def test_a_vocabulary_that_is_a_claim(cluster, kind, last):
+    """One word, whose id makes the vocabulary larger than any memory."""
+    refused = pytest.raises((ValueError, RuntimeError), match=rf"{last + 1} terms x 50 topics.* (GB|MB)")
+    with peak(cluster.dispatcher_pid, 50e6), pinged(cluster), refused:
+        kind([[(last, 1.0)]], id2word={last: "word"}, num_topics=50, distributed=True)
