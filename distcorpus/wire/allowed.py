@@ -28,6 +28,7 @@ from distcorpus.wire.unpickle import Rule
 Charge = Callable[[int], None]
 
 _ARRAY_KINDS = frozenset("biufcSU")
+_INT = frozenset({int})
 unpickle.LEAVES.update({np.ndarray, *(type(np.dtype(kind)) for kind in "?bhilqBHILQefdgFDGSU")})
 #: The longest vocabulary: ids have 32 bits.
 _LONGEST_RANGE = 2**31 - 1
@@ -216,7 +217,7 @@ def _dtype_state(dtype: np.dtype[Any], state: Any) -> None:
 def _check_layout(charge: Charge, dtype: Any, shape: Any, nbytes: int) -> None:
     if not isinstance(dtype, np.dtype) or dtype.kind not in _ARRAY_KINDS or dtype.hasobject:
         raise SecurityError("refused a numpy array that is not of numbers or fixed-size strings")
-    if type(shape) is not tuple or len(shape) > 32 or not {int}.issuperset(map(type, shape)):
+    if type(shape) is not tuple or len(shape) > 32 or not _INT.issuperset(map(type, shape)):
         raise SecurityError("refused a numpy array: its shape is not a tuple of lengths")
     if shape and min(shape) < 0:
         raise SecurityError("refused a numpy array: its shape is not a tuple of lengths")

@@ -95,6 +95,7 @@ _FEW = 8
 #: Of what is charged, so much is asked for at once.
 _QUANTUM = 1 << 20
 _LONGEST_REASON = 200
+_TOO_DEEP = f"refused a message that is nested more than {MAX_DEPTH} deep"
 _ENDS_WITHIN = "malformed pickle: it ends within a value"
 
 _SCALARS = {str, bytes, int, float, bool, type(None)}
@@ -249,7 +250,8 @@ class _Reader:
     def load(self) -> Any:
         # The commonest opcodes are read here: a call for each would take twice as long.
         data, operations, view, end = self.data, _OPERATIONS, self.view, self.end
-        stack, memo, pending, leaves, got = self.stack, self.memo, self.pending, LEAVES, _GOT
+        stack, marks, memo, pending = self.stack, self.marks, self.memo, self.pending
+        leaves, got = LEAVES, _GOT
         push, memoize = stack.append, memo.append
         position = 0
         for _ in repeat(None, MAX_OPERATIONS):
@@ -278,6 +280,10 @@ class _Reader:
                 if type(first) not in leaves or type(second) not in leaves:
                     self.nest(pair, pair)
                 push(pair)
+            elif code == _MARK:
+                if len(marks) > MAX_DEPTH:
+                    raise SecurityError(_TOO_DEEP)
+                marks.append(len(stack))
             else:
                 operation = operations[code]
                 if operation is None:
@@ -352,7 +358,7 @@ class _Reader:
         if key in self.shared:
             self.late += height - (before or 1)
         if height > MAX_DEPTH or self.late > MAX_DEPTH:
-            raise SecurityError(f"refused a message that is nested more than {MAX_DEPTH} deep")
+            raise SecurityError(_TOO_DEEP)
         self.heights[key] = height
 
     def got(self, value: Any) -> None:
@@ -373,7 +379,9 @@ class _Reader:
     def make(self, rule: Any, make: Callable[..., Any] | None, args: Any) -> None:
         if make is None or type(args) is not tuple:
             raise SecurityError("refused to call something that may not be called from a pickle")
-        self.charge(OBJECT)
+        self.room -= OBJECT
+        if self.room < 0:
+            self.enlarge()
         if rule.charges:
             value = make(self.charge, *args)
         else:
@@ -450,12 +458,6 @@ class _Reader:
         if position != self.end:
             raise SerializeError("malformed pickle: bytes follow its end")
         return -1
-
-    def mark(self, position: int) -> int:
-        if len(self.marks) > MAX_DEPTH:
-            raise SecurityError(f"refused a message that is nested more than {MAX_DEPTH} deep")
-        self.marks.append(len(self.stack))
-        return position
 
     def pop(self, position: int) -> int:
         if self.marks and self.marks[-1] == len(self.stack):
@@ -669,11 +671,13 @@ class _Reader:
 
     def reduce(self, position: int) -> int:
         args, rule = self.stack.pop(), self.stack.pop()
-        if type(rule) is Rule and rule.gathers is not None and type(args) is tuple:
+        if type(rule) is not Rule:
+            self.make(rule, None, args)
+        elif rule.gathers is None:
+            self.make(rule, rule.call, args)
+        else:
             self.charge(_HASH_TABLE)
             self.stack.append(self.gather(rule.gathers, *args))
-            return position
-        self.make(rule, rule.call if type(rule) is Rule else None, args)
         return position
 
     def newobj(self, position: int) -> int:
@@ -706,7 +710,7 @@ _PUT: dict[type, Callable[[Any, Any], Any]] = {
     set: set.update,
 }
 
-_MEMOIZE, _TUPLE2 = pickle.MEMOIZE[0], pickle.TUPLE2[0]
+_MEMOIZE, _MARK, _TUPLE2 = pickle.MEMOIZE[0], pickle.MARK[0], pickle.TUPLE2[0]
 _MEMOIZE_REDUCE = pickle.MEMOIZE + pickle.REDUCE
 _SHORT_BINUNICODE, _BININT1, _BINGET = pickle.SHORT_BINUNICODE[0], pickle.BININT1[0], pickle.BINGET[0]
 _UINT16 = struct.Struct("<H").unpack_from
@@ -719,7 +723,6 @@ _BY_OPCODE: dict[bytes, Callable[[_Reader, int], int]] = {
     pickle.PROTO: _Reader.protocol,
     pickle.FRAME: _Reader.frame,
     pickle.STOP: _Reader.stop,
-    pickle.MARK: _Reader.mark,
     pickle.POP: _Reader.pop,
     pickle.POP_MARK: _Reader.discard_to_mark,
     pickle.NONE: _Reader.none,

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
+import fuzzgrammar
 import numpy as np
 import pytest
 from Pyro4 import config, message
@@ -192,3 +193,20 @@ def test_of_too_many_bytes_the_greediest_hosts_slowest_are_dropped(
 )
 def test_what_counts_as_one_host(one: str, other: str, same: bool):
     assert (sockets.peer_group(one) == sockets.peer_group(other)) == same
+
+
+def test_what_is_made_of_messages_counts_as_bytes_under_way(
+    daemon: wire.Daemon, peer: Peer, monkeypatch: pytest.MonkeyPatch
+):
+    lists = fuzzgrammar.call("echo", "echo", fuzzgrammar.many(60_000, b"", b"]"))
+    peer.shake_hands()
+    peer.send(message.MSG_INVOKE, lists)
+    assert len(pickle.loads(peer.receive().data)) == 60_000
+    server = daemon.transportServer
+    wait_until(lambda: server._nbytes == 0)
+    monkeypatch.setattr("distcorpus.wire.transport.MAX_BYTES_UNDER_WAY", 4 << 20)
+    peer.send(message.MSG_INVOKE, lists)
+    with pytest.raises(wire.ConnectionClosedError):
+        peer.receive()
+    wait_until(lambda: server._nbytes == 0)
+    assert wire.connect(daemon.uri("echo")).echo(1) == 1
