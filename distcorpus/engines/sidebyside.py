@@ -24,7 +24,7 @@ class SideBySide:
 
     def __init__(self, threads: int) -> None:
         self._helpers = threads - 1
-        self._pool = ThreadPoolExecutor(max(self._helpers, 1), thread_name_prefix="side-by-side")
+        self._pool: ThreadPoolExecutor | None = None
 
     def map(self, function: Callable[[T], R], items: Sequence[T]) -> list[R]:
         """Return what `function` returns for each item, in order; what it raises is raised here."""
@@ -35,7 +35,10 @@ class SideBySide:
             while (number := next(numbers)) < len(items):
                 results[number] = function(items[number])
 
-        helpers = [self._pool.submit(work) for _ in range(min(self._helpers, len(items) - 1))]
+        wanted = min(self._helpers, len(items) - 1)
+        if self._pool is None and wanted > 0:
+            self._pool = ThreadPoolExecutor(self._helpers, thread_name_prefix="side-by-side")
+        helpers = [self._pool.submit(work) for _ in range(wanted)] if self._pool is not None else []
         try:
             work()
         finally:
@@ -45,5 +48,7 @@ class SideBySide:
         return [results[number] for number in range(len(items))]
 
     def close(self) -> None:
-        """End the threads; those that compute are waited for."""
-        self._pool.shutdown()
+        """End the threads; those that compute are waited for. The next call starts new ones."""
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.shutdown()

@@ -145,7 +145,7 @@ class _Job:
 
 
 class ThreadsEngine:
-    """Computes rounds by threads of this process.
+    """Computes rounds by threads of this process, which last as long as its ``with`` block, or until `close`.
 
     Parameters
     ----------
@@ -166,6 +166,7 @@ class ThreadsEngine:
         self._closed = False
 
     def __enter__(self) -> ThreadsEngine:
+        self._closed = False
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -179,6 +180,7 @@ class ThreadsEngine:
             self._changed.notify_all()
         for thread in self._threads:
             thread.join()
+        self._threads.clear()
         self._side_by_side.close()
 
     # What training runs ask.

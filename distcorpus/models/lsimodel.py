@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar
 
@@ -31,7 +32,7 @@ from distcorpus.models import _check as check
 from distcorpus.models._cluster import Cluster, Training, train_on
 from distcorpus.models._progress import ProgressBar
 from distcorpus.models._saving import Saved
-from distcorpus.training.lsi import LsiTask, train
+from distcorpus.training.lsi import LsiTask, LsiTraining, in_this_process
 from distcorpus.wire import names
 
 # Under the name that gensim's users know its lines by.
@@ -39,6 +40,8 @@ logger = logging.getLogger("gensim.models.lsimodel")
 
 #: Bytes of chunks that a training in this process keeps before it folds them.
 MEMORY = 2 << 30
+#: Bytes of chunks that a model keeps after that: documents can be added as if all had come at once.
+KEPT_BYTES = 512 << 20
 #: Seconds between two looks at how far a cluster is.
 SECONDS_BETWEEN_EVENTS = 1.0
 
@@ -87,6 +90,9 @@ class LsiModel(Saved, gensim.models.LsiModel):
     RuntimeError
         If there is no cluster, or a chunk cannot be computed.
     """
+
+    #: The training run, and its engine, that still has all documents, and the vectors that it made of them.
+    _kept: tuple[LsiTraining, ThreadsEngine, np.ndarray] | None = None
 
     gensims_class: ClassVar[Any] = gensim.models.LsiModel
     own_options: ClassVar[dict[str, Any]] = {
@@ -179,12 +185,8 @@ class LsiModel(Saved, gensim.models.LsiModel):
         decay = check.positive("decay", self.decay if decay is None else decay)
         corpus = as_corpus(corpus)
         check_corpus(corpus, self.num_terms)
-        base = None
-        if self.projection.u is not None:
-            base = (np.asarray(self.projection.u), np.asarray(self.projection.s, dtype=np.float64))
+        before = decay
         if not self.onepass or is_sparse(corpus):  # gensim merges these as one
-            if base is not None:
-                base = base[0], base[1] * decay
             decay = 1.0
         power_iters, extra_samples = self._effort()
         task = LsiTask(
@@ -195,14 +197,13 @@ class LsiModel(Saved, gensim.models.LsiModel):
             seed=self.random_seed or 0,
             power_iters=power_iters,
             extra_samples=extra_samples,
-            base=base,
         )
         reading = _Reading(self, corpus, size)
         with reading.bar:
             if self.dispatcher is not None:
-                u, s = self._on_cluster(self.dispatcher, task, reading)
+                u, s = self._on_cluster(self.dispatcher, self._with_base(task, before), reading)
             else:
-                u, s = self._by_threads(task, reading)
+                u, s = self._by_threads(task, before, reading)
         self.projection.u = u.astype(self.dtype, copy=False)
         self.projection.s = s.astype(self.dtype, copy=False)
         self.docs_processed += reading.documents
@@ -216,12 +217,35 @@ class LsiModel(Saved, gensim.models.LsiModel):
             return None, None
         return self.projection.power_iters, self.projection.extra_dims
 
-    def _by_threads(self, task: LsiTask, reading: _Reading) -> lsi.Factors:
-        """Train in this process."""
+    def _with_base(self, task: LsiTask, decay: float) -> LsiTask:
+        """Return the task of adding documents to the factors that this model has."""
+        if self.projection.u is None:
+            return task
+        s = np.asarray(self.projection.s, dtype=np.float64)
+        # Chunks weigh what came before them themselves, unless they count as one.
+        weighed = s * decay if task.decay == 1.0 else s
+        return replace(task, base=(np.asarray(self.projection.u), weighed))
+
+    def _by_threads(self, task: LsiTask, decay: float, reading: _Reading) -> lsi.Factors:
+        """Train in this process, with all documents that came before if they are here still."""
         warm()
-        with ThreadsEngine(self.workers) as engine:
-            after_round = partial(reading.tell_round, workers=engine.num_workers)
-            return train(engine, task, reading, fold_at=MEMORY, after_round=after_round)
+        kept, self._kept = self._kept, None
+        if kept is not None and kept[2] is self.projection.u and _is_continued(kept[0].task, task, decay):
+            training, engine, _ = kept
+        else:
+            engine = ThreadsEngine(self.workers)
+            training = in_this_process(engine, self._with_base(task, decay), fold_at=MEMORY)
+        with engine:
+            training.after_round = partial(reading.tell_round, workers=engine.num_workers)
+            try:
+                factors = training.add_documents(reading)
+            except BaseException:
+                self._kept = kept  # whose next addition gives up this one's documents
+                raise
+        training.after_round = lambda rounds: None
+        if training.nbytes <= KEPT_BYTES:
+            self._kept = training, engine, factors[0]
+        return factors
 
     def _on_cluster(self, cluster: Cluster, task: LsiTask, reading: _Reading) -> lsi.Factors:
         """Train on a cluster."""
@@ -267,6 +291,9 @@ class LsiModel(Saved, gensim.models.LsiModel):
             )
             yield matrix @ self.projection.u[:, : self.num_topics]
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in super().__getstate__().items() if name != "_kept"}
+
     def as_gensim(self) -> Any:
         plain = super().as_gensim()
         # gensim has no tolerance to go by.
@@ -274,6 +301,11 @@ class LsiModel(Saved, gensim.models.LsiModel):
         plain.extra_samples = self.projection.extra_dims
         plain.distcorpus_options |= {"power_iters": self.power_iters, "extra_samples": self.extra_samples}
         return plain
+
+
+def _is_continued(kept: LsiTask, task: LsiTask, decay: float) -> bool:
+    """Return whether documents can be added to those of an earlier task as its next chunks."""
+    return decay == task.decay and as_dict(replace(kept, base=None)) == as_dict(task)
 
 
 class _Reading:

@@ -121,6 +121,11 @@ class LsiTraining(Session):
         self._streamed: SumRound | None = None
         self._streamed_bound = 0.0
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the chunks in memory, and of what stands in the place of others."""
+        return self.spool.nbytes + (0 if self._base is None else self._base.U.nbytes)
+
     def begin(self) -> None:
         """Begin an addition; chunks of one that was not finished are given up."""
         if self._base is not None and self._base.last >= self._committed:
@@ -258,34 +263,36 @@ class LsiTraining(Session):
         self._give_up(0)
         self._streamed = None
 
+    def add_documents(self, chunks: Iterable[Chunk]) -> lsi.Factors:
+        """Add documents, and factorise everything; if that fails they count for nothing.
+
+        Parameters
+        ----------
+        chunks : iterable of Chunk
+            Read once.
+
+        Returns
+        -------
+        U, s : ndarray
+            As `finish` returns them.
+        """
+        self.begin()
+        for chunk in chunks:
+            self.put(chunk)
+            del chunk  # its packed blocks take its place
+        return self.finish()
+
+
+def in_this_process(
+    engine: Engine, task: LsiTask, *, fold_at: int | None = None, **options: Any
+) -> LsiTraining:
+    """Return a training run without limit to what is queued, which is kept anyway (see `LsiTraining`)."""
+    return LsiTraining("lsi", engine, task, fold_at=fold_at, memory=sys.maxsize, max_queued=0, **options)
+
 
 def train(
-    engine: Engine,
-    task: LsiTask,
-    chunks: Iterable[Chunk],
-    *,
-    fold_at: int | None = None,
-    after_round: Callable[[int], None] = lambda rounds: None,
+    engine: Engine, task: LsiTask, chunks: Iterable[Chunk], *, fold_at: int | None = None, **options: Any
 ) -> lsi.Factors:
-    """Factorise a corpus at once, in this thread, without limit to what is queued.
-
-    Parameters
-    ----------
-    engine, task
-        As `LsiTraining` takes them.
-    chunks : iterable of Chunk
-        Read once.
-    fold_at, after_round
-        As `LsiTraining` takes them.
-
-    Returns
-    -------
-    U, s : ndarray
-        As `LsiTraining.finish` returns them.
-    """
-    options: dict[str, Any] = {"memory": sys.maxsize, "max_queued": 0}  # what waits is kept anyway
-    with LsiTraining("lsi", engine, task, fold_at=fold_at, after_round=after_round, **options) as training:
-        for chunk in chunks:
-            training.put(chunk)
-            del chunk  # its packed blocks take its place
-        return training.finish()
+    """Factorise a corpus at once, in this thread (see `LsiTraining.add_documents` and `in_this_process`)."""
+    with in_this_process(engine, task, fold_at=fold_at, **options) as training:
+        return training.add_documents(chunks)
