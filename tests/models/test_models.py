@@ -18,7 +18,7 @@ from gensim.models.ldamodel import LdaState
 from gensim.similarities import MatrixSimilarity
 
 import distcorpus
-from distcorpus.models import LdaModel, LsiModel, _drawing
+from distcorpus.models import LdaModel, LsiModel, _drawing, lsimodel
 from distcorpus.models._cluster import Cluster
 
 LDA = {"num_topics": 8, "chunksize": 40, "random_state": 3}
@@ -303,9 +303,47 @@ def test_copies_of_lsi(lee_corpus, lsi, tmp_path, make):
             plain.add_documents(lee_corpus.tfidf[:50])
         other = LsiModel.load(path)
     assert type(other) is LsiModel
-    for model in (lsi, other):
-        model.add_documents(lee_corpus.tfidf[:50])
     assert np.array_equal(other.projection.u, lsi.projection.u)
+    # The documents stay with the model itself: all copies go on from its vectors.
+    alike = COPIES["pickle"](lsi)
+    for model in (alike, other):
+        model.add_documents(lee_corpus.tfidf[:50])
+    assert np.array_equal(other.projection.u, alike.projection.u)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("decay", [1.0, 0.7])
+def test_additions_count_as_if_all_had_come_at_once(lee_corpus, dtype, decay):
+    options = {"id2word": lee_corpus.dictionary, "num_topics": 20, "chunksize": 50, "decay": decay}
+    whole = LsiModel(lee_corpus.tfidf, dtype=dtype, **options)
+    model = LsiModel(lee_corpus.tfidf[:150], dtype=dtype, **options)
+
+    def failing():
+        yield from lee_corpus.tfidf[:60]
+        raise OSError("the disk is gone")
+
+    for part in (lee_corpus.tfidf[150:200], failing(), lee_corpus.tfidf[200:]):
+        if isinstance(part, list):
+            model.add_documents(part)
+            continue
+        before = model.projection.s.copy()
+        with pytest.raises(OSError, match="the disk is gone"):
+            model.add_documents(part)
+        np.testing.assert_array_equal(model.projection.s, before)
+    np.testing.assert_allclose(model.projection.s, whole.projection.s, rtol=1e-6)
+    assert model.docs_processed == 300
+
+
+def test_documents_that_are_too_many_to_keep(lee_corpus, monkeypatch):
+    """The factors then count for them; what is kept is freed."""
+    monkeypatch.setattr(lsimodel, "KEPT_BYTES", 10_000)
+    options = {"id2word": lee_corpus.dictionary, "num_topics": 20, "chunksize": 50}
+    model = LsiModel(lee_corpus.tfidf[:150], **options)
+    assert model._kept is None
+    model.add_documents(lee_corpus.tfidf[150:])
+    exact = LsiModel(lee_corpus.tfidf, **options).projection.s
+    np.testing.assert_allclose(model.projection.s, exact, rtol=0.05)
+    assert (model.projection.s < exact * 1.0001).all()
 
 
 #: Uses our files, and makes some for us.
