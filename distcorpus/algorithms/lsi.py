@@ -235,7 +235,8 @@ def iteration_dtype(
     """Return the type in which the iteration begins (see `factorise` for the arguments).
 
     float32, which is twice as fast, also where the result is float64: if singular values are wanted to a
-    tolerance at which that may do, and few enough of them for the first product to tell whether it does.
+    tolerance at which that may do, and few enough of them for the first product to tell whether it does. Else
+    float64, also where the result is float32; but `dtype` where not accuracy but effort is fixed.
     """
     if max_steps is not None or power_iters is not None:
         return np.dtype(dtype)
@@ -282,11 +283,12 @@ def factorise(
 
     Block Lanczos iteration with full reorthogonalisation, on ``A A'`` or, where the wanted singular values
     are few among many, on a quadratic polynomial of it that sets them apart. It ends when the singular values
-    are estimated to `tolerance`, or when the Krylov space is exhausted. The estimate is that of
-    `estimated_change`, summed up over the steps to come at the rate at which it falls.
+    are estimated to `tolerance`, and random probes of what the basis leaves out have shown that none is
+    missing, however many are equal; each fails to with a probability of `_lsi_proof.FAILURE`. The basis has
+    at most `_lsi_iteration.basis_bound` columns, and half as many again for a moment.
 
-    A float64 result comes from an iteration in float32, where that is accurate enough: see `iteration_dtype`.
-    The vectors are made orthonormal in float64 then, and the last wanted singular values, which rounding
+    The iteration runs in float32, where that is accurate enough: see `iteration_dtype`. For a float64 result
+    the vectors are made orthonormal in float64 then, and the last wanted singular values, which rounding
     would spoil first, are compared with one product in float64. If float32 turns out not to do, at the
     beginning or at the end, everything is computed in float64.
 
@@ -294,15 +296,15 @@ def factorise(
     ----------
     product : callable
         Returns ``A (A' Q)``, shape (num_terms, b), for Q of shape (num_terms, b) in C order, computed in the
-        type of Q, which is float32 or `dtype`. It is a new array, which is then changed in place.
+        type of Q, float32 or float64. It is a new array, which is then changed in place.
     num_terms : int
     num_topics : int
         The number of triplets wanted.
     squared_norm : float
         The squared Frobenius norm of A (0: `product` is not called).
     dtype : dtype
-        float32 or float64: the type of the result. In float32, singular values below about 1e-3 of the
-        largest are not told from zero, since it is their squares that the iteration sees.
+        float32 or float64: the type of the result. Singular values below about 1e-7 of the largest are not
+        told from zero, since it is their squares that the iteration sees.
     seed : int
         Of the starting block.
     tolerance : float
@@ -339,6 +341,8 @@ def factorise(
     ------
     ValueError
         If an argument is out of range, or `product` returns something of the wrong shape or not finite.
+    ArithmeticError
+        If double precision, or as much work as is allowed, does not make the values accurate.
     """
     dtype = np.dtype(dtype)
     if dtype not in (np.float32, np.float64):
