@@ -248,12 +248,21 @@ def orthonormal(rows: Rows, vectors: np.ndarray, dtype: np.dtype) -> np.ndarray:
 
     The nearest orthonormal columns are ``vectors (vectors' vectors)**-1/2``, of whose power series two terms
     do. What they add is small, so the type of `vectors` is exact enough for it.
+
+    Raises
+    ------
+    ArithmeticError
+        If they are far from orthonormal.
     """
     while True:
         error = rows.gram(vectors) - np.eye(vectors.shape[1])
         largest = np.abs(error).max(initial=0.0)
         if largest < 8 * np.finfo(dtype).eps:
             return vectors.astype(dtype, copy=False)
+        if not largest < 0.1:
+            raise ArithmeticError(
+                f"the vectors are not orthonormal: inner products are up to {largest:.1e} off"
+            )
         correction = (0.375 * error @ error - 0.5 * error).astype(vectors.dtype)
         result = np.empty(vectors.shape, dtype)
 

@@ -186,18 +186,26 @@ class _Lanczos:
         coefficients = self.basis.project_out(image)
         width = vectors.shape[1]
         coupling = self._coupling
-        if probe is not None and paused is not None:  # what a probe is coupled to is not known before
+        before = coefficients[:-width]
+        # In exact arithmetic the image meets its own block and what that is coupled to only: the one before,
+        # and for a probe's blocks also what led on from the basis.
+        strange = before[: len(before) - coupling.shape[1]]
+        if probe is not None and paused is not None:
             anchor = probe.first - paused[1].shape[1]
-            coupling = coefficients[anchor:-width].T
+            strange = np.delete(strange, slice(anchor, probe.first), axis=0)
+            coupling = before[anchor:].T  # which is not known before
+        strayed = np.abs(strange).max(initial=0.0)
         self.problem.append(coefficients[-width:], coupling)
         self.steps += 1
-        # In exact arithmetic the image meets nothing else.
-        strayed = np.abs(coefficients[: -width - coupling.shape[1]]).max(initial=0.0)
         vectors, coupling = orthonormalise(rows, image, floor)
         shortest = np.linalg.norm(coupling, axis=1).min(initial=math.inf)
         eps = float(np.finfo(task.dtype).eps)
+        # A probe's blocks meet what led on from the basis again and again, by more than what is new in them.
+        long_probe = probe is not None and self.basis.size > probe.first + 3 * len(probe.lengths)
         if len(coupling) and (
-            shortest < 0.01 * length or strayed > min(math.sqrt(eps) * self._scale, 0.1 * shortest)
+            long_probe
+            or shortest < 0.01 * length
+            or strayed > min(math.sqrt(eps) * self._scale, 0.1 * shortest)
         ):
             # Rounding has spoilt the angles, or is about to: once more. What strays was projected out as
             # badly as the basis is orthonormal, and weighs the more in the new block the shorter that is.

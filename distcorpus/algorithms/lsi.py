@@ -391,7 +391,7 @@ def factorise(
 
     rows = Rows(num_terms, side_by_side)
     if max_steps is None and first_dtype == np.float32:
-        with suppress(Unfit):
+        with suppress(Unfit, ArithmeticError):
             found = iterate(replace(task_in(first_dtype), narrow=True), image, filtered=True)
             if dtype == np.float64:
                 vectors, values = _in_double(*found, task_in(dtype))
