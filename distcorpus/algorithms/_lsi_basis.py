@@ -4,13 +4,14 @@ slices of their rows."""
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
 
-#: Columns of a panel of the basis: wide enough for BLAS to run at speed, narrow enough to waste little.
-PANEL = 256
+#: Columns of a basis's widest panel: wide enough for BLAS to run at speed, narrow enough to waste little.
+PANEL = 512
 
 #: Rows of a slice, about: some tens of columns of them stay in the cache from one operation to the next.
 SLICE = 4096
@@ -71,6 +72,11 @@ class Rows:
         return self.sum(gram)
 
 
+def panel_width(wanted: int) -> int:
+    """Return the columns of a basis's panels: as many as it will have, if there are not many."""
+    return min(PANEL, 64 * math.ceil(2.6 * wanted / 64))
+
+
 class Basis:
     """Orthonormal columns, kept in panels, so that growing moves nothing.
 
@@ -79,40 +85,64 @@ class Basis:
     rows : Rows
     dtype : dtype
         float32 or float64.
+    panel : int
+        Columns of a panel.
     """
 
-    def __init__(self, rows: Rows, dtype: np.dtype) -> None:
+    def __init__(self, rows: Rows, dtype: np.dtype, panel: int) -> None:
         self.rows = rows
         self.dtype = dtype
-        self._panels: list[np.ndarray] = []  # each (num_rows, PANEL), Fortran order
+        self._panels: list[np.ndarray] = []  # each (num_rows, its columns), C order
+        self._width = min(panel, max(1, rows.number))
+        self._room = 0  # columns of the last panel that are not used
         self.size = 0  # columns
 
-    def append(self, block: np.ndarray) -> None:
-        """Add orthonormal columns that are orthogonal to those before."""
-        width = min(PANEL, max(1, self.rows.number))
+    def append(self, block: np.ndarray, apart: bool = False) -> None:
+        """Add orthonormal columns that are orthogonal to those before.
+
+        Where they are to be `apart`, since they may be dropped soon, the block becomes a panel as it is.
+        """
+        if apart:
+            if self._room:
+                self._panels[-1] = self._panels[-1][:, : -self._room]
+            self._panels.append(block)
+            self.size, self._room = self.size + block.shape[1], 0
+            return
         taken = 0
         while taken < block.shape[1]:
-            first = self.size % width
-            if not first:
-                self._panels.append(np.empty((self.rows.number, width), self.dtype, order="F"))
-            count = min(width - first, block.shape[1] - taken)
+            if not self._room:
+                self._room = self._width
+                self._panels.append(np.empty((self.rows.number, self._room), self.dtype))
+            panel = self._panels[-1]
+            first = panel.shape[1] - self._room
+            count = min(self._room, block.shape[1] - taken)
 
             def copy(
                 rows: slice,
+                panel: np.ndarray = panel,
                 columns: slice = slice(first, first + count),
                 new: slice = slice(taken, taken + count),
             ) -> None:
-                self._panels[-1][rows, columns] = block[rows, new]
+                panel[rows, columns] = block[rows, new]
 
             self.rows.map(copy)
+            self._room -= count
             self.size += count
             taken += count
+
+    def shrink(self, size: int) -> None:
+        """Keep the first `size` columns only."""
+        self._room += self.size - size
+        self.size = size
+        while self._panels and self._room >= self._panels[-1].shape[1]:
+            self._room -= self._panels.pop().shape[1]
 
     def project_out(self, vectors: np.ndarray) -> np.ndarray:
         """Subtract from `vectors` (changed in place) their projection; return its coefficients."""
 
         def project(rows: slice) -> np.ndarray:
-            return np.concatenate([panel.T @ vectors[rows] for panel in self._panels_of(rows)])
+            some = vectors[rows].T
+            return np.concatenate([some @ panel for panel in self._panels_of(rows)], axis=1)
 
         def subtract(rows: slice) -> None:
             first = 0
@@ -120,7 +150,7 @@ class Basis:
                 vectors[rows] -= panel @ coefficients[first : first + panel.shape[1]]
                 first += panel.shape[1]
 
-        coefficients = self.rows.sum(project)
+        coefficients = np.ascontiguousarray(self.rows.sum(project).T)
         self.rows.map(subtract)
         return coefficients
 
@@ -218,15 +248,30 @@ def orthonormal(rows: Rows, vectors: np.ndarray, dtype: np.dtype) -> np.ndarray:
 
     The nearest orthonormal columns are ``vectors (vectors' vectors)**-1/2``, of whose power series two terms
     do. What they add is small, so the type of `vectors` is exact enough for it.
+
+    Raises
+    ------
+    ArithmeticError
+        If they are far from orthonormal.
     """
-    error = rows.gram(vectors) - np.eye(vectors.shape[1])
-    if np.abs(error).max(initial=0.0) < 8 * np.finfo(dtype).eps:
-        return vectors.astype(dtype, copy=False)
-    correction = (0.375 * error @ error - 0.5 * error).astype(vectors.dtype)
-    result = np.empty(vectors.shape, dtype)
+    while True:
+        error = rows.gram(vectors) - np.eye(vectors.shape[1])
+        largest = np.abs(error).max(initial=0.0)
+        if largest < 8 * np.finfo(dtype).eps:
+            return vectors.astype(dtype, copy=False)
+        if not largest < 0.1:
+            raise ArithmeticError(
+                f"the vectors are not orthonormal: inner products are up to {largest:.1e} off"
+            )
+        correction = (0.375 * error @ error - 0.5 * error).astype(vectors.dtype)
+        result = np.empty(vectors.shape, dtype)
 
-    def correct(rows: slice) -> None:
-        np.add(vectors[rows], vectors[rows] @ correction, out=result[rows], dtype=dtype)
+        def correct(
+            rows: slice, old: np.ndarray = vectors, by: np.ndarray = correction, new: np.ndarray = result
+        ) -> None:
+            np.add(old[rows], old[rows] @ by, out=new[rows], dtype=dtype)
 
-    rows.map(correct)
-    return result
+        rows.map(correct)
+        if not np.linalg.norm(error) > 1e-5 or not np.linalg.norm(error, 2) > 1e-5:
+            return result  # what is left is the third power of that
+        vectors = result

@@ -15,21 +15,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from ._lsi_basis import Basis, Map, Rows, orthonormal, orthonormalise, shifted
+from ._lsi_basis import Map, Rows, orthonormal
+from ._lsi_iteration import Task, Unfit, iterate, noise
+from ._lsi_stop import eigenvalues
 from .summation import grid_for
-
-#: Entries of a block of documents, about: few enough documents that a table with a row for each stays in a
-#: near cache. A corpus of two million entries makes four blocks, which two workers can share.
-BLOCK_NNZ = 600_000
-
-#: Bytes of a cache line and of a vector: the compiled product wants rows that are whole ones.
-LINE = 64
 
 #: An earlier factorisation: left singular vectors (terms x k) and singular values (k).
 Factors = tuple[np.ndarray, np.ndarray]
@@ -88,11 +83,14 @@ def iteration_dtype(
     """Return the type in which the iteration begins (see `factorise` for the arguments).
 
     float32, which is twice as fast, also where the result is float64: if singular values are wanted to a
-    tolerance at which that may do, and few enough of them for the first product to tell whether it does.
+    tolerance at which that may do, and few enough of them for the first product to tell whether it does. Else
+    float64, also where the result is float32; but `dtype` where not accuracy but effort is fixed.
     """
-    can_tell = max_steps is None and power_iters is None and num_terms > 4 * num_topics
+    if max_steps is not None or power_iters is not None:
+        return np.dtype(dtype)
     in_range = SINGLE_NORMS[0] < squared_norm < SINGLE_NORMS[1]
-    return np.dtype(np.float32 if can_tell and in_range and tolerance >= SINGLE_TOLERANCE else dtype)
+    can_tell = num_terms > 4 * num_topics and in_range and tolerance >= SINGLE_TOLERANCE
+    return np.dtype(np.float32 if can_tell else np.float64)
 
 
 def start_block(
@@ -133,11 +131,12 @@ def factorise(
 
     Block Lanczos iteration with full reorthogonalisation, on ``A A'`` or, where the wanted singular values
     are few among many, on a quadratic polynomial of it that sets them apart. It ends when the singular values
-    are estimated to `tolerance`, or when the Krylov space is exhausted. The estimate is that of
-    `estimated_change`, summed up over the steps to come at the rate at which it falls.
+    are estimated to `tolerance`, and random probes of what the basis leaves out have shown that none is
+    missing, however many are equal; each fails to with a probability of `_lsi_proof.FAILURE`. The basis has
+    at most `_lsi_iteration.basis_bound` columns, and half as many again for a moment.
 
-    A float64 result comes from an iteration in float32, where that is accurate enough: see `iteration_dtype`.
-    The vectors are made orthonormal in float64 then, and the last wanted singular values, which rounding
+    The iteration runs in float32, where that is accurate enough: see `iteration_dtype`. For a float64 result
+    the vectors are made orthonormal in float64 then, and the last wanted singular values, which rounding
     would spoil first, are compared with one product in float64. If float32 turns out not to do, at the
     beginning or at the end, everything is computed in float64.
 
@@ -145,15 +144,15 @@ def factorise(
     ----------
     product : callable
         Returns ``A (A' Q)``, shape (num_terms, b), for Q of shape (num_terms, b) in C order, computed in the
-        type of Q, which is float32 or `dtype`. It is a new array, which is then changed in place.
+        type of Q, float32 or float64. It is a new array, which is then changed in place.
     num_terms : int
     num_topics : int
         The number of triplets wanted.
     squared_norm : float
         The squared Frobenius norm of A (0: `product` is not called).
     dtype : dtype
-        float32 or float64: the type of the result. In float32, singular values below about 1e-3 of the
-        largest are not told from zero, since it is their squares that the iteration sees.
+        float32 or float64: the type of the result. Singular values below about 1e-7 of the largest are not
+        told from zero, since it is their squares that the iteration sees.
     seed : int
         Of the starting block.
     tolerance : float
@@ -190,6 +189,8 @@ def factorise(
     ------
     ValueError
         If an argument is out of range, or `product` returns something of the wrong shape or not finite.
+    ArithmeticError
+        If double precision, or as much work as is allowed, does not make the values accurate.
     """
     dtype = np.dtype(dtype)
     if dtype not in (np.float32, np.float64):
@@ -230,23 +231,39 @@ def factorise(
         image = scaled(start.astype(first_dtype))
     else:
         image = scaled(_with_base(start.astype(first_dtype), base, omega()))
+
+    def task_in(dtype: np.dtype) -> Task:
+        # The grid of a product is a multiple of this; what is off by half a step in each row is that long.
+        grid_noise = 4 * math.sqrt(num_terms) * math.ldexp(whole_norm * scale**2, -GRID_BITS[dtype.name])
+        return Task(multiply, rows, dtype, wanted, returned, tolerance, max_steps, grid_noise, seed)
+
     rows = Rows(num_terms, side_by_side)
-    scaled_norm = whole_norm * scale**2
-    task = _Task(multiply, rows, dtype, wanted, returned, tolerance, max_steps, scaled_norm, seed)
-    if first_dtype != dtype:
-        with suppress(_Unfit):
-            found = _iterate(replace(task, dtype=first_dtype, narrow=True), image, filtered=True)
-            vectors, values = _in_double(*found, task)
-            return vectors, values / scale
-    image = image.astype(dtype, copy=False)
+    if max_steps is None and first_dtype == np.float32:
+        with suppress(Unfit, ArithmeticError):
+            found = iterate(replace(task_in(first_dtype), narrow=True), image, filtered=True)
+            if dtype == np.float64:
+                vectors, values = _in_double(*found, task_in(dtype))
+                return vectors, values / scale
+            return _finished(*found, rows, dtype, scale)
+    task = task_in(dtype if max_steps is not None else np.dtype(np.float64))
+    image = image.astype(task.dtype, copy=False)
     try:
         # Where many of the directions are wanted, the basis is small anyway.
-        found = _iterate(task, image, filtered=max_steps is None and num_terms > 4 * returned)
-    except _Unfit:
-        found = _iterate(task, image, filtered=False)
-    vectors, theta, shift = found
-    values = np.sqrt(_eigenvalues(theta, shift))
-    return _with_canonical_signs(orthonormal(rows, vectors, dtype)), values / scale
+        found = iterate(task, image, filtered=max_steps is None and num_terms > 4 * returned)
+    except Unfit:
+        found = iterate(task, image, filtered=False)
+    if max_steps is None:
+        _check_accuracy(*found, task)
+    return _finished(*found, rows, dtype, scale)
+
+
+def _finished(
+    vectors: np.ndarray, theta: np.ndarray, shift: float | None, rows: Rows, dtype: np.dtype, scale: float
+) -> Factors:
+    """Return the factors that an iteration of the scaled matrix has found."""
+    vectors = orthonormal(rows, vectors, dtype if dtype.itemsize > vectors.itemsize else vectors.dtype)
+    values = np.sqrt(eigenvalues(theta, shift))
+    return _with_canonical_signs(vectors).astype(dtype, copy=False), values / scale
 
 
 def _scale(squared_norm: float, dtype: np.dtype) -> float:
@@ -260,175 +277,10 @@ def _scale(squared_norm: float, dtype: np.dtype) -> float:
     return math.ldexp(1.0, -max(-limit, min(exponent, limit)) // 2)
 
 
-@dataclass(frozen=True, slots=True)
-class _Task:
-    """What `factorise` is asked for, its arguments checked."""
-
-    multiply: Callable[[np.ndarray], np.ndarray]  # of the scaled matrix, see `_scale`
-    rows: Rows
-    dtype: np.dtype  # of the iteration
-    wanted: int
-    returned: int
-    tolerance: float
-    max_steps: int | None
-    squared_norm: float  # of the scaled matrix, with that of an earlier factorisation
-    seed: int
-    narrow: bool = False  # whether the result's type is wider than the iteration's
-
-
-class _Unfit(Exception):
-    """The matrix is not fit for a filter, or not for the type of the iteration."""
-
-
-def _iterate(task: _Task, start: np.ndarray, filtered: bool) -> tuple[np.ndarray, np.ndarray, float | None]:
-    """Run the iteration from a product of A A', on A A' or, if `filtered`, on its polynomial if that is fit.
-
-    Returns
-    -------
-    vectors : ndarray of `task.dtype`, shape (num_terms, k)
-        Ritz vectors, orthonormal but for rounding.
-    theta : ndarray of float64, shape (k,)
-        Their Ritz values, descending.
-    shift : float or None
-        That of the polynomial, if it was that (see `_filter_shift`).
-
-    Raises
-    ------
-    _Unfit
-        If the polynomial, or a type that is narrower than the result's, turns out not to be fit.
-    """
-    dtype, rows = task.dtype, task.rows
-    shift: float | None = None
-    random = np.random.default_rng(task.seed)
-    eps = float(np.finfo(dtype).eps)
-    grid_noise = 4 * math.sqrt(rows.number) * math.ldexp(task.squared_norm, -GRID_BITS[dtype.name])
-    scale = _length(start)
-    vectors, coupling = orthonormalise(rows, start, _noise(dtype, scale) + grid_noise)
-    basis = Basis(rows, dtype)
-    problem = _RayleighRitz()
-    stop = _Stop(task.wanted, task.tolerance)
-    exhausted = not vectors.shape[1]
-    while basis.size < rows.number and len(problem) != task.max_steps:
-        if exhausted:  # nothing but directions that the start had no part in can be missing
-            if filtered or task.narrow:
-                raise _Unfit
-            vectors = _fresh_block(random, basis, start.shape[1])
-            coupling = np.zeros((vectors.shape[1], problem.width))
-        image = task.multiply(vectors)
-        if filtered and shift is None:
-            shift = _filter_shift(vectors.T @ image, coupling, task)
-            filtered = shift is not None
-            stop = _Stop(task.wanted, task.tolerance, shift)
-            if filtered:
-                scale, grid_noise = 0.0, grid_noise * _length(image)
-        if shift is not None:
-            # The grid is made for columns of at most unit length.
-            lengths = shifted(rows, image, shift, vectors)
-            image = task.multiply(image)
-            rows.scale(image, lengths)
-        length = _length(image)
-        scale = max(scale, length)
-        floor = _noise(dtype, scale) + grid_noise
-        if exhausted and length <= 4 * math.sqrt(vectors.shape[1]) * floor:
-            break
-        basis.append(vectors)
-        coefficients = basis.project_out(image)
-        # In exact arithmetic the image meets the last two blocks only.
-        strayed = np.abs(coefficients[: -vectors.shape[1] - problem.width]).max(initial=0.0)
-        problem.append(coefficients[-vectors.shape[1] :], coupling)
-        vectors, coupling = orthonormalise(rows, image, floor)
-        shortest = np.linalg.norm(coupling, axis=1).min(initial=math.inf)
-        if len(coupling) and (
-            shortest < 0.01 * length or strayed > min(math.sqrt(eps) * scale, 0.1 * shortest)
-        ):
-            # Rounding has spoilt the angles, or is about to: once more. What strays was projected out as
-            # badly as the basis is orthonormal, and weighs the more in the new block the shorter that is.
-            basis.project_out(vectors)
-            vectors, correction = orthonormalise(rows, vectors, 0.5)
-            coupling = correction @ coupling
-        exhausted = not len(coupling)
-        if not exhausted and stop.due(basis.size):
-            theta, coordinates = problem.solve()
-            if filtered and basis.size > 4 * task.wanted and theta[task.wanted - 1] <= floor:
-                raise _Unfit
-            if stop.reached(basis.size, theta, coordinates, coupling):
-                break
-
-    theta, coordinates = problem.solve()
-    count = min(task.returned, int(np.count_nonzero(theta > floor)))
-    if (filtered or task.narrow) and count < task.wanted:
-        raise _Unfit
-    return basis.combine(coordinates[:, :count]), theta[:count], shift
-
-
-def _filter_shift(matrix: np.ndarray, coupling: np.ndarray, task: _Task) -> float | None:
-    """Return the shift of a polynomial ``x (x - shift)`` that sets the wanted eigenvalues of A A' apart.
-
-    None if the rank is small, or the polynomial's eigenvalues are too far apart for the type of the
-    computation.
-
-    Above the shift it grows about twice as fast as x, measured by its size between 0 and the shift. So a
-    basis of two thirds of the columns will do, for a few more products. Any shift from a half to nine tenths
-    of the last wanted eigenvalue is about as good as the best, hence an estimate will do, for which the first
-    product is enough. The random `start_block` has on average the same share in each eigenvector; so the
-    share that a Ritz vector has in it says for how many eigenvectors the Ritz value stands (Lin, Saad and
-    Yang, Approximating spectral densities of large matrices, SIAM Review 58(1), 2016). On text the estimate
-    is up to a third too large.
-
-    Parameters
-    ----------
-    matrix : ndarray, shape (b, b)
-        ``Q' A A' Q`` for the first block Q.
-    coupling : ndarray, shape (b, c)
-        ``Q @ coupling`` is the product of A A' and the start block.
-
-    Raises
-    ------
-    _Unfit
-        If a type narrower than the result's is not fit for the rank, or for how far apart the eigenvalues of
-        A A' are.
-    """
-    values, rotation = np.linalg.eigh(matrix.astype(np.float64))
-    if len(coupling) < coupling.shape[1] or not values[0] > 0:
-        if task.narrow:
-            raise _Unfit
-        return None
-    values, rotation = values[::-1], rotation[:, ::-1]
-    stands_for = np.square(rotation.T @ coupling).mean(axis=1) / np.square(values) * task.rows.number
-    ranks = np.cumsum(stands_for) - stands_for / 2
-    last = float(np.interp(task.returned, ranks, values)) * min(1.0, float(ranks[-1]) / task.returned)
-    shift = 0.6 * last
-    largest, smallest = values[0] * (values[0] - shift), last * (last - shift)
-    if task.narrow and _noise(task.dtype, values[0]) > 0.001 * last:
-        raise _Unfit
-    return None if _noise(task.dtype, largest) > 0.05 * smallest else shift
-
-
-def _eigenvalues(theta: np.ndarray, shift: float | None) -> np.ndarray:
-    """Return the eigenvalues x of A A' for which ``x (x - shift)`` is `theta`; None stands for no filter."""
-    if shift is None:
-        return theta
-    return shift / 2 + np.sqrt(shift**2 / 4 + theta)
-
-
-def _noise(dtype: np.dtype, scale: float) -> float:
-    """Return the length below which a column of a product is rounding error, `scale` being that of the
-    longest."""
-    return 16 * float(np.finfo(dtype).eps) * scale
-
-
 def _checked_product(y: np.ndarray, q: np.ndarray) -> np.ndarray:
     if y.shape != q.shape:
         raise ValueError(f"product returned an array of shape {y.shape} for a block of shape {q.shape}")
     return np.ascontiguousarray(y, dtype=q.dtype)
-
-
-def _length(vectors: np.ndarray) -> float:
-    """Return the Frobenius norm of a product."""
-    length = float(np.linalg.norm(vectors))
-    if not math.isfinite(length):
-        raise ValueError("product returned values that are not finite")
-    return length
 
 
 def _with_base(y: np.ndarray, base: Factors | None, q: np.ndarray) -> np.ndarray:
@@ -439,156 +291,65 @@ def _with_base(y: np.ndarray, base: Factors | None, q: np.ndarray) -> np.ndarray
     return y
 
 
-def _fresh_block(random: np.random.Generator, basis: Basis, width: int) -> np.ndarray:
-    """Return random orthonormal columns orthogonal to the basis."""
-    vectors = random.standard_normal((basis.rows.number, min(width, basis.rows.number - basis.size)))
-    vectors = vectors.astype(basis.dtype)
-    for _ in range(2 if basis.size else 1):
-        if basis.size:
-            basis.project_out(vectors)
-        vectors, _ = orthonormalise(basis.rows, vectors, 0.0)
-    return vectors
-
-
-class _RayleighRitz:
-    """The matrix ``Q' A A' Q`` of the basis Q, block tridiagonal, as the recurrence gives it."""
-
-    def __init__(self) -> None:
-        self._diagonal: list[np.ndarray] = []
-        self._coupling: list[np.ndarray] = []
-        self._solution: tuple[np.ndarray, np.ndarray] | None = None
-
-    def __len__(self) -> int:
-        return len(self._diagonal)
-
-    @property
-    def width(self) -> int:
-        """The columns of the last block."""
-        return len(self._diagonal[-1]) if self._diagonal else 0
-
-    def append(self, diagonal: np.ndarray, coupling: np.ndarray) -> None:
-        """Add a block: its own matrix, and that between it and the block before."""
-        self._diagonal.append((diagonal + diagonal.T) / 2)
-        self._coupling.append(coupling)
-        self._solution = None
-
-    def solve(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return the Ritz values, descending, and the Ritz vectors in coordinates of the basis (columns)."""
-        if self._solution is not None:
-            return self._solution
-        ends = np.cumsum([len(diagonal) for diagonal in self._diagonal])
-        matrix = np.zeros((ends[-1], ends[-1]))
-        previous = 0
-        for end, diagonal, coupling in zip(ends, self._diagonal, self._coupling, strict=True):
-            first = end - len(diagonal)
-            matrix[first:end, first:end] = diagonal
-            if first:
-                matrix[first:end, previous:first] = coupling
-                matrix[previous:first, first:end] = coupling.T
-            previous = first
-        values, vectors = np.linalg.eigh(matrix)
-        self._solution = values[::-1], vectors[:, ::-1]
-        return self._solution
-
-
-class _Stop:
-    """Tells when the wanted singular values are accurate, asking for the Ritz values as seldom as it can."""
-
-    def __init__(self, wanted: int, tolerance: float, shift: float | None = None) -> None:
-        self._wanted = wanted
-        self._tolerance = tolerance
-        self._shift = shift
-        self._next = (3.0 if shift is None else 2.1) * wanted
-        # The error falls by this factor's logarithm a column, at first sight: typical of text.
-        self._rate = (2.6 if shift is None else 8.0) / wanted
-        self._last: tuple[int, float] | None = None
-
-    def due(self, size: int) -> bool:
-        """Return whether a basis of `size` columns is worth a look."""
-        return self._tolerance > 0 and size >= self._next
-
-    def reached(self, size: int, theta: np.ndarray, coordinates: np.ndarray, coupling: np.ndarray) -> bool:
-        """Return whether the errors are within the tolerance; if not, guess when to look again."""
-        change = estimated_change(theta, coordinates, coupling, self._wanted, self._shift)
-        first_look = self._last is None
-        if self._last is not None and 0 < change < self._last[1]:
-            rate = math.log(self._last[1] / change) / (size - self._last[0])
-            self._rate = max(rate, 1 / self._wanted)
-        self._last = size, change
-        # Each later step changes less than the next one by this rate: a geometric series.
-        error = change / (1 - math.exp(-self._rate * coupling.shape[1]))
-        # At the first look the rate is but a guess, a better one where the filter leaves a gap.
-        if error <= self._tolerance / ((10 if self._shift is None else 2) if first_look else 1):
-            return True
-        # Not all of the way that is left at this rate, since the rate rises towards the end.
-        way = 0.6 * math.log(max(1.0, error / self._tolerance)) / self._rate
-        self._next = size + min(way, self._wanted)
-        return False
-
-
-def estimated_change(
-    theta: np.ndarray,
-    coordinates: np.ndarray,
-    coupling: np.ndarray,
-    wanted: int,
-    shift: float | None = None,
-) -> float:
-    """Return how much, relatively, the next step would at most change the first `wanted` singular values.
-
-    A Ritz value whose pair has the residual r is within ``|r|`` of an eigenvalue, and within ``|r|**2 / gap``
-    where the rest of the spectrum is a gap away. The rest is represented by the mean of the unwanted Ritz
-    values.
-
-    Parameters
-    ----------
-    theta : ndarray, shape (m,)
-        Ritz values, descending.
-    coordinates : ndarray, shape (m, m)
-        Ritz vectors in coordinates of the basis.
-    coupling : ndarray, shape (r, b)
-        What couples the basis, whose last block has b columns, to the next block.
-    wanted : int
-    shift : float, optional
-        That of `_filter_shift`, where the Ritz values are those of its polynomial.
-    """
-    residuals = np.linalg.norm(coupling @ coordinates[-coupling.shape[1] :, :wanted], axis=0)
-    values = np.maximum(theta[:wanted], np.finfo(np.float64).tiny)
-    rest = theta[wanted:].mean() if len(theta) > wanted else 0.0
-    gaps = np.maximum(values - rest, np.finfo(np.float64).tiny)
-    errors = np.minimum(residuals, np.square(residuals) / gaps)
-    eigenvalues = _eigenvalues(values, shift)
-    slope = 1.0 if shift is None else 2 * eigenvalues - shift
-    errors /= 2 * eigenvalues * slope
-    return float(errors.max())
-
-
-def _in_double(vectors: np.ndarray, theta: np.ndarray, shift: float | None, task: _Task) -> Factors:
+def _in_double(vectors: np.ndarray, theta: np.ndarray, shift: float | None, task: Task) -> Factors:
     """Return the factors in float64 that an iteration in float32 has found.
-
-    Its Ritz values, which are a block tridiagonal matrix's, are compared with what the vectors themselves
-    give in float64. It is enough to look at the last wanted ones: all products had rounding errors in
-    proportion to the largest eigenvalue, so relatively these suffer most.
 
     Raises
     ------
-    _Unfit
+    Unfit
         If rounding has changed a wanted singular value by more than a tenth of the tolerance.
     """
     vectors = orthonormal(task.rows, vectors, task.dtype)
-    first = max(0, task.wanted - block_width(task.rows.number, task.wanted))
-    some = np.ascontiguousarray(vectors[:, first : task.wanted])
+    if _rounding(vectors, theta, shift, task) > task.tolerance / 10:
+        raise Unfit
+    return _with_canonical_signs(vectors), np.sqrt(eigenvalues(theta, shift))
+
+
+def _check_accuracy(vectors: np.ndarray, theta: np.ndarray, shift: float | None, task: Task) -> None:
+    """Raise an error if rounding in float64 has spoilt a wanted singular value.
+
+    Raises
+    ------
+    ArithmeticError
+        If one is off by more than the tolerance.
+    """
+    last = min(task.wanted, len(theta)) - 1
+    if last < 0:
+        return
+    largest, smallest = (float(value) for value in eigenvalues(theta[[0, last]], shift))
+    if noise(task.dtype, largest) + task.grid_noise < task.tolerance * smallest:
+        return
+    rounding = _rounding(vectors, theta, shift, task)
+    if not rounding <= task.tolerance:
+        ratio = math.sqrt(smallest / largest)
+        raise ArithmeticError(
+            f"singular value {last + 1} is {ratio:.1e} of the largest, too little to be told to "
+            f"{task.tolerance:g} in double precision (found to {rounding:.1e}): ask for fewer topics or a "
+            f"larger tolerance, or scale down the documents or terms that dwarf the others"
+        )
+
+
+def _rounding(vectors: np.ndarray, theta: np.ndarray, shift: float | None, task: Task) -> float:
+    """Return by how much the singular values differ, relatively, from those that a product gives in float64.
+
+    Ritz values, which are a small matrix's, are compared with what the vectors themselves give. It is enough
+    to look at the last wanted ones: all products had rounding errors in proportion to the largest eigenvalue,
+    so relatively these suffer most.
+    """
+    last = min(task.wanted, len(theta))
+    first = max(0, last - block_width(task.rows.number, task.wanted))
+    some = np.ascontiguousarray(vectors[:, first:last])
     image = task.multiply(some)
     exact = np.einsum("ij,ij->j", image, some if shift is None else image - shift * some)
-    values, exact = np.sqrt(_eigenvalues(theta, shift)), np.sqrt(_eigenvalues(exact, shift))
-    if not np.allclose(values[first : task.wanted], exact, rtol=task.tolerance / 10, atol=0):
-        raise _Unfit
-    return _with_canonical_signs(vectors), values
+    ratios = np.maximum(eigenvalues(exact, shift), 0) / eigenvalues(theta[first:last], shift)
+    return float(np.abs(np.sqrt(ratios) - 1).max(initial=0.0))
 
 
 def _with_canonical_signs(vectors: np.ndarray) -> np.ndarray:
     """Make the first entry of each column that is not zero positive."""
-    first = np.argmax(vectors != 0, axis=0)
-    leading = vectors[first, np.arange(vectors.shape[1])]
+    leading = vectors[:1].sum(axis=0)
+    for column in np.flatnonzero(leading == 0):
+        leading[column] = vectors[np.argmax(vectors[:, column] != 0), column]
     vectors *= np.where(leading < 0, -1, 1).astype(vectors.dtype)
     return vectors
 
@@ -609,9 +370,10 @@ def chunk_weights(numbers: Iterable[int], last: int, decay: float) -> dict[int, 
 
 
 def bound_foreseen(squared_norm: float) -> float:
-    """Return a bound on the squared norm of a corpus whose first chunk has this one.
+    """Return a bound on the squared norm of a corpus whose first chunk has this one; of one that begins with
+    nothing but zeros, which tell nothing, a bound for values around 1.
 
     While the chunks arrive, their product with `start_block` is summed on a grid made for that bound; where
     the corpus outgrows it, the product is computed again.
     """
-    return GROWTH_FORESEEN * max(squared_norm, 1.0)
+    return GROWTH_FORESEEN * (squared_norm or 1.0)

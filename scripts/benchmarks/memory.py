@@ -101,7 +101,7 @@ def worker_growth(
 
 def lsi_growth(quick: bool, num_topics: int) -> tuple[int, int, int, int]:
     """Bytes that a process grows by in LSI, of the chunks, of the basis and of a block of it."""
-    from distcorpus.algorithms import lsi
+    from distcorpus.algorithms import _lsi_iteration, lsi
     from distcorpus.algorithms.chunk import as_chunk
 
     matrix = data.tfidf_matrix(quick).astype(np.float32)
@@ -112,13 +112,13 @@ def lsi_growth(quick: bool, num_topics: int) -> tuple[int, int, int, int]:
     kept = sum(chunk.nbytes for chunk in chunks)
     sizes = []
 
-    class Watched(lsi.Basis):
-        def append(self, block: np.ndarray) -> None:
-            super().append(block)
+    class Watched(_lsi_iteration.Basis):
+        def append(self, block: np.ndarray, apart: bool = False) -> None:
+            super().append(block, apart)
             sizes.append(self.size)
 
     before = isolated.forget_peak() - kept
-    with mock.patch.object(lsi, "Basis", Watched):
+    with mock.patch.object(_lsi_iteration, "Basis", Watched):
         _train((chunks.pop(0) for _ in range(len(chunks))), num_terms, num_topics)
     column = 4 * num_terms
     block = column * lsi.block_width(num_terms, num_topics)

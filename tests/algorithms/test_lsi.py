@@ -5,8 +5,6 @@ from __future__ import annotations
 import itertools
 import re
 import threading
-from collections.abc import Iterable
-from typing import Any
 
 import gensim
 import numpy as np
@@ -22,10 +20,8 @@ from distcorpus.algorithms import summation
 from distcorpus.algorithms._lsi_basis import SLICE
 from distcorpus.algorithms.chunk import Chunk, as_chunk
 from distcorpus.algorithms.lsi import (
-    Factors,
     block_width,
     chunk_weights,
-    estimated_change,
     factorise,
     iteration_dtype,
     must_fold,
@@ -36,22 +32,10 @@ from distcorpus.engines.threads import ThreadsEngine
 from distcorpus.kernels import Product, ProductParams, product
 from distcorpus.training.lsi import LsiTask, LsiTraining, train
 
+from ..in_this_process import lsi
+
 DTYPES = ["float32", "float64"]
 ORTHONORMAL = {"float32": 1e-5, "float64": 1e-12}
-
-
-def lsi(
-    chunks: Iterable[Chunk],
-    num_terms: int,
-    num_topics: int,
-    *,
-    dtype: str = "float32",
-    fold_at: int | None = None,
-    **task: Any,
-) -> Factors:
-    """Factorise by threads of this process."""
-    with ThreadsEngine() as engine:
-        return train(engine, LsiTask(num_terms, num_topics, dtype=dtype, **task), chunks, fold_at=fold_at)
 
 
 @pytest.fixture(scope="module")
@@ -372,7 +356,10 @@ def test_the_type_in_which_the_iteration_begins():
     assert iteration_dtype(1000, 10, "float64", power_iters=2) == np.float64
     assert iteration_dtype(30, 10, "float64") == np.float64
     assert iteration_dtype(1000, 10, "float64", squared_norm=1e37) == np.float64
-    assert iteration_dtype(30, 10, "float32", tolerance=1e-6) == np.float32
+    assert iteration_dtype(1000, 10, "float32") == np.float32
+    assert iteration_dtype(1000, 10, "float32", tolerance=1e-6) == np.float64
+    assert iteration_dtype(30, 10, "float32") == np.float64
+    assert iteration_dtype(30, 10, "float32", power_iters=2) == np.float32
 
 
 @pytest.mark.parametrize(
@@ -400,10 +387,6 @@ def test_the_error_estimate_is_honest(lee):
         _, s = factorise(product, lee.shape[0], 20, **options)
         error = np.abs(s / true[:20] - 1).max()
         assert tolerance / 1000 < error < tolerance
-
-
-def test_an_invariant_subspace_changes_no_more():
-    assert estimated_change(np.array([4.0, 1.0]), np.eye(2), np.zeros((0, 2)), 1) == 0
 
 
 # The kernel of a job

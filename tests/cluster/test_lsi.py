@@ -121,3 +121,19 @@ def test_number_of_workers_makes_no_difference(cluster, lee_corpus):
     for n_workers in (1, 7):
         with LocalCluster(n_workers):
             assert train() == two
+
+
+def test_equal_singular_values(cluster):
+    """A block of the iteration sees 16 copies of a value; 40 groups of one-word documents make 40."""
+    random = np.random.default_rng(0)
+    corpus = [[(group, 1.0)] for group in range(40) for _ in range(25)]
+    for _ in range(500):
+        terms = 40 + np.unique(random.integers(0, 400, 4))
+        corpus.append([(int(term), 1.0) for term in terms])
+    corpus = [corpus[i] for i in random.permutation(len(corpus))]
+    id2word = {term: str(term) for term in range(440)}
+    dense = corpus2csc(corpus, num_terms=440).toarray()
+    exact_s = np.linalg.svd(dense, compute_uv=False)
+    for k in (30, 60):
+        model = LsiModel(corpus, id2word=id2word, num_topics=k, chunksize=300, distributed=True)
+        np.testing.assert_allclose(model.projection.s, exact_s[:k], rtol=1e-4)
