@@ -119,7 +119,8 @@ class LsiTraining(Session):
         self._committed = 0
         self._committed_base = self._base  # of what was committed, while a fold has mixed it
         self._streamed: SumRound | None = None
-        self._streamed_bound = 0.0
+        self._streamed_bound = 0.0  # on the squared norm of what the round may have
+        self._streamed_norm = 0.0
 
     @property
     def nbytes(self) -> int:
@@ -142,7 +143,8 @@ class LsiTraining(Session):
         norms = [documents.squared_norm() for documents in chunk.split(**self.kernel.limits)]
         self._blocks.update((block.number, block) for block in blocks)
         self._squared_norms.update(zip((block.number for block in blocks), norms, strict=True))
-        if self._streamed is None:
+        self._streamed_norm += sum(norms)
+        if self._streamed is None or self._streamed_norm > self._streamed_bound:
             self._streamed = self._stream()
         self.queue(self._streamed, blocks)
 
@@ -156,7 +158,7 @@ class LsiTraining(Session):
         s : ndarray, shape (k,)
             Singular values, descending.
         """
-        factors = self._factorise(self.num_chunks)
+        factors = self._factorise(self.num_chunks, self.task.num_topics)
         self._streamed = None
         self._committed, self._committed_base = self.num_chunks, None
         return factors
@@ -187,7 +189,8 @@ class LsiTraining(Session):
         task = self.task
         width = lsi.block_width(task.num_terms, task.num_topics, task.power_iters, task.extra_samples)
         blocks, end = list(self._blocks.values()), self.num_chunks
-        self._streamed_bound = lsi.bound_foreseen(self._squared_norm(blocks, self._weights(blocks, end, 1.0)))
+        self._streamed_norm = self._squared_norm(blocks, self._weights(blocks, end, 1.0))
+        self._streamed_bound = lsi.bound_foreseen(self._streamed_norm)
         dtype = lsi.iteration_dtype(
             task.num_terms,
             task.num_topics,
@@ -217,8 +220,8 @@ class LsiTraining(Session):
         assert isinstance(round_.total, GridSum)
         return round_.total.values(dtype)
 
-    def _factorise(self, end: int, keep: int | None = None) -> lsi.Factors:
-        """Factorise the documents of all chunks before number `end`."""
+    def _factorise(self, end: int, num_topics: int) -> lsi.Factors:
+        """Factorise the documents of all chunks before number `end`, to so many triplets."""
         blocks = [block for block in self._blocks.values() if block.key[0] < end]
         weights = self._weights(blocks, end, self.task.decay)
         squared_norm = self._squared_norm(blocks, weights)
@@ -231,20 +234,17 @@ class LsiTraining(Session):
         base, start = self._base, None
         if self._streamed is not None and end == self.num_chunks:
             start = self._computed(self._streamed, np.float64)
-            if self._squared_norm(blocks, self._weights(blocks, end, 1.0)) > self._streamed_bound:
-                start = None
         with self.engine.algebra():
             return lsi.factorise(
                 product,
                 self.num_terms,
-                self.task.num_topics,
+                num_topics,
                 squared_norm=squared_norm,
                 dtype=self.task.dtype,
                 seed=self.task.seed,
                 tolerance=self.task.tolerance,
                 base=None if base is None else (base.U, base.s * self.task.decay ** (end - 1 - base.last)),
                 start=start,
-                keep=keep,
                 side_by_side=self.engine.map,
                 power_iters=self.task.power_iters,
                 extra_samples=self.task.extra_samples,
@@ -252,14 +252,14 @@ class LsiTraining(Session):
 
     def _fold(self) -> None:
         """Put a factorisation in the place of the kept chunks."""
-        keep = KEPT_RANKS * self.task.num_topics
+        rank = KEPT_RANKS * self.task.num_topics
         committed_only = self._base is None or self._base.last < self._committed
         if committed_only and self.num_chunks > self._committed:
             # The addition may be given up: what was there before it stays apart.
             self._committed_base = self._base
             if any(block.key[0] < self._committed for block in self._blocks.values()):
-                self._committed_base = _Base(*self._factorise(self._committed, keep), self._committed - 1)
-        self._base = _Base(*self._factorise(self.num_chunks, keep), self.num_chunks - 1)
+                self._committed_base = _Base(*self._factorise(self._committed, rank), self._committed - 1)
+        self._base = _Base(*self._factorise(self.num_chunks, rank), self.num_chunks - 1)
         self._give_up(0)
         self._streamed = None
 
