@@ -40,6 +40,7 @@ from distcorpus.kernels import KERNELS
 from distcorpus.wire import Daemon, NameServer, NameServerDaemon, allowed, names, nameserver, unpickle
 from distcorpus.wire.frames import FRAMES_ID, decode, encode
 from distcorpus.wire.serializer import RestrictedPickleSerializer, StringMarshalSerializer
+from distcorpus.wire.unpickle import OutsideVocabulary
 from distcorpus.worker import cache
 from distcorpus.worker.daemon import Worker
 
@@ -68,7 +69,7 @@ class Target:
 
     check: Callable[[bytes], str]
     seeds: list[bytes]
-    expected: tuple[type[Exception], ...] = (SecurityError, SerializeError)
+    expected: tuple[type[Exception], ...] = (SecurityError, SerializeError, OutsideVocabulary)
     bounds: Bounds | None = None
     generate: Callable[[Random], bytes] | None = None
     attacks: Sequence[Callable[[], bytes]] = ()

@@ -94,6 +94,10 @@ class Connection:
                 "distcorpus.models, and dispatcher --spool DIR --resume, a training goes on"
             )
 
+    def arriving(self) -> str:
+        """Return what errors call the chunk that is arriving (it is the wire that asks)."""
+        return f"chunk {self._session.num_chunks if self._session is not None else 0}"
+
     def close(self) -> None:
         """End the session of this connection, if it has one."""
         session, self._session = self._session, None

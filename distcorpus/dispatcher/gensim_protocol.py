@@ -81,14 +81,12 @@ class GensimLsi(Connection):
     def putjob(self, job: Any) -> None:
         """Add a chunk, terms x documents; waits while the queue is full."""
         self._check_initialized()
-        number = self._session.num_chunks if self._session is not None else 0
+        what = self.arriving()
         shape = getattr(job, "shape", None)
         if shape is not None and shape[0] != self._num_terms:
-            raise ValueError(
-                f"chunk {number} has {shape[0]} terms, this model's vocabulary {self._num_terms}"
-            )
-        check_received(job, f"chunk {number}")
-        chunk = as_chunk(job, self._num_terms, what=f"chunk {number}")
+            raise ValueError(f"{what} has {shape[0]} terms, this model's vocabulary {self._num_terms}")
+        check_received(job, what)
+        chunk = as_chunk(job, self._num_terms, what=what)
         if self._session is None:
             self._open(np.dtype(getattr(job, "dtype", np.float64)))
         self._session.put(chunk)
@@ -163,7 +161,7 @@ class GensimLda(Connection):
         """Add a chunk, a list of documents; waits while the queue is full."""
         self._check_initialized()
         session = self._session
-        what = f"chunk {session.num_chunks}"
+        what = self.arriving()
         check_received(job, what)
         session.put(as_chunk(job, session.num_terms, counts=True, what=what))
 

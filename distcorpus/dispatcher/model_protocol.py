@@ -125,7 +125,7 @@ class _ModelConnection(Slices, Connection):
     def _chunk(self, indptr: np.ndarray, indices: np.ndarray, data: np.ndarray) -> Chunk:
         """Return a chunk that arrived; compiled code will trust it, so it is checked."""
         session = self._current()
-        what = f"chunk {session.num_chunks}"
+        what = self.arriving()
         arrived = from_arrays(indptr, indices, data, session.num_terms, what)
         return as_chunk(arrived, session.num_terms, counts=self.counts, what=what)
 

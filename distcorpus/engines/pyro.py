@@ -11,6 +11,7 @@ import logging
 import queue
 import threading
 import time
+import traceback
 import uuid
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -32,6 +33,7 @@ from distcorpus.engines.states import WorkerState, after, may
 from distcorpus.kernels import BlockResults, Result, as_dict
 from distcorpus.wire import (
     CallTimeout,
+    CannotSendError,
     CommunicationError,
     MessageTooLargeError,
     NamingError,
@@ -69,6 +71,16 @@ _SHOWN = {
     WorkerState.LEAVING: "leaving",
     WorkerState.LEAVING_SILENT: "leaving",
 }
+
+
+#: Workers that are being connected to at once; further ones are at the next look for some.
+MAX_CONNECTING = 64
+#: How often a worker may say of one job that it lacks something.
+MAX_ASKED = 10
+
+
+class _JobFailed(Exception):
+    """A job failed on its worker; the message is the reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,7 +274,7 @@ class PyroEngine:
             self._records[session] = deque(maxlen=RECORDS_KEPT)
             while len(self._records) > SESSIONS_RECORDED:
                 self._records.popitem(last=False)
-            ready = [link.info for link in self._links.values() if link.state == "ready"]
+            ready = [link.info for link in self._links.values() if link.state is WorkerState.READY]
             schedule = self._kinds.begin(session, ready)
             kernels = self._kinds.kernels_of(session)
             others = [info for info in ready if info.kernels != kernels]
@@ -433,12 +445,15 @@ class PyroEngine:
             for silent in [link for link in self._links.values() if may(link.state, "answer")]:
                 if silent.info.name not in registered:
                     self._lose(silent, "it is silent, and gone from the name server")
-        self._refused = {key: until for key, until in self._refused.items() if until > now}
+            self._refused = {key: until for key, until in self._refused.items() if until > now}
+            self._complained.intersection_update(registered.items())
         for name, uri in registered.items():
             with self._lock:
                 link = self._links.get(name)
                 if self._connecting.get(name) == uri or (name, uri) in self._refused:
                     continue
+                if len(self._connecting) >= MAX_CONNECTING:
+                    break
                 if link is not None and link.info.uri == uri:
                     continue
                 if link is not None:
@@ -457,8 +472,11 @@ class PyroEngine:
                 # A job takes as long as it takes; the pings tell whether the worker is alive.
                 proxy._pyroTimeout = None
         except Exception as error:  # whatever is wrong with it, it is one worker fewer and no more
+            with self._lock:
+                complained = (name, uri) in self._complained
+                self._complained.add((name, uri))
             logger.log(
-                logging.DEBUG if (name, uri) in self._complained else logging.WARNING,
+                logging.DEBUG if complained else logging.WARNING,
                 "worker %s at %s cannot be used: %s%s",
                 name,
                 uri,
@@ -467,7 +485,6 @@ class PyroEngine:
                 if isinstance(error, CommunicationError)
                 else "",
             )
-            self._complained.add((name, uri))
             for proxy in proxies:
                 close(proxy)
             with self._lock:
@@ -572,29 +589,60 @@ class PyroEngine:
                 return True
         try:
             self._lease(link, calls, hand, round_)
-        except Exception as error:
-            traceback = remote_traceback(error)
-            too_large = isinstance(error, MessageTooLargeError)
-            if isinstance(error, CommunicationError) and not (traceback or too_large):
-                with self._lock:
-                    self._lose(link, f"its connection broke: {error}")
-                return False
-            # It was raised by the job, or the job cannot be sent.
-            reason = traceback or repr(error)
+        except _JobFailed as failure:
             # Whether what was sent with it has arrived cannot be told.
-            link.forget_blocks(hand.session, hand.blocks)
-            link.forget_words(round_)
-            logger.warning("worker %s: a job failed: %s", link.info.name, error)
+            self._forget(link, hand, round_)
             with self._lock:
-                self._apply(link.schedule.failed(hand.lease, reason, time.monotonic()))
+                self._apply(link.schedule.failed(hand.lease, str(failure), time.monotonic()))
+        except CommunicationError as error:
+            with self._lock:
+                self._lose(link, f"its connection broke: {error}")
+            return False
+        except Exception as error:
+            self._forget(link, hand, round_)
+            self._own_fault(hand, round_, error)
+            with self._lock:
+                self._apply(link.schedule.discarded(hand.lease, time.monotonic()))
         with self._lock:
             ended = hand.session not in self._open
         if ended:  # what came with the job is there after the session was forgotten
             link.forget_session(hand.session)
         return True
 
+    def _forget(self, link: _Link, hand: Hand, round_: Round) -> None:
+        """Take what was sent with a job as not sent."""
+        link.forget_blocks(hand.session, hand.blocks)
+        link.forget_words(round_)
+
+    def _own_fault(self, hand: Hand, round_: Round, error: Exception) -> None:
+        """Fail a round for an error that was raised here: on no other worker would it fare better."""
+        what = "; ".join(str(block) for number in hand.blocks[:3] if (block := round_.block(number)))
+        logger.error("session %s, %s: the dispatcher failed", hand.session, what, exc_info=error)
+        trace = "".join(traceback.format_exception(error))
+        text = f"{what}: the dispatcher itself failed, no worker is at fault; its log has the same:\n{trace}"
+        round_.failed(RuntimeError(text))
+        self._give_up(round_)
+
+    def _give_up(self, round_: Round) -> None:
+        """Compute no more of a round that has failed."""
+        with self._lock:
+            schedule = self._kinds.of_session(round_.session)
+            if schedule is not None and self._rounds.get(round_.session) is round_:
+                del self._rounds[round_.session]
+                self._apply(schedule.round_given_up(round_.session, round_.number, time.monotonic()))
+
     def _lease(self, link: _Link, calls: SlicedCalls, hand: Hand, round_: Round) -> None:
-        """Hand one job to the worker and take back what comes of it."""
+        """Hand one job to the worker and take back what comes of it.
+
+        Raises
+        ------
+        _JobFailed
+            The job was raised by the worker, cannot be sent to it, or its answer is none.
+        CommunicationError
+            The worker is lost.
+        Exception
+            Anything else is a fault of this process.
+        """
         blocks = [block for number in hand.blocks if (block := round_.block(number)) is not None]
         if len(blocks) < len(hand.blocks):  # another worker was faster
             with self._lock:
@@ -606,23 +654,25 @@ class PyroEngine:
             to_send = link.blocks_to_send(hand.session, hand.blocks)
         new_words = link.words_to_send(round_, words)
         handed_at = time.monotonic()
-        while True:
+        for _ in range(MAX_ASKED):
             job, bytes_sent = self._job(hand, round_, blocks, to_send, new_words)
             began = time.monotonic()
-            reply = calls("process", job)
+            answer = _ask(link, calls, job)
             ended = time.monotonic()
-            if "missing" not in reply:
+            if not isinstance(answer, _Lacking):
                 break
             # All blocks of the job, since those that it holds may have to make room for the others.
             to_send = hand.blocks
-            if reply["rows_missing"]:
+            if answer.rows:
                 link.forget_words(round_)
             new_words = link.words_to_send(round_, words)
-        if "handed_back" in reply:
+        else:
+            raise _JobFailed(f"it lacked something {MAX_ASKED} times, and got it each time")
+        if answer is None:
             with self._lock:
                 self._apply(link.schedule.handed_back(hand.lease, time.monotonic()))
             return
-        result, seconds = _result(reply), reply["seconds"]
+        result, seconds = answer
         record = JobRecord(
             round=hand.round,
             kernel=round_.kernel.name,
@@ -650,6 +700,7 @@ class PyroEngine:
             of = "" if isinstance(error, OverflowError) else f" of worker {link.info.name}"
             what = "; ".join(str(block) for block in blocks)
             round_.failed(RuntimeError(f"{what}: the result{of} cannot be added to the sum: {error}"))
+            self._give_up(round_)
         record = replace(record, sum_seconds=time.monotonic() - sum_began)
         with self._lock:
             if hand.session in self._records:
@@ -688,11 +739,52 @@ class PyroEngine:
         return job, nbytes
 
 
-def _result(reply: Mapping[str, Any]) -> Result:
-    """Return what a worker computed, as it has travelled."""
-    if "arrays" in reply:
-        return BlockResults({tuple(key): array for key, array in reply["arrays"]})
-    return Partial(*reply["partial"])
+@dataclass(frozen=True, slots=True)
+class _Lacking:
+    """A worker's answer to a job of which it does not hold everything."""
+
+    rows: bool  # it is broadcast rows that it lacks
+
+
+def _ask(
+    link: _Link, calls: SlicedCalls, job: dict[str, Any]
+) -> tuple[Result, Mapping[str, float]] | _Lacking | None:
+    """Let a worker compute a job.
+
+    Returns
+    -------
+    (Result, dict), _Lacking or None
+        What it computed, and where its seconds went; None where it handed the job back.
+
+    Raises
+    ------
+    _JobFailed
+        It answered with an error, or with what is no answer; or the message is too large.
+    CommunicationError
+        It is lost.
+    """
+    try:
+        reply = calls("process", job)
+    except CannotSendError as error:
+        raise TypeError(str(error)) from error  # before the worker heard of it
+    except Exception as error:
+        trace = remote_traceback(error)
+        if not trace and not isinstance(error, MessageTooLargeError):
+            raise
+        logger.warning("worker %s: a job failed: %s", link.info.name, error)
+        raise _JobFailed(trace or repr(error)) from error
+    try:
+        if "missing" in reply:
+            return _Lacking(bool(reply["rows_missing"]))
+        if "handed_back" in reply:
+            return None
+        seconds = {key: float(reply["seconds"][key]) for key in ("waited", "computed", "held")}
+        if "arrays" in reply:
+            return BlockResults({tuple(key): array for key, array in reply["arrays"]}), seconds
+        return Partial(*reply["partial"]), seconds
+    except (LookupError, TypeError, ValueError) as error:
+        logger.warning("worker %s: its answer to a job is none: %r", link.info.name, error)
+        raise _JobFailed(f"its answer is none: {error!r}") from error
 
 
 def _connecting_timed_out(error: CommunicationError) -> bool:

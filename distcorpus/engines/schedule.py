@@ -480,6 +480,14 @@ class Schedule:
             opener.held_before, opener.held = opener.held, {}
         return self._decide()
 
+    def round_given_up(self, session: str, round: int, now: float) -> list[Decision]:
+        """Nobody wants the round any more: all that is outstanding for it is cancelled."""
+        self._now = now
+        owner = self._sessions.get(session)
+        if owner and owner.round and owner.round.number == round:
+            self._close(owner.round)
+        return self._decide()
+
     def block_added(self, session: str, block: int, cost: float, now: float) -> list[Decision]:
         """The round gets one more block. See `blocks_added`."""
         return self.blocks_added(session, [(block, cost)], now)

@@ -17,6 +17,7 @@ import numpy as np
 from distcorpus.algorithms.chunk import Chunk
 from distcorpus.training.evaluation import CHUNKS_IN_FLIGHT, EvaluationTask
 from distcorpus.wire import (
+    CannotSendError,
     CommunicationError,
     ConnectionClosedError,
     MessageTooLargeError,
@@ -159,7 +160,7 @@ def train_on(cluster: Cluster, name: str, attempt: Callable[[Training], T], *, r
 
 def _is_broken(error: CommunicationError) -> bool:
     """Whether the connection broke, and not the dispatcher or the message is at fault."""
-    return not remote_traceback(error) and not isinstance(error, MessageTooLargeError)
+    return not remote_traceback(error) and not isinstance(error, MessageTooLargeError | CannotSendError)
 
 
 def _invoke(calls: SlicedCalls, method: str, *arguments: Any) -> Any:

@@ -254,12 +254,15 @@ class LsiTraining(Session):
         """Put a factorisation in the place of the kept chunks."""
         rank = KEPT_RANKS * self.task.num_topics
         committed_only = self._base is None or self._base.last < self._committed
+        # First of all, as it begins with the sum that any other round would end.
+        everything = _Base(*self._factorise(self.num_chunks, rank), self.num_chunks - 1)
         if committed_only and self.num_chunks > self._committed:
             # The addition may be given up: what was there before it stays apart.
-            self._committed_base = self._base
+            before = self._base
             if any(block.key[0] < self._committed for block in self._blocks.values()):
-                self._committed_base = _Base(*self._factorise(self._committed, rank), self._committed - 1)
-        self._base = _Base(*self._factorise(self.num_chunks, rank), self.num_chunks - 1)
+                before = _Base(*self._factorise(self._committed, rank), self._committed - 1)
+            self._committed_base = before
+        self._base = everything
         self._give_up(0)
         self._streamed = None
 

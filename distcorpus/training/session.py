@@ -148,6 +148,9 @@ class Session:
         return {"check_client": self._check_client, "release": self.spool.release, **given}
 
     def _opened(self, round_: Any) -> Any:
+        before = self._latest()
+        if before is not None:
+            before.give_up()
         self._latest = weakref.ref(round_)
         self.engine.open_round(round_)
         return round_

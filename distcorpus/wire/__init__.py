@@ -4,6 +4,7 @@ from distcorpus.wire import names
 from distcorpus.wire.allowed import allow
 from distcorpus.wire.daemon import Connection, Daemon, behavior, current_connection
 from distcorpus.wire.exposed import expose
+from distcorpus.wire.frames import CannotSendError
 from distcorpus.wire.memory import share_freed_memory
 from distcorpus.wire.nameserver import (
     NameServer,
@@ -34,6 +35,7 @@ from distcorpus.wire.tls import use as use_tls
 
 __all__ = [
     "CallTimeout",
+    "CannotSendError",
     "CommunicationError",
     "Connection",
     "ConnectionClosedError",

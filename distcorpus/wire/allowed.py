@@ -23,7 +23,7 @@ import Pyro4.errors
 from Pyro4.errors import SecurityError
 
 from distcorpus.wire import unpickle
-from distcorpus.wire.unpickle import Rule
+from distcorpus.wire.unpickle import OutsideVocabulary, Rule
 
 Charge = Callable[[int], None]
 
@@ -313,9 +313,27 @@ def _check_sparse(charge: Charge, matrix: Any) -> None:
     if (matrix.indptr[1:] < matrix.indptr[:-1]).any():
         raise SecurityError("refused a sparse matrix: its index pointers do not increase")
     try:
+        matrix.check_format(full_check=False)
+        if matrix.format == "csc":
+            _check_vocabulary(matrix)
         matrix.check_format(full_check=True)
+    except OutsideVocabulary:
+        raise
     except Exception as error:
         raise SecurityError(f"refused a sparse matrix: {error}") from error
+
+
+def _check_vocabulary(matrix: Any) -> None:
+    """Tell documents of another vocabulary, a usual mistake, from a malformed matrix, which ends the
+    connection."""
+    outside = (matrix.indices < 0) | (matrix.indices >= matrix.shape[0])
+    if outside.any():
+        place = int(outside.argmax())
+        document = int(np.searchsorted(matrix.indptr, place, side="right")) - 1
+        raise OutsideVocabulary(
+            f"document {document}: term id {matrix.indices[place]} is outside the vocabulary of "
+            f"{matrix.shape[0]} terms"
+        )
 
 
 def _sparse(name: str) -> Rule:

@@ -16,6 +16,7 @@ from distcorpus.wire import sockets, tls
 from distcorpus.wire.exposed import expose
 from distcorpus.wire.serializer import install
 from distcorpus.wire.transport import MAX_CONNECTIONS, Connection, Transport
+from distcorpus.wire.unpickle import OutsideVocabulary
 
 __all__ = ["Connection", "Daemon", "behavior", "current_connection"]
 
@@ -182,7 +183,8 @@ class Daemon(Pyro4.core.Daemon):
             The class of the objects, which tells what is exposed.
         make : callable
             Makes one, when a connection first calls it. If it has a method ``close``, that is called when the
-            connection has ended.
+            connection has ended; if it has a method ``arriving``, it says what errors call documents that are
+            just being read.
         """
         self._makers[cls] = make
         self.register(cls, object_id, force=True)
@@ -204,6 +206,18 @@ class Daemon(Pyro4.core.Daemon):
                 # Whoever is still sending reads no answer.
                 conn.discard(call.data_size + call.annotations_size)
             self._sendExceptionResponse(conn, seq, serializer, error, None)
+
+    def _sendExceptionResponse(
+        self, conn: Connection, seq: int, serializer: int, error: Any, *more: Any, **flags: Any
+    ) -> None:
+        """Pyro4's; documents that were refused while they were read are called what their receiver calls
+        them."""
+        if isinstance(error, OutsideVocabulary):
+            whats = [
+                served.arriving() for served in conn.pyroInstances.values() if hasattr(served, "arriving")
+            ]
+            error = ValueError(": ".join([*whats, str(error)]))
+        super()._sendExceptionResponse(conn, seq, serializer, error, *more, **flags)
 
     def clientDisconnect(self, conn: Connection) -> None:
         """Pyro4's hook: close the objects of the connection, and tell `on_disconnect`."""

@@ -65,12 +65,16 @@ class FramesSerializer(SerializerBase):
         """Ignored: objects are never replaced by proxies on their way."""
 
 
+class CannotSendError(SerializeError):
+    """What was to be sent has something in it that cannot be: the sender's fault, not the connection's."""
+
+
 def encode(value: Any) -> Gather:
     """Encode `value`; contiguous arrays are referred to, not copied, and must not change until they are sent.
 
     Raises
     ------
-    SerializeError
+    CannotSendError
         `value` cannot be pickled.
     """
     buffers: list[memoryview] = []
@@ -86,7 +90,7 @@ def encode(value: Any) -> Gather:
     try:
         pickle.Pickler(stream, protocol=5, buffer_callback=keep_in_band).dump(value)
     except (pickle.PicklingError, TypeError, AttributeError, RecursionError) as error:
-        raise SerializeError(f"cannot send a {type(value).__name__}: {error}") from error
+        raise CannotSendError(f"cannot send a {type(value).__name__}: {error}") from error
     parts: list[bytes | memoryview] = [stream.getvalue(), *buffers]
     sizes = [len(part) for part in parts]
     head = _HEAD.pack(_MAGIC, len(buffers)) + struct.pack(f"!{len(sizes)}Q", *sizes)

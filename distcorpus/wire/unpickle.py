@@ -123,6 +123,10 @@ _PROBES = 20_000_000
 _SLICE = 1 << 16
 
 
+class OutsideVocabulary(ValueError):
+    """A document that arrived, in a well-formed message, has a term that its vocabulary does not have."""
+
+
 def load(
     data: Buffer,
     resolve: Resolve,
@@ -154,10 +158,12 @@ def load(
         The pickle asks for something that no rule allows, is nested too deeply, or makes too much.
     SerializeError
         The pickle is malformed.
+    OutsideVocabulary
+        Documents in it do not fit the vocabulary that they come with.
     """
     try:
         return _Reader(data, resolve, buffers, size, account).load()
-    except (SecurityError, SerializeError):
+    except (SecurityError, SerializeError, OutsideVocabulary):
         raise
     except RecursionError as error:
         raise SerializeError("malformed pickle: nested too deeply") from error

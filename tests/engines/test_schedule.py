@@ -318,6 +318,16 @@ class Histories(RuleBasedStateMachine):
             self.open_round(session)
             self.add_blocks(session, [1.0] * 12)
 
+    @rule(session=st.sampled_from("abc"), luck=st.integers(0, 3))
+    def give_up_round(self, session: str, luck: int) -> None:
+        round = self.rounds.get(session)
+        if round and luck == 0:
+            self.carry_out(self.schedule.round_given_up(session, round.number + 1, self.now))
+            assert round.open
+            round.open = False
+            self.rounds[session] = None
+            self.carry_out(self.schedule.round_given_up(session, round.number, self.now))
+
     def open_round(self, session: str) -> None:
         former = self.rounds[session]
         if former:
@@ -1092,6 +1102,18 @@ def test_closing_a_session_cancels_all_of_it_and_frees_the_workers() -> None:
     assert play.told == [Cancel(hand.lease, "w0") for hand in leases]
     assert not play.complete(leases[0])
     assert play.at("w0")[-1].session == "b"
+
+
+def test_a_round_that_is_given_up_is_over_and_the_next_begins_as_usual() -> None:
+    play = Play(workers=1)
+    play.round("a", 0, range(10))
+    leases = list(play.out.values())
+    assert not play.tell("round_given_up", "a", 1)
+    play.tell("round_given_up", "a", 0)
+    assert play.told == [Cancel(hand.lease, "w0") for hand in leases]
+    play.round("a", 1, range(10))
+    play.work()
+    assert play.told[-1] == Finish("a", 1)
 
 
 def test_what_is_late_keeps_nothing_of_its_round() -> None:

@@ -1,0 +1,267 @@
+"""Our Pyro4 engine in this process: real workers behind real sockets, and faults of the dispatcher itself."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.sparse
+
+from distcorpus.algorithms.chunk import Chunk, as_chunk
+from distcorpus.algorithms.summation import GridSum
+from distcorpus.dispatcher.dispatcher import Dispatcher
+from distcorpus.dispatcher.gensim_protocol import GensimLsi
+from distcorpus.engines import pyro
+from distcorpus.engines.pyro import PyroEngine
+from distcorpus.engines.threads import ThreadsEngine
+from distcorpus.kernels import Product, ProductParams
+from distcorpus.training.lsi import LsiTask, LsiTraining, train
+from distcorpus.training.session import Session
+from distcorpus.wire import Daemon, close, connect, expose
+from distcorpus.worker.daemon import Worker
+
+NUM_TERMS = 30
+
+
+def until(condition: Callable[[], object], timeout: float = 20.0) -> None:
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def chunk(seed: int = 0) -> Chunk:
+    random = np.random.default_rng(seed)
+    return as_chunk(
+        scipy.sparse.csc_array(random.poisson(0.5, (NUM_TERMS, 20)).astype(np.float32)), NUM_TERMS
+    )
+
+
+class Watched(Worker):
+    """A worker that counts the jobs that reach it."""
+
+    calls = 0
+
+    @expose
+    def process(self, job: dict[str, Any]) -> dict[str, Any]:
+        self.calls += 1
+        return super().process(job)
+
+
+class Workers:
+    """Worker objects, and where the engine is told that they are."""
+
+    def __init__(self) -> None:
+        self.daemon = Daemon()
+        self.daemon.start()
+        self.registered: dict[str, str] = {}
+
+    def add(self, worker: Any) -> Any:
+        self.registered[worker.name] = self.daemon.serve(worker.name, worker)
+        return worker
+
+    def __call__(self) -> dict[str, str]:
+        return dict(self.registered)
+
+
+@pytest.fixture
+def workers() -> Iterator[Workers]:
+    served = Workers()
+    yield served
+    served.daemon.stop(grace=0.1)
+
+
+@pytest.fixture
+def engine(workers: Workers) -> Iterator[PyroEngine]:
+    engine = PyroEngine(workers)
+    engine.start()
+    yield engine
+    engine.stop()
+
+
+class Products(Session):
+    kernel = Product
+
+    def round(self, rows: Callable[[Any], Any], number: int = 1) -> Any:
+        round_ = self.open_sum(
+            ProductParams(4, 2.0**-20, "float32", None),
+            GridSum(NUM_TERMS, 4, 2.0**-20),
+            rows,
+            keep_blocks=True,
+        )
+        for seed in range(number):
+            self.add(round_, self.keep(chunk(seed)))
+        self.seal(round_)
+        return round_
+
+
+def fine(words: Any) -> Any:
+    return np.ones((len(words), 4), np.float32)
+
+
+def spilt(words: Any) -> Any:
+    raise KeyError("what was never there")
+
+
+def unfit(words: Any) -> Any:
+    rows: Any = np.empty((len(words), 4), object)  # of a dtype that cannot be sent
+    rows[:] = threading.Lock()
+    return rows
+
+
+@pytest.mark.parametrize(("rows", "error"), [(spilt, "KeyError: 'what was never there'"), (unfit, "Error: ")])
+def test_a_fault_of_the_dispatcher_is_its_own(workers, engine, caplog, rows, error):
+    """It fails at once, with its traceback in the log and in the error; no worker is tried or blamed."""
+    there = [workers.add(Watched(name)) for name in "abc"]
+    until(lambda: engine.num_workers == 3)
+    with Products("s", engine, NUM_TERMS) as session, caplog.at_level(logging.WARNING):
+        round_ = session.round(rows, 9)
+        with pytest.raises(RuntimeError, match="the dispatcher itself failed") as raised:
+            round_.wait()
+        message = str(raised.value)
+        assert message.startswith("chunk ")
+        assert error in message
+        assert "Traceback (most recent call last)" in message
+        assert "worker a" not in message
+        assert [worker.calls for worker in there] == [0, 0, 0]
+        assert any(record.exc_info for record in caplog.records if "the dispatcher failed" in record.message)
+        # The session, its workers and other sessions are as they were.
+        again = session.round(fine, 9)
+        again.wait()
+        assert again.chunks_done() == 9
+    assert {worker.state for worker in engine.workers()} == {"ready"}
+
+
+def test_such_a_fault_reaches_the_client(workers, engine, monkeypatch):
+    """gensim's protocol: the error arrives, and the connection serves its next addition."""
+    workers.add(Worker("a"))
+    until(lambda: engine.num_workers == 1)
+    dispatcher = Dispatcher(engine)
+    daemon = Daemon()
+    uri = daemon.serve_each("lsi", GensimLsi, lambda: GensimLsi(dispatcher))
+    daemon.start()
+    proxy = connect(uri, serializer="pickle")
+    job = scipy.sparse.csc_matrix(np.random.default_rng(0).poisson(0.5, (NUM_TERMS, 20)).astype(float))
+    try:
+        proxy.initialize(id2word=dict.fromkeys(range(NUM_TERMS), "w"), num_topics=3)
+        with monkeypatch.context() as patched:
+            patched.setattr(pyro, "words_in", spilt_words)
+            proxy.reset()
+            proxy.putjob(job)
+            with pytest.raises(RuntimeError, match="the dispatcher itself failed") as raised:
+                proxy.getstate()
+        assert "OverflowError: of words" in str(raised.value)
+        proxy.reset()
+        proxy.putjob(job)
+        values = np.linalg.svd(job.toarray(), compute_uv=False)[:3]
+        np.testing.assert_allclose(proxy.getstate().s, values, rtol=1e-4)
+    finally:
+        close(proxy)
+        daemon.stop(grace=0.1)
+
+
+def spilt_words(*arguments: Any) -> Any:
+    raise OverflowError("of words")
+
+
+class Liar(Worker):
+    """A worker that answers jobs with what is no answer."""
+
+    answer: Any = None
+
+    @expose
+    def process(self, job: dict[str, Any]) -> dict[str, Any]:
+        return self.answer
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (None, "its answer is none"),
+        ({}, "its answer is none: KeyError"),
+        ({"missing": []}, "its answer is none: KeyError"),
+        ({"partial": 3, "seconds": {}}, "its answer is none: KeyError"),
+        ({"missing": [], "rows_missing": True}, "it lacked something 10 times"),
+    ],
+    ids=str,
+)
+def test_a_worker_that_gives_no_answer_is_named(workers, engine, answer, said):
+    """And not waited for: nobody is asked for the same for ever."""
+    workers.add(Liar("liar")).answer = answer
+    until(lambda: engine.num_workers == 1)
+    with Products("s", engine, NUM_TERMS) as session, pytest.raises(RuntimeError, match=said) as raised:
+        session.round(fine).wait()
+    assert "failed on worker liar" in str(raised.value)
+
+
+def test_a_session_gets_the_kind_that_has_the_most_threads(workers, engine):
+    """Of all that are ready, not of any that there is."""
+    for name, threads, kernels in (("a", 1, "numba 9.9"), ("b", 2, "numba 0.1"), ("c", 1, "numba 0.1")):
+        workers.add(Worker(name, threads)).kernels = kernels
+    until(lambda: engine.num_workers == 3)
+    with Session("s", engine, NUM_TERMS):
+        assert engine.kernels_of("s") == "numba 0.1"
+
+
+def test_results_are_those_of_this_process(workers, engine):
+    for name in "ab":
+        workers.add(Worker(name))
+    until(lambda: engine.num_workers == 2)
+    task, chunks = LsiTask(NUM_TERMS, 3), [chunk(seed) for seed in range(5)]
+    with ThreadsEngine(1) as threads:
+        expected = train(threads, task, chunks)
+    with LsiTraining("s", engine, task) as training:
+        for one in chunks:
+            training.put(one)
+        for found, wanted in zip(training.finish(), expected, strict=True):
+            np.testing.assert_array_equal(found, wanted)
+
+
+class Refusing(Worker):
+    """What is no worker of ours."""
+
+    @expose
+    def status(self) -> dict[str, Any]:
+        return {}
+
+
+def test_names_that_come_and_go_leave_nothing(workers, monkeypatch, caplog):
+    """Workers that cannot be used register under new names again and again, while others are found."""
+    monkeypatch.setattr(pyro, "DISCOVER_EVERY", 0.005)
+    monkeypatch.setattr(pyro, "RETRY_AFTER", 0.01)
+    monkeypatch.setattr(pyro, "MAX_CONNECTING", 4)
+    engine = PyroEngine(workers)
+    bad = workers.daemon.serve("bad", Refusing("bad"))
+    workers.registered = {"always": bad}
+    most = 0
+
+    def names(number: int) -> list[str]:
+        return [f"bad-{number}-{place}" for place in range(20)]
+
+    def known() -> set[str]:
+        with engine._lock:
+            return {name for name, _ in (*engine._refused, *engine._complained)} | set(engine._connecting)
+
+    with caplog.at_level(logging.DEBUG, logger="distcorpus.engines.pyro"):
+        engine.start()
+        try:
+            for number in range(10):
+                workers.registered = {"always": bad, **dict.fromkeys(names(number), bad)}
+                until(lambda number=number: any(name.startswith(f"bad-{number}-") for name in known()))
+                with engine._lock:
+                    most = max(most, len(engine._connecting))
+            workers.registered = {"always": bad}
+            workers.add(Worker("good"))
+            until(lambda: engine.num_workers == 1)
+            until(lambda: known() <= {"always", "good"})
+        finally:
+            engine.stop()
+    assert most <= 4
+    assert "unexpected" not in caplog.text
+    warnings = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert sum("worker always at" in record.message for record in warnings) == 1
