@@ -25,10 +25,10 @@ from distcorpus.corpora.reading import (
     length,
     vocabulary,
 )
-from distcorpus.engines.threads import ThreadsEngine
 from distcorpus.kernels import as_dict
 from distcorpus.models import _check as check
 from distcorpus.models._cluster import Cluster, Training, train_on
+from distcorpus.models._engine import chosen_client, engine_of
 from distcorpus.models._progress import ProgressBar
 from distcorpus.models._saving import Saved
 from distcorpus.training.lsi import LsiTask, train
@@ -79,6 +79,9 @@ class LsiModel(Saved, gensim.models.LsiModel):
     workers : int, optional
         Threads of this process that compute, where the model is not distributed; by default as many as there
         are cores that it may use. The result is the same.
+    client : dask.distributed.Client or "active", optional
+        Compute on a Dask cluster, that of this client or of the current one. The result is the same. Not
+        saved with the model.
 
     Raises
     ------
@@ -94,6 +97,7 @@ class LsiModel(Saved, gensim.models.LsiModel):
         "ns_conf": None,
         "progress": False,
         "workers": None,
+        "client": None,
     }
 
     def __init__(
@@ -113,6 +117,7 @@ class LsiModel(Saved, gensim.models.LsiModel):
         ns_conf: Mapping[str, Any] | None = None,
         progress: bool | Callable[[dict[str, Any]], None] = False,
         workers: int | None = None,
+        client: Any = None,
     ) -> None:
         self.num_topics = check.whole("num_topics", num_topics, 1)
         self.chunksize = check.whole("chunksize", chunksize, 1)
@@ -124,6 +129,7 @@ class LsiModel(Saved, gensim.models.LsiModel):
         self.random_seed = None if random_seed is None else check.whole("random_seed", random_seed, 0)
         self.progress = check.progress("progress", progress)
         self.workers = None if workers is None else check.whole("workers", workers, 1)
+        self.client = chosen_client(client, distributed=distributed or None, ns_conf=ns_conf, workers=workers)
         self.ns_conf = ns_conf
         if corpus is not None:
             corpus = as_corpus(corpus)
@@ -202,7 +208,7 @@ class LsiModel(Saved, gensim.models.LsiModel):
             if self.dispatcher is not None:
                 u, s = self._on_cluster(self.dispatcher, task, reading)
             else:
-                u, s = self._by_threads(task, reading)
+                u, s = self._on_engine(task, reading)
         self.projection.u = u.astype(self.dtype, copy=False)
         self.projection.s = s.astype(self.dtype, copy=False)
         self.docs_processed += reading.documents
@@ -216,11 +222,14 @@ class LsiModel(Saved, gensim.models.LsiModel):
             return None, None
         return self.projection.power_iters, self.projection.extra_dims
 
-    def _by_threads(self, task: LsiTask, reading: _Reading) -> lsi.Factors:
-        """Train in this process."""
+    def _on_engine(self, task: LsiTask, reading: _Reading) -> lsi.Factors:
+        """Train in this process, on threads or a Dask cluster."""
         warm()
-        with ThreadsEngine(self.workers) as engine:
-            after_round = partial(reading.tell_round, workers=engine.num_workers)
+        with engine_of(self.client, self.workers) as engine:
+
+            def after_round(rounds: int) -> None:
+                reading.tell_round(rounds, workers=engine.num_workers)
+
             return train(engine, task, reading, fold_at=MEMORY, after_round=after_round)
 
     def _on_cluster(self, cluster: Cluster, task: LsiTask, reading: _Reading) -> lsi.Factors:
