@@ -111,3 +111,11 @@ class Engine(Protocol):
 
     def algebra(self) -> AbstractContextManager[Any]:
         """The time in which `map` shares the cores: BLAS has one thread."""
+
+
+class OwnEngine(Engine, Protocol):
+    """An engine that a program makes for its own training runs, and enters around each of them."""
+
+    def __enter__(self) -> Engine: ...
+
+    def __exit__(self, *exception: object) -> None: ...

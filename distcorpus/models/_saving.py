@@ -32,6 +32,7 @@ class Saved:
         options = {name: attributes.pop(name) for name in self.own_options}
         if callable(options["progress"]):  # functions cannot be saved
             options["progress"] = True
+        options["client"] = None  # a connection
         return {**attributes, "dispatcher": None, "distcorpus_options": options}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -43,12 +43,12 @@ from distcorpus.corpora.reading import (
     vocabulary,
 )
 from distcorpus.engines.base import Block
-from distcorpus.engines.threads import ThreadsEngine
 from distcorpus.kernels import EStep, InferenceParams
 from distcorpus.models import _check as check
 from distcorpus.models._cluster import Cluster, Training, train_on
 from distcorpus.models._documents import DocumentTopics
 from distcorpus.models._drawing import Drawing
+from distcorpus.models._engine import chosen_client, engine_of
 from distcorpus.models._progress import ProgressBar
 from distcorpus.models._saving import Saved, save_whole
 from distcorpus.training.evaluation import Evaluation, EvaluationTask, evaluate
@@ -61,6 +61,8 @@ logger = logging.getLogger("gensim.models.ldamodel")
 
 #: Chunks that may be read before they are needed.
 CHUNKS_READ_AHEAD = 8
+#: Chunks of a training on a Dask cluster that wait for a worker.
+CHUNKS_QUEUED = 10
 #: Seconds between two looks at what the cluster has learnt, from where a lost dispatcher's training goes on.
 KEEP_EVERY = 10.0
 
@@ -102,6 +104,9 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
     workers : int, optional
         Threads of this process that compute, where the model is not distributed; by default as many as there
         are cores that it may use. The result is the same.
+    client : dask.distributed.Client or "active", optional
+        Compute on a Dask cluster, that of this client or of the current one. The result is the same. Not
+        saved with the model.
 
     Raises
     ------
@@ -123,6 +128,7 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
         "checkpoint": None,
         "checkpoint_every": 10,
         "workers": None,
+        "client": None,
         "ns_conf": None,
         "interrupted": None,
     }
@@ -163,6 +169,7 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
         checkpoint: str | None = None,
         checkpoint_every: int = 10,
         workers: int | None = None,
+        client: Any = None,
     ) -> None:
         self.dtype = check.floats(dtype)
         self.num_topics = check.whole("num_topics", num_topics, 1)
@@ -188,6 +195,7 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
         self.checkpoint = None if checkpoint is None else check.path("checkpoint", checkpoint)
         self.checkpoint_every = check.whole("checkpoint_every", checkpoint_every, 1)
         self.workers = None if workers is None else check.whole("workers", workers, 1)
+        self.client = chosen_client(client, distributed=distributed or None, ns_conf=ns_conf, workers=workers)
         self.ns_conf = ns_conf
         self.interrupted: dict[str, Any] | None = None
         self.num_updates = 0
@@ -373,7 +381,7 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
         if self.dispatcher is not None:
             run.on_cluster(self.dispatcher, topics, numdocs)
         else:
-            run.by_threads(topics, numdocs)
+            run.on_engine(topics, numdocs)
 
     def _read_while_drawing(self, corpus: Any, chunksize: int) -> Iterator[Chunk] | None:
         """Return the chunks of a corpus, some of them read while the topics are drawn; None where none was.
@@ -481,8 +489,8 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
         return self._gammas(chunks(as_corpus(corpus), chunksize, self.num_terms, counts=True))
 
     def _gammas(self, read: Iterable[Chunk]) -> Iterator[np.ndarray]:
-        read, spread = self._spread(read, None)
-        return self._evaluate(read, spread) if spread else map(self._infer, read)
+        read, where = self._spread(read, None, None)
+        return map(self._infer, read) if where is False else self._evaluate(read, where)
 
     def _infer(self, documents: Chunk) -> np.ndarray:
         words, local = compact(documents)
@@ -532,6 +540,7 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
         sparse: bool = False,
         minimum_probability: float | None = None,
         distributed: bool | None = None,
+        client: Any = None,
     ) -> Iterator[np.ndarray | scipy.sparse.csr_array]:
         """Infer the topics of a whole corpus, in a stream that needs memory for a few chunks.
 
@@ -547,6 +556,9 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
         distributed : bool, optional
             Compute on a cluster. By default that of a distributed model, if there is one and the corpus has
             more than one chunk. The bytes are the same.
+        client : dask.distributed.Client or "active", optional
+            Compute on a Dask cluster. By default that of a model which was made with one, if the corpus has
+            more than one chunk.
 
         Returns
         -------
@@ -565,24 +577,34 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
         least = check.number("minimum_probability", least, 0.0, 1.0)
         if minimum_probability is not None and not sparse:
             raise ValueError("minimum_probability without sparse=True: arrays have all probabilities")
-        read, spread = self._spread(chunks(as_corpus(corpus), size, self.num_terms, counts=True), distributed)
+        documents = chunks(as_corpus(corpus), size, self.num_terms, counts=True)
+        read, where = self._spread(documents, distributed, client)
 
         def probabilities(gamma: np.ndarray) -> np.ndarray | scipy.sparse.csr_array:
             theta = gamma / gamma.sum(axis=1, keepdims=True)
             return scipy.sparse.csr_array(np.where(theta >= least, theta, 0)) if sparse else theta
 
-        return (probabilities(gamma) for gamma in self._evaluate(read, spread, required=bool(distributed)))
+        return (probabilities(gamma) for gamma in self._evaluate(read, where, required=bool(distributed)))
 
-    def _spread(self, read: Iterable[Chunk], distributed: bool | None) -> tuple[Iterable[Chunk], bool]:
-        """Return the chunks of a corpus, and whether they are for the cluster."""
-        if distributed is not None or self.dispatcher is None:
+    def _spread(
+        self, read: Iterable[Chunk], distributed: bool | None, client: Any
+    ) -> tuple[Iterable[Chunk], Any]:
+        """Return the chunks of a corpus, and where they are computed: True is the cluster, False is here, and
+        anything else a Dask client.
+        """
+        if client is not None:
+            return read, chosen_client(client, distributed=distributed)
+        if distributed is not None:
             return read, bool(distributed)
+        where = self.dispatcher is not None if self.client is None else self.client
+        if where is False:
+            return read, False
         rest = iter(read)
         first = list(islice(rest, 2))
-        return chain(first, rest), len(first) > 1
+        return chain(first, rest), where if len(first) > 1 else False
 
     def _evaluate(
-        self, read: Iterable[Chunk], spread: bool, *, bound: bool = False, required: bool = False
+        self, read: Iterable[Chunk], where: Any, *, bound: bool = False, required: bool = False
     ) -> Iterator[np.ndarray]:
         """Yield gamma, or the bounds, of each chunk, see `training.evaluation.evaluate`: computed by this
         process, where there is no cluster to spread them over and none is required.
@@ -598,12 +620,16 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
             variant=self.variant,
             bound=bound,
         )
-        remote = self._evaluation(required) if spread else None
+        remote = self._evaluation(required) if where is True else None
         if remote is not None:
             with remote:
                 yield from remote.evaluate(EvaluationTask(topics_as_dict(topics), params), read)
             return
-        with ThreadsEngine(self.workers) as engine, Evaluation("lda", engine, topics, params) as evaluation:
+        client = None if isinstance(where, bool) else where
+        with (
+            engine_of(client, self.workers) as engine,
+            Evaluation("lda", engine, topics, params) as evaluation,
+        ):
             yield from evaluate(evaluation, read)
 
     def _evaluation(self, required: bool) -> Training | None:
@@ -624,6 +650,7 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
         subsample_ratio: float = 1.0,
         *,
         distributed: bool | None = None,
+        client: Any = None,
     ) -> float:
         """Return the variational bound of some documents, in nats.
 
@@ -637,19 +664,21 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
         distributed : bool, optional
             Compute on a cluster, where `gamma` is not given. By default that of a distributed model, if there
             is one and the corpus has more than `chunksize` documents.
+        client : dask.distributed.Client or "active", optional
+            Compute on a Dask cluster, where `gamma` is not given. By default as in `transform`.
         """
         check.positive("subsample_ratio", subsample_ratio)
         read = chunks(as_corpus(corpus), self.chunksize, self.num_terms, counts=True)
-        score = self._documents_bound(read, gamma, distributed)
+        score = self._documents_bound(read, gamma, distributed, client)
         return float(score * subsample_ratio + self._topics_bound())
 
     def _documents_bound(
-        self, read: Iterable[Chunk], gamma: np.ndarray | None, distributed: bool | None
+        self, read: Iterable[Chunk], gamma: np.ndarray | None, distributed: bool | None, client: Any
     ) -> float:
         if gamma is None:
-            read, spread = self._spread(read, distributed)
-            if spread:
-                parts = self._evaluate(read, spread, bound=True, required=bool(distributed))
+            read, where = self._spread(read, distributed, client)
+            if where is not False:
+                parts = self._evaluate(read, where, bound=True, required=bool(distributed))
                 return sum(float(part.sum()) for part in parts)
         topics = self._lazy_topics()
         totals = topics.totals()
@@ -676,7 +705,12 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
         return topic_bound(everything.T, self.eta)
 
     def log_perplexity(
-        self, chunk: Any, total_docs: int | None = None, *, distributed: bool | None = None
+        self,
+        chunk: Any,
+        total_docs: int | None = None,
+        *,
+        distributed: bool | None = None,
+        client: Any = None,
     ) -> float:
         """Return the variational bound of some documents, a word, and log the perplexity ``2**-bound``.
 
@@ -685,7 +719,7 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
         chunk : iterable of documents, or scipy sparse matrix (terms x documents)
         total_docs : int, optional
             How many documents they stand for; themselves by default.
-        distributed : bool, optional
+        distributed, client : optional
             As in `bound`.
         """
         documents, words = 0, 0.0
@@ -699,7 +733,7 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
 
         total = None if total_docs is None else check.whole("total_docs", total_docs, 1)
         read = chunks(as_corpus(chunk), self.chunksize, self.num_terms, counts=True)
-        score = self._documents_bound(counted(read), None, distributed)
+        score = self._documents_bound(counted(read), None, distributed, client)
         if not words:
             raise ValueError("chunk has no words: a perplexity needs documents that are not empty")
         ratio = (total or documents) / documents
@@ -771,8 +805,8 @@ class _Run:
             chunks, corpus, plan.chunksize, model.num_terms, counts=True
         )
 
-    def by_threads(self, topics: LazyTopics, numdocs: int) -> None:
-        """Train in this process."""
+    def on_engine(self, topics: LazyTopics, numdocs: int) -> None:
+        """Train in this process, on threads or a Dask cluster."""
         warm()
         if self.documents is None:
             kept = list(self._chunks())
@@ -783,19 +817,16 @@ class _Run:
         topics.numdocs = numdocs + self.documents
         learnt = OnlineLda(topics, self.model.alpha, self.model.eta, self.model.num_updates)
         self._set_callback_model()
-        with (
-            self.bar,
-            ThreadsEngine(self.model.workers) as engine,
-            LdaTraining(
-                "lda", engine, learnt, self.plan, self.progress, max_queued=engine.num_workers + 1
-            ) as training,
-        ):
-            observer = _Observer(self, training)
-            try:
-                training.run(_Source(self, training, observer), observer)
-            except BaseException:
-                observer.interrupted()
-                raise
+        with self.bar, engine_of(self.model.client, self.model.workers) as engine:
+            # Threads are there from the beginning, and workers of a cluster come and go.
+            queued = engine.num_workers + 1 if self.model.client is None else CHUNKS_QUEUED
+            with LdaTraining("lda", engine, learnt, self.plan, self.progress, max_queued=queued) as training:
+                observer = _Observer(self, training)
+                try:
+                    training.run(_Source(self, training, observer), observer)
+                except BaseException:
+                    observer.interrupted()
+                    raise
         self.adopt(learnt)
         self.model.interrupted = None
 

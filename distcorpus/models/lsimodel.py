@@ -26,10 +26,11 @@ from distcorpus.corpora.reading import (
     length,
     vocabulary,
 )
-from distcorpus.engines.threads import ThreadsEngine
+from distcorpus.engines.base import OwnEngine
 from distcorpus.kernels import as_dict
 from distcorpus.models import _check as check
 from distcorpus.models._cluster import Cluster, Training, train_on
+from distcorpus.models._engine import chosen_client, engine_of
 from distcorpus.models._progress import ProgressBar
 from distcorpus.models._saving import Saved
 from distcorpus.training.lsi import LsiTask, LsiTraining, in_this_process
@@ -82,6 +83,9 @@ class LsiModel(Saved, gensim.models.LsiModel):
     workers : int, optional
         Threads of this process that compute, where the model is not distributed; by default as many as there
         are cores that it may use. The result is the same.
+    client : dask.distributed.Client or "active", optional
+        Compute on a Dask cluster, that of this client or of the current one. The result is the same. Not
+        saved with the model.
 
     Raises
     ------
@@ -92,7 +96,7 @@ class LsiModel(Saved, gensim.models.LsiModel):
     """
 
     #: The training run, and its engine, that still has all documents, and the vectors that it made of them.
-    _kept: tuple[LsiTraining, ThreadsEngine, np.ndarray] | None = None
+    _kept: tuple[LsiTraining, OwnEngine, np.ndarray] | None = None
 
     gensims_class: ClassVar[Any] = gensim.models.LsiModel
     own_options: ClassVar[dict[str, Any]] = {
@@ -100,6 +104,7 @@ class LsiModel(Saved, gensim.models.LsiModel):
         "ns_conf": None,
         "progress": False,
         "workers": None,
+        "client": None,
     }
 
     def __init__(
@@ -119,6 +124,7 @@ class LsiModel(Saved, gensim.models.LsiModel):
         ns_conf: Mapping[str, Any] | None = None,
         progress: bool | Callable[[dict[str, Any]], None] = False,
         workers: int | None = None,
+        client: Any = None,
     ) -> None:
         self.num_topics = check.whole("num_topics", num_topics, 1)
         self.chunksize = check.whole("chunksize", chunksize, 1)
@@ -130,6 +136,7 @@ class LsiModel(Saved, gensim.models.LsiModel):
         self.random_seed = None if random_seed is None else check.whole("random_seed", random_seed, 0)
         self.progress = check.progress("progress", progress)
         self.workers = None if workers is None else check.whole("workers", workers, 1)
+        self.client = chosen_client(client, distributed=distributed or None, ns_conf=ns_conf, workers=workers)
         self.ns_conf = ns_conf
         if corpus is not None:
             corpus = as_corpus(corpus)
@@ -203,7 +210,7 @@ class LsiModel(Saved, gensim.models.LsiModel):
             if self.dispatcher is not None:
                 u, s = self._on_cluster(self.dispatcher, self._with_base(task, before), reading)
             else:
-                u, s = self._by_threads(task, before, reading)
+                u, s = self._on_engine(task, before, reading)
         self.projection.u = u.astype(self.dtype, copy=False)
         self.projection.s = s.astype(self.dtype, copy=False)
         self.docs_processed += reading.documents
@@ -226,24 +233,24 @@ class LsiModel(Saved, gensim.models.LsiModel):
         weighed = s * decay if task.decay == 1.0 else s
         return replace(task, base=(np.asarray(self.projection.u), weighed))
 
-    def _by_threads(self, task: LsiTask, decay: float, reading: _Reading) -> lsi.Factors:
-        """Train in this process, with all documents that came before if they are here still."""
+    def _on_engine(self, task: LsiTask, decay: float, reading: _Reading) -> lsi.Factors:
+        """Train by threads or a Dask cluster; with the documents that came before, if they are here."""
         warm()
         kept, self._kept = self._kept, None
         if kept is not None and kept[2] is self.projection.u and _is_continued(kept[0].task, task, decay):
             training, engine, _ = kept
         else:
-            engine = ThreadsEngine(self.workers)
+            engine = engine_of(self.client, self.workers)
             training = in_this_process(engine, self._with_base(task, decay), fold_at=MEMORY)
         with engine:
-            training.after_round = partial(reading.tell_round, workers=engine.num_workers)
+            training.after_round = lambda rounds: reading.tell_round(rounds, workers=engine.num_workers)
             try:
                 factors = training.add_documents(reading)
             except BaseException:
                 self._kept = kept  # whose next addition gives up this one's documents
                 raise
         training.after_round = lambda rounds: None
-        if training.nbytes <= KEPT_BYTES:
+        if self.client is None and training.nbytes <= KEPT_BYTES:
             self._kept = training, engine, factors[0]
         return factors
 

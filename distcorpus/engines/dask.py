@@ -1,0 +1,870 @@
+"""The engine on a Dask cluster: jobs are tasks on Dask's workers, which need no daemon of ours.
+
+What to do is decided in `schedule.py`, as for our own cluster; here are coroutines on the client's event loop
+that carry it out, a job each, and a thread that looks who is there. Blocks and broadcast rows go straight to
+the worker that a job is for, and results come straight back. What is sent that way Dask cannot compute again:
+it is kept here, and sent to another worker where one is lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import functools
+import itertools
+import logging
+import math
+import os
+import sys
+import threading
+import time
+import traceback
+import uuid
+import weakref
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from concurrent.futures import CancelledError as ConcurrentCancelledError
+from concurrent.futures import Future as ConcurrentFuture
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from typing import Any, TypeVar
+
+import dask
+import distributed
+import numpy as np
+import scipy
+from dask.utils import parse_timedelta
+from distributed.scheduler import KilledWorker, NoValidWorkerError
+from numpy.typing import NDArray
+
+from distcorpus._version import __version__
+from distcorpus.algorithms.chunk import Chunk, positions_of, words_in
+from distcorpus.algorithms.partial import Partial
+from distcorpus.engines.base import Block, Round
+from distcorpus.engines.schedule import Cancel, Decision, Drop, Fail, Failure, Finish, Hand, Schedule
+from distcorpus.engines.threads import ThreadsEngine, available_threads
+from distcorpus.kernels import KERNELS, Result
+from distcorpus.kernels.job import run
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+#: Seconds between two looks at which workers there are.
+LOOK_EVERY = 0.5
+#: Seconds in which the scheduler has to answer such a look, and a worker has to be reached.
+ANSWER_WITHIN = 5.0
+#: Seconds without an answer of the scheduler after which it is lost.
+SCHEDULER_TIMEOUT = 20.0
+#: Seconds without a heartbeat after which a worker is handed nothing, and its jobs go to others.
+SILENT_AFTER = 15.0
+#: How often a job's data are sent to a worker that loses them and is still there.
+SENDINGS = 3
+#: Seconds between two of them.
+SEND_AGAIN_AFTER = 0.5
+#: Seconds between two log lines about a round that waits for a worker.
+WAITING_LOG_EVERY = 10.0
+
+#: What says that data or a worker are lost, and not that a job is wrong.
+LOST = (
+    distributed.CancelledError,
+    KilledWorker,
+    NoValidWorkerError,
+    OSError,
+    TimeoutError,
+    asyncio.TimeoutError,
+)
+
+_INT32_MAX = 2**31 - 1
+
+
+def checked_client(client: Any) -> Any:
+    """Return the client that a program means.
+
+    Parameters
+    ----------
+    client : Client, or "active"
+        ``"active"`` is the one that Dask itself would use: of the task that runs here, else the newest.
+
+    Raises
+    ------
+    TypeError
+        If it is something else.
+    ValueError
+        If there is none, or it is closed, or it is one for coroutines.
+    """
+    if isinstance(client, str) and client == "active":
+        try:
+            client = distributed.get_client()
+        except ValueError:
+            raise ValueError('client="active", but there is no Dask client: make one, Client(...)') from None
+    if not isinstance(client, distributed.Client):
+        raise TypeError(
+            f"client is a {type(client).__name__}: give a dask.distributed.Client, or "
+            '"active" for the current one'
+        )
+    if client.asynchronous:
+        raise ValueError(
+            "client is asynchronous, and training waits: give Client(...) without asynchronous=True, from a "
+            "thread that runs no event loop (await asyncio.to_thread(...))"
+        )
+    if client.status not in ("running", "connecting"):
+        raise ValueError(f"client is {client.status}: give a client that is connected, Client(...)")
+    return client
+
+
+# What runs on a worker, and what travels.
+
+
+class JobError(RuntimeError):
+    """A job raised on a worker; the message is the traceback."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Broadcast:
+    """What a job needs besides its blocks."""
+
+    params: Any
+    words: NDArray[np.int32]
+    rows: NDArray
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of the rows and their term ids."""
+        return self.words.nbytes + self.rows.nbytes
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class NarrowPartial:
+    """A partial of which only some rows are too wide for int32.
+
+    Attributes
+    ----------
+    partial : Partial
+        In int32; the wide rows are zero.
+    wide : ndarray of int, shape (n_wide,)
+        Which rows are wide.
+    steps : ndarray of float64, shape (n_wide, width)
+        Those rows.
+    """
+
+    partial: Partial
+    wide: NDArray[np.intp]
+    steps: NDArray[np.float64]
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of all arrays."""
+        return self.partial.nbytes + self.wide.nbytes + self.steps.nbytes
+
+
+def narrowed(result: Any) -> Any:
+    """Return a result as it travels: one cell beyond int32 does not double a whole table."""
+    if not isinstance(result, Partial) or result.steps.dtype == np.int32 or not result.steps.size:
+        return result
+    largest = np.maximum(result.steps.max(axis=1), -result.steps.min(axis=1))
+    wide = np.flatnonzero(~(largest <= _INT32_MAX))
+    if 2 * len(wide) >= len(largest):
+        return result
+    steps = result.steps[wide]
+    narrow: NDArray[np.int32] = np.zeros(result.steps.shape, np.int32)
+    fits = largest <= _INT32_MAX
+    np.copyto(narrow, result.steps, where=fits[:, np.newaxis], casting="unsafe")
+    return NarrowPartial(Partial(result.words, narrow, result.extras), wide, steps)
+
+
+def widened(result: Any) -> Any:
+    """Return a result as the round takes it."""
+    if not isinstance(result, NarrowPartial):
+        return result
+    steps = result.partial.steps.astype(np.float64)
+    steps[result.wide] = result.steps
+    return Partial(result.partial.words, steps, result.partial.extras)
+
+
+class Parcel:
+    """Something that travels, whose size Dask knows and whose arrays arrive as compiled loops take them."""
+
+    def __init__(self, content: Any) -> None:
+        self.content = content
+
+    def __sizeof__(self) -> int:
+        return int(getattr(self.content, "nbytes", 0)) + object.__sizeof__(self)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _unpacked, (self.content,)
+
+
+def _unpacked(content: Any) -> Parcel:
+    return Parcel(_aligned(content))
+
+
+def _aligned(value: Any) -> Any:
+    """Return a value whose arrays are contiguous, aligned and writable: what arrives may be none of these."""
+    if isinstance(value, np.ndarray):
+        return np.require(value, None, ["C", "A", "W"])
+    if isinstance(value, Mapping):
+        return {key: _aligned(item) for key, item in value.items()}
+    if is_dataclass(value) and not isinstance(value, type):
+        return replace(value, **{part.name: _aligned(getattr(value, part.name)) for part in fields(value)})
+    return value
+
+
+#: One job of ours at a time computes on a worker, with all its threads.
+_computing: weakref.WeakKeyDictionary[Any, threading.Lock] = weakref.WeakKeyDictionary()
+_computing_lock = threading.Lock()
+
+
+def compute_job(
+    kernel: Any, num_terms: int, keys: Sequence[tuple[int, ...]], broadcast: Parcel, *blocks: Parcel
+) -> Parcel:
+    """Compute a job, on a worker.
+
+    Everything that it is given is shared with whatever else runs there, and is sent on by Dask: nothing of it
+    is written to.
+    """
+    try:
+        worker = distributed.get_worker()
+        with _computing_lock:
+            lock = _computing.setdefault(worker, threading.Lock())
+        content = broadcast.content
+        threads = int(worker.state.nthreads)
+        with lock, ThreadsEngine(1).algebra(), ThreadPoolExecutor(threads, "distcorpus") as pool:
+            result, _ = run(
+                kernel,
+                content.params,
+                [(block.content, key) for block, key in zip(blocks, keys, strict=True)],
+                content.words,
+                kernel.prepare(content.rows, content.params),
+                positions_of(content.words, num_terms),
+                pool if threads > 1 else None,
+            )
+        return Parcel(narrowed(result))
+    except Exception:
+        raise JobError(traceback.format_exc()) from None
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of all that bits depend on."""
+    from distcorpus.algorithms.summation import compiled_kernels
+
+    compiled_kernels()
+    numba = sys.modules.get("numba")
+    found = {
+        "distcorpus": __version__,
+        "numpy": np.__version__,
+        "scipy": scipy.__version__,
+        "numba": numba.__version__ if numba is not None else "not installed",
+    }
+    return found | {f"kernel {name}": str(kernel.version) for name, kernel in sorted(KERNELS.items())}
+
+
+def greet() -> dict[str, str]:
+    """Prepare a worker, on that worker: no job has to wait for what is compiled.
+
+    Returns
+    -------
+    dict
+        Its `versions`.
+    """
+    keep_freed_memory()
+    for kernel in KERNELS.values():
+        _warm(kernel)
+    return versions()
+
+
+@functools.cache
+def _warm(kernel: Any) -> None:
+    kernel.warm()
+
+
+def nothing() -> None:
+    """A task that waits for a worker, which adaptive clusters start for one."""
+
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+
+
+def keep_freed_memory() -> bool:
+    """Undo, on a worker, that Dask's nannies have freed memory go back to the system at once.
+
+    With their ``MALLOC_TRIM_THRESHOLD_`` each table of a job is mapped anew, and every page of it costs a
+    fault. `give_back_memory` returns to their setting.
+    """
+    return _set_malloc(1 << 30, 1 << 30)
+
+
+def give_back_memory() -> None:
+    """Return, on a worker, what a training has freed to the system, and to the settings that there were."""
+    threshold = os.environ.get("MALLOC_TRIM_THRESHOLD_", "")
+    if threshold.isdecimal() and _set_malloc(int(threshold), 128 << 10):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def _set_malloc(trim: int, mmap: int) -> bool:
+    if "MALLOC_TRIM_THRESHOLD_" not in os.environ:
+        return False
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError, TypeError):  # not glibc
+        return False
+    return bool(mallopt(_M_TRIM_THRESHOLD, trim) and mallopt(_M_MMAP_THRESHOLD, mmap))
+
+
+# This side.
+
+
+@dataclass(eq=False)
+class _Worker:
+    """A worker of the cluster that takes jobs.
+
+    Attributes
+    ----------
+    name : str
+        What errors, logs and the schedule call it.
+    direct : bool
+        Whether this process reaches it, and need not go through the scheduler.
+    held : dict
+        The blocks that it keeps, by session and number.
+    leases : dict
+        The coroutines that see to its jobs.
+    """
+
+    name: str
+    address: str
+    threads: int
+    direct: bool
+    held: dict[tuple[str, int], distributed.Future] = field(default_factory=dict)
+    leases: dict[int, asyncio.Task[None]] = field(default_factory=dict)
+    leaving: bool = False
+    silent: bool = False
+    heartbeat: Any = None
+    heard_at: float = field(default_factory=time.monotonic)
+
+
+class DaskEngine:
+    """Computes rounds on the workers of a Dask cluster, from when it is entered until it is left.
+
+    In a task of the cluster it gives the task's place to others meanwhile, as `distributed.worker_client`.
+
+    Parameters
+    ----------
+    client : Client or "active"
+        See `checked_client`.
+    """
+
+    def __init__(self, client: Any) -> None:
+        self._client: Any = checked_client(client)
+        self._id = uuid.uuid4().hex[:12]
+        self._serials = itertools.count()
+        self._here = ThreadsEngine()  # for what is computed between two rounds
+        self._pool = ThreadPoolExecutor(available_threads(), thread_name_prefix="distcorpus-sum")
+        timeout = parse_timedelta(dask.config.get("distributed.scheduler.no-workers-timeout"))
+        # Dask's jobs cost more than ours: one a worker and round, of all its share.
+        self._schedule = Schedule(slots=2, worker_timeout=timeout or None)
+        self._worker_timeout = timeout
+        self._lock = threading.Lock()
+        self._rounds: dict[str, Round] = {}
+        self._sessions: set[str] = set()
+        self._workers: dict[str, _Worker] = {}  # by address, also those that are leaving
+        self._by_name: dict[str, _Worker] = {}  # those that the schedule knows
+        self._joining: dict[str, ConcurrentFuture[None]] = {}
+        self._refused: dict[str, str] = {}  # why, by address
+        self._lost: str | None = None  # why no round can be computed any more
+        self._answered_at = time.monotonic()
+        self._log_at = time.monotonic() + WAITING_LOG_EVERY
+        self._ticket: distributed.Future | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._stopping = False
+        self._look_now = threading.Event()
+        self._watcher = threading.Thread(target=self._watch, name="distcorpus-dask", daemon=True)
+        self._gave_place: threading.Thread | None = None
+
+    def __enter__(self) -> DaskEngine:
+        self._loop: asyncio.AbstractEventLoop = self._client.loop.asyncio_loop
+        self._gave_place = _give_place()
+        self._watcher.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+        if self._gave_place is threading.current_thread():
+            distributed.rejoin()
+
+    def close(self) -> None:
+        """Drop all jobs, and all that is on the workers."""
+        self._stopping = True
+        self._look_now.set()
+        self._watcher.join()
+        with self._lock:
+            self._rounds.clear()
+        with suppress(TimeoutError, ConcurrentCancelledError, asyncio.TimeoutError, RuntimeError):
+            self._on_loop(self._leave()).result(ANSWER_WITHIN)
+        self._pool.shutdown()
+        self._here.close()
+
+    # What training runs ask.
+
+    @property
+    def num_workers(self) -> int:
+        with self._lock:
+            return len(self._by_name)
+
+    def hold(self, kernel: Any, documents: Chunk) -> Any:
+        return kernel.pack(documents)  # kept as long as the round may have to send it again
+
+    def map(self, function: Callable[[T], R], items: Sequence[T]) -> list[R]:
+        return self._here.map(function, items)
+
+    def algebra(self) -> AbstractContextManager[Any]:
+        return self._here.algebra()
+
+    def open_session(self, session: str) -> None:
+        with self._lock:
+            self._sessions.add(session)
+            self._apply(self._schedule.session_opened(session, time.monotonic()))
+
+    def close_session(self, session: str) -> None:
+        with self._lock:
+            self._sessions.discard(session)
+            self._rounds.pop(session, None)
+            self._apply(self._schedule.session_closed(session, time.monotonic()))
+        self._post(self._forget, session)
+
+    def open_round(self, round_: Round) -> None:
+        with self._lock:
+            if round_.session not in self._sessions:
+                return
+            if self._lost is not None:
+                round_.failed(RuntimeError(self._lost))
+                return
+            self._rounds[round_.session] = round_
+            self._apply(
+                self._schedule.round_opened(round_.session, round_.number, time.monotonic(), math.inf)
+            )
+
+    def add_blocks(self, round_: Round, blocks: Sequence[Block]) -> None:
+        costs = [(block.number, float(max(block.nnz, 1))) for block in blocks]
+        with self._lock:
+            if self._rounds.get(round_.session) is round_:
+                self._apply(self._schedule.blocks_added(round_.session, costs, time.monotonic()))
+                round_.progressed(self._schedule.pending(round_.session))
+
+    def seal_round(self, round_: Round) -> None:
+        with self._lock:
+            if self._rounds.get(round_.session) is round_:
+                self._apply(self._schedule.round_sealed(round_.session, time.monotonic()))
+
+    # Carrying out what the schedule decides: under the lock, and so nothing here may wait.
+
+    def _apply(self, decisions: Iterable[Decision]) -> None:
+        for decision in decisions:
+            match decision:
+                case Hand(session=session):
+                    self._rounds[session].progressed(self._schedule.pending(session))
+                    self._post(self._start, decision)
+                case Cancel(worker=name, lease=lease):
+                    self._post(self._cancel, name, lease)
+                case Finish(session=session):
+                    self._rounds.pop(session).finished()
+                case Fail(session=session, error=failure):
+                    round_ = self._rounds.pop(session)
+                    round_.failed(RuntimeError(self._describe(round_, failure)))
+                case Drop(worker=name, reason=reason):
+                    self._by_name.pop(name, None)
+                    logger.info("Dask worker %s takes no more jobs: %s", name, reason)
+
+    def _describe(self, round_: Round, failure: Failure) -> str:
+        if failure.kind == "no_workers":
+            return (
+                f"the Dask cluster has no worker, and none joined within {self._worker_timeout:g} s "
+                "(distributed.scheduler.no-workers-timeout): start some, client.cluster.scale(n)"
+            )
+        what = "; ".join(str(round_.block(number)) for number in failure.blocks)
+        names = ", ".join(attempt.worker for attempt in failure.attempts)
+        last = failure.attempts[-1]
+        if failure.kind == "poison":
+            return (
+                f"{what}: every Dask worker that computed it ended ({names}); the last: {last.reason}. See "
+                "the workers' logs; where memory ran out, give smaller chunks (chunksize) or more memory"
+            )
+        return (
+            f"{what}: failed on Dask worker {names}; the last error, on worker {last.worker}:\n{last.reason}"
+        )
+
+    def _on_loop(self, coroutine: Coroutine[Any, Any, T]) -> ConcurrentFuture[T]:
+        try:
+            return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        except RuntimeError:  # the loop is closed
+            coroutine.close()
+            raise
+
+    def _post(self, function: Callable[..., None], *arguments: Any) -> None:
+        with suppress(RuntimeError):  # the loop is closed, and the watcher will say so
+            self._loop.call_soon_threadsafe(function, *arguments)
+
+    # The watcher's thread: it goes on where the client's loop does not.
+
+    def _watch(self) -> None:
+        while not self._stopping:
+            try:
+                self._look()
+            except Exception:
+                logger.exception("unexpected, in looking for Dask workers")
+            self._look_now.wait(LOOK_EVERY)
+            self._look_now.clear()
+
+    def _look(self) -> None:
+        asked: ConcurrentFuture[Any] | None = None
+        try:
+            asked = self._on_loop(self._identity())
+            identity = asked.result(ANSWER_WITHIN)
+        except (Exception, ConcurrentCancelledError) as error:
+            if asked is not None:
+                asked.cancel()
+            self._no_answer(error)
+            return
+        now = self._answered_at = time.monotonic()
+        found = identity["workers"]
+        with self._lock:
+            for address in [address for address in self._workers if address not in found]:
+                self._lose(self._workers.pop(address), now)
+            for address in [address for address in self._joining if address not in found]:
+                self._joining.pop(address).cancel()
+            for address in [address for address in self._refused if address not in found]:
+                del self._refused[address]
+            for address, info in found.items():
+                if address in self._workers:
+                    self._check_worker(self._workers[address], info, now)
+                elif address not in self._joining and address not in self._refused and not self._stopping:
+                    self._joining[address] = self._on_loop(self._join(address, info))
+            self._tick(now, len(found))
+
+    async def _identity(self) -> dict[str, Any]:
+        # What the client itself caches of this is refreshed with a few workers only.
+        identity: dict[str, Any] = await self._client.scheduler.identity(n_workers=-1)
+        return identity
+
+    def _no_answer(self, error: BaseException) -> None:
+        """Give up where the scheduler is lost for good."""
+        silent_for = time.monotonic() - self._answered_at
+        closed = self._client.status in ("closing", "closed")
+        if self._lost is not None or self._stopping or not (closed or silent_for > SCHEDULER_TIMEOUT):
+            return
+        address = self._client.scheduler.address if self._client.scheduler else "that there was"
+        why = "the client was closed" if closed else f"no answer for {silent_for:.0f} s ({error!r})"
+        with self._lock:
+            self._lost = (
+                f"the Dask scheduler {address} is lost: {why}. See its log, and train again with a new "
+                "Client; an LDA model is as after its latest update, an LSI model as before the call"
+            )
+            rounds = list(self._rounds.values())
+            self._rounds.clear()
+        for round_ in rounds:
+            round_.failed(RuntimeError(self._lost))
+
+    def _check_worker(self, worker: _Worker, info: Mapping[str, Any], now: float) -> None:
+        """Take in what the scheduler says of a worker (under the lock)."""
+        if info["last_seen"] != worker.heartbeat:
+            worker.heartbeat, worker.heard_at = info["last_seen"], now
+        if info["status"].startswith("clos") and not worker.leaving:
+            worker.leaving = True
+            self._apply(self._schedule.worker_leaving(worker.name, now))
+        silent = now - worker.heard_at > SILENT_AFTER or info["status"] == "paused"
+        if silent and not worker.silent:
+            logger.warning("Dask worker %s is silent or paused: its jobs go to others", worker.name)
+            self._apply(self._schedule.worker_silent(worker.name, now))
+        elif worker.silent and not silent:
+            self._apply(self._schedule.worker_answered(worker.name, now))
+        worker.silent = silent
+
+    def _lose(self, worker: _Worker, now: float) -> None:
+        """Take a worker as lost (under the lock)."""
+        self._by_name.pop(worker.name, None)
+        logger.log(logging.INFO if worker.leaving else logging.WARNING, "Dask worker %s is gone", worker.name)
+        self._apply(self._schedule.worker_lost(worker.name, "it is gone from the Dask cluster", now))
+        self._post(self._abandon, worker)
+
+    def _tick(self, now: float, present: int) -> None:
+        """Let the schedule know the time, and see to rounds that wait for a worker (under the lock)."""
+        self._apply(self._schedule.tick(now))
+        for round_ in self._rounds.values():
+            round_.progressed(self._schedule.pending(round_.session))
+        waiting = self._schedule.waiting(now)
+        self._post(self._call_for_worker, bool(waiting) and not present)
+        if waiting and present and present == len(self._refused):
+            reasons = "; ".join(self._refused.values())
+            for session, _ in waiting:
+                round_ = self._rounds.pop(session)
+                self._apply(self._schedule.session_closed(session, now))
+                self._apply(self._schedule.session_opened(session, now))
+                round_.failed(RuntimeError(f"no worker of the Dask cluster can be used: {reasons}"))
+        elif not waiting:
+            self._log_at = now + WAITING_LOG_EVERY
+        elif now >= self._log_at:
+            self._log_at = now + WAITING_LOG_EVERY
+            logger.warning("waiting for a worker of the Dask cluster %s", self._client.scheduler.address)
+
+    # From here on all runs on the client's loop.
+
+    def _call_for_worker(self, wanted: bool) -> None:
+        """Keep a task waiting as long as there is no worker: adaptive clusters start one for it."""
+        if not wanted:
+            self._ticket = None
+        elif self._ticket is None or self._ticket.done():
+            self._ticket = self._client.submit(nothing, key=self._key(None, "worker"), pure=False)
+
+    async def _join(self, address: str, info: Mapping[str, Any]) -> None:
+        """Look whether a worker can be used, and prepare it."""
+        name = f"{info['name']} ({address})" if str(info["name"]) != address else address
+        refusal: str | None = None
+        worker = None
+        try:
+            direct = await self._reaches(address)
+            greeting = self._client.submit(
+                greet,
+                key=self._key(None, "greet"),
+                workers=[address],
+                allow_other_workers=False,
+                pure=False,
+            )
+            try:
+                refusal = _differences(await self._gathered(greeting, direct))
+            finally:
+                greeting.release()
+            worker = _Worker(name, address, int(info["nthreads"]), direct)
+        except LOST:
+            pass  # it is gone, or the next look tries again
+        except Exception as error:
+            refusal = f"{type(error).__name__}: {error}. Is distcorpus installed there?"
+        with self._lock:
+            self._joining.pop(address, None)
+            if refusal is not None:
+                self._refused[address] = f"{name}: {refusal}"
+                logger.warning("Dask worker %s cannot be used: %s", name, refusal)
+            elif worker is not None and not self._stopping:
+                self._workers[address] = self._by_name[name] = worker
+                logger.info("Dask worker %s joined, %d thread(s)", name, worker.threads)
+                self._apply(self._schedule.worker_joined(name, time.monotonic(), threads=worker.threads))
+
+    async def _reaches(self, address: str) -> bool:
+        """Return whether this process can connect to a worker itself."""
+        if self._client.direct_to_workers is False:
+            return False
+        try:
+            scattering = self._scattered({self._key(None, "probe"): None}, address, True)
+            (probe,) = await asyncio.wait_for(scattering, ANSWER_WITHIN)
+            probe.release()
+        except (OSError, TimeoutError, asyncio.TimeoutError):
+            logger.info("Dask worker %s cannot be reached: data go through the scheduler", address)
+            return False
+        return True
+
+    def _key(self, kernel: Any, what: str, *of: Any) -> tuple[Any, ...]:
+        """Return a new key; by its first word Dask's dashboard and reports group what they show."""
+        name = kernel.name if kernel is not None else "distcorpus"
+        return (f"{name}-{what}", *of, f"{self._id}-{next(self._serials)}")
+
+    async def _scattered(
+        self, contents: Mapping[Any, Any], address: str, direct: bool
+    ) -> list[distributed.Future]:
+        """Send something to a worker."""
+        parcels = {key: Parcel(content) for key, content in contents.items()}
+        futures = await self._client.scatter(
+            parcels, workers=[address], direct=direct, hash=False, timeout=ANSWER_WITHIN, asynchronous=True
+        )
+        return list(futures.values())
+
+    async def _gathered(self, future: distributed.Future, direct: bool) -> Any:
+        """Wait for a result and fetch it."""
+        gathering = asyncio.ensure_future(self._client.gather(future, direct=direct, asynchronous=True))
+        # Gatherings share their requests: what ends this one must not end the others.
+        gathering.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+        return await asyncio.shield(gathering)
+
+    def _start(self, hand: Hand) -> None:
+        with self._lock:
+            worker = self._by_name.get(hand.worker)
+        if worker is None:  # it was lost meanwhile, and the schedule knows
+            return
+        task = self._loop.create_task(self._serve(worker, hand))
+        worker.leases[hand.lease] = task
+        self._keep(task)
+
+    def _keep(self, task: asyncio.Task[None]) -> None:
+        """A loop holds its tasks only weakly."""
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _cancel(self, name: str, lease: int) -> None:
+        with self._lock:
+            worker = self._by_name.get(name)
+        task = worker.leases.get(lease) if worker is not None else None
+        if task is not None:
+            task.cancel()
+
+    def _abandon(self, worker: _Worker) -> None:
+        for task in list(worker.leases.values()):
+            task.cancel()
+        worker.held.clear()
+
+    def _forget(self, session: str) -> None:
+        with self._lock:
+            workers = list(self._workers.values())
+        for worker in workers:
+            for key in [key for key in worker.held if key[0] == session]:
+                del worker.held[key]
+
+    async def _leave(self) -> None:
+        """Give up all that is on the cluster."""
+        for task in list(self._tasks):
+            task.cancel()
+        for joining in self._joining.values():
+            joining.cancel()
+        self._ticket = None
+        for worker in self._workers.values():
+            worker.held.clear()
+        if self._workers and self._lost is None:
+            addresses = list(self._workers)
+            with suppress(Exception):
+                await asyncio.wait_for(
+                    self._client.run(
+                        give_back_memory, workers=addresses, on_error="ignore", asynchronous=True
+                    ),
+                    ANSWER_WITHIN / 2,
+                )
+
+    async def _serve(self, worker: _Worker, hand: Hand) -> None:
+        """See to one job."""
+        try:
+            await self._lease(worker, hand)
+        except asyncio.CancelledError:
+            with self._lock:
+                self._apply(self._schedule.discarded(hand.lease, time.monotonic()))
+        except Exception as error:
+            reason = str(error) if isinstance(error, JobError) else "".join(traceback.format_exception(error))
+            logger.warning("Dask worker %s: a job failed: %s", worker.name, reason.strip().splitlines()[-1])
+            with self._lock:
+                self._apply(self._schedule.failed(hand.lease, reason, time.monotonic()))
+        finally:
+            worker.leases.pop(hand.lease, None)
+
+    async def _lease(self, worker: _Worker, hand: Hand) -> None:
+        with self._lock:
+            round_ = self._rounds.get(hand.session)
+        blocks = []
+        if round_ is not None and round_.number == hand.round:
+            blocks = [block for number in hand.blocks if (block := round_.block(number)) is not None]
+        if round_ is None or len(blocks) < len(hand.blocks):  # it is over, or another worker was faster
+            with self._lock:
+                self._apply(self._schedule.discarded(hand.lease, time.monotonic()))
+            return
+        result = await self._computed(worker, hand, round_, blocks)
+        with self._lock:
+            accepted = self._schedule.delivered(hand.lease, time.monotonic())
+            if not accepted:
+                self._apply(self._schedule.discarded(hand.lease, time.monotonic()))
+        if accepted:  # nothing can stop this any more
+            self._pool.submit(self._take_in, worker, hand, round_, result)
+
+    async def _computed(
+        self, worker: _Worker, hand: Hand, round_: Round, blocks: Sequence[Block]
+    ) -> Result | NarrowPartial:
+        for sending in range(SENDINGS):
+            try:
+                return await self._attempt(worker, hand, round_, blocks)
+            except LOST as error:
+                lost = repr(error)  # not the error, whose traceback holds futures
+            # The worker is gone, which the watcher will soon know; or its data are.
+            logger.debug("Dask worker %s lost a job's data (%s)", worker.name, lost)
+            for block in blocks:
+                worker.held.pop((hand.session, block.number), None)
+            self._look_now.set()
+            if sending + 1 < SENDINGS:
+                await asyncio.sleep(SEND_AGAIN_AFTER)
+        raise JobError(f"its data were lost {SENDINGS} times; the last: {lost}")
+
+    async def _attempt(self, worker: _Worker, hand: Hand, round_: Round, blocks: Sequence[Block]) -> Any:
+        """Send a job, and wait for its result."""
+        session, kernel = hand.session, round_.kernel
+        to_send = [block for block in blocks if (session, block.number) not in worker.held]
+        contents = {self._key(kernel, "block", session, block.number): block.documents for block in to_send}
+        broadcast = await self._loop.run_in_executor(self._pool, _broadcast, round_, blocks)
+        contents[self._key(kernel, "rows", session, hand.round)] = broadcast
+        *sent, rows = await self._scattered(contents, worker.address, worker.direct)
+        there = dict(zip((block.number for block in to_send), sent, strict=True))
+        there |= {
+            block.number: worker.held[session, block.number] for block in blocks if block not in to_send
+        }
+        job = self._client.submit(
+            compute_job,
+            kernel,
+            round_.num_terms,
+            [block.key for block in blocks],
+            rows,
+            *(there[block.number] for block in blocks),
+            key=self._key(kernel, "job", session, hand.round, hand.lease),
+            workers=[worker.address],
+            allow_other_workers=False,
+            pure=False,
+        )
+        if round_.keep_blocks:
+            worker.held.update(((session, block.number), there[block.number]) for block in to_send)
+            if not hand.copy:
+                self._moved(worker, hand)
+        try:
+            return (await self._gathered(job, worker.direct)).content
+        finally:
+            for future in (job, rows, *(() if round_.keep_blocks else sent)):
+                future.release()
+
+    def _moved(self, keeper: _Worker, hand: Hand) -> None:
+        """Of the blocks of a job no other worker need keep a copy."""
+        with self._lock:
+            others = [worker for worker in self._workers.values() if worker is not keeper]
+        for worker in others:
+            for number in hand.blocks:
+                worker.held.pop((hand.session, number), None)
+
+    # In the pool.
+
+    def _take_in(self, worker: _Worker, hand: Hand, round_: Round, result: Any) -> None:
+        try:
+            round_.add(hand.blocks, widened(result))
+        except Exception as error:
+            logger.exception("a result cannot be taken in")
+            round_.failed(
+                RuntimeError(f"the result of Dask worker {worker.name} cannot be added to the sum: {error}")
+            )
+        with self._lock:
+            self._apply(self._schedule.summed(hand.lease, time.monotonic()))
+
+
+def _broadcast(round_: Round, blocks: Sequence[Block]) -> Broadcast:
+    words = words_in([block.words for block in blocks], round_.num_terms)
+    return Broadcast(round_.params, words, round_.rows(words))
+
+
+def _differences(there: Mapping[str, str]) -> str | None:
+    """Return what a worker has in other versions, if it has."""
+    here = versions()
+    differ = [
+        f"{name} is {there[name]} there and {here[name]} here"
+        for name in here
+        if name in there and there[name] != here[name]
+    ]
+    return f"{', '.join(differ)}: install the same versions there" if differ else None
+
+
+def _give_place() -> threading.Thread | None:
+    """In a task of a Dask worker, let others have its thread; return this thread where that was done."""
+    try:
+        distributed.get_worker()
+    except ValueError:
+        return None
+    try:
+        distributed.secede()
+    except (KeyError, ValueError):  # it has, in a worker_client
+        return None
+    return threading.current_thread()
