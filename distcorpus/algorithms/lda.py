@@ -57,7 +57,7 @@ def _kernels() -> ModuleType:
 
 def _array(values: Any, dtype: Any) -> np.ndarray:
     """As the kernels are compiled for: of this dtype, contiguous, aligned, writable; a copy if it is not."""
-    return np.require(values, dtype, ["C", "A", "W"])
+    return np.require(values, dtype, ["C", "A", "W", "E"])
 
 
 def _dtype(name: Any) -> np.dtype:
@@ -93,6 +93,7 @@ def _collapsed(variant: str) -> bool:
     return variant == "cvb0"
 
 
+@np.errstate(all="ignore")
 def topic_weights(rows: np.ndarray, totals: np.ndarray, variant: str = "vb") -> np.ndarray:
     """Turn rows of lambda into the weights that the E-step uses.
 
@@ -119,6 +120,7 @@ def topic_weights(rows: np.ndarray, totals: np.ndarray, variant: str = "vb") -> 
     return np.asarray(_kernels().topic_weights(_array(rows, rows.dtype), totals))
 
 
+@np.errstate(all="ignore")
 def document_weights(gamma: np.ndarray, variant: str = "vb") -> np.ndarray:
     """Return the topic weights theta of documents, shape (n_docs, K), from their gamma and in its dtype."""
     if _collapsed(variant):
@@ -126,6 +128,7 @@ def document_weights(gamma: np.ndarray, variant: str = "vb") -> np.ndarray:
     return np.exp(_expected_log_theta(gamma)).astype(gamma.dtype)
 
 
+@np.errstate(all="ignore")
 def log_topics(rows: np.ndarray, totals: np.ndarray) -> np.ndarray:
     """Return E[log beta], the expected logarithms of the topics' probabilities.
 
@@ -170,6 +173,7 @@ def starting_gamma(
     return np.asarray(_kernels().starting_gamma(num_docs, num_topics, state).astype(dtype))
 
 
+@np.errstate(all="ignore")
 def infer(
     block: Chunk,
     table: np.ndarray,
@@ -283,6 +287,7 @@ def _expected_log_counts(
     return np.asarray(logs - kernels.digamma(gamma.sum(axis=1, dtype=np.float64, keepdims=True)))
 
 
+@np.errstate(all="ignore")
 def bound(
     block: Chunk, log_table: np.ndarray, table_row: np.ndarray, alpha: np.ndarray, gamma: np.ndarray
 ) -> float:
@@ -323,6 +328,7 @@ def bound(
     return float(score)
 
 
+@np.errstate(all="ignore")
 def topic_bound(topics: np.ndarray, eta: float | np.ndarray) -> float:
     """Return the topics' part of the variational bound, E_q[log p(beta | eta)] - E_q[log q(beta | lambda)].
 
@@ -415,6 +421,7 @@ class EStep:
         self._log_theta = np.zeros(len(self._alpha)) if params["gamma_statistics"] else None
         self._lock = threading.Lock()
 
+    @np.errstate(all="ignore")
     def add(self, block: Chunk, key: tuple[int, ...]) -> None:
         """Add a block's statistics; several threads may.
 

@@ -117,6 +117,7 @@ class OnlineLda:
         self.alpha = alpha
         self.eta = eta
         self.num_updates = num_updates
+        self.converged = 0  # documents of the latest M-step, after all their iterations
 
     def params(self, plan: Plan) -> dict[str, Any]:
         """Return the parameters of `lda.EStep`."""
@@ -149,6 +150,7 @@ class OnlineLda:
             The learning rate.
         """
         documents = int(extras.get("documents", 0))
+        self.converged = int(extras.get("converged", 0))
         rho = float((plan.offset + pass_ + self.num_updates / plan.chunksize) ** -plan.decay)
         if plan.optimize_alpha and documents:
             mean_logs = extras["gamma_statistics"] * LDA_GRID / documents
@@ -330,8 +332,10 @@ class Reporter:
         -------
         dict
             ``kind`` ("update"), ``pass_``, ``documents`` (of this pass so far), ``of``, ``updates``, ``rho``,
-            ``merged``; with ``plan.details`` also ``diff``, the mean absolute change of E[log beta], and
-            ``topics``: number, alpha, the ids of the ten most probable terms and their probabilities, of the
+            ``merged``, ``converged`` (of those, within their iterations), ``numdocs`` (that the model then
+            stands for); with ``plan.details`` also ``alpha``, where it is learnt,
+            ``diff``, the mean absolute change of E[log beta], and ``topics``:
+            number, alpha, the ids of the ten most probable terms and their probabilities, of the
             topics with the two smallest and the two largest alpha.
         """
         progress = self._progress
@@ -343,8 +347,12 @@ class Reporter:
             "updates": progress.updates,
             "rho": rho,
             "merged": merged,
+            "converged": self._model.converged,
+            "numdocs": self._model.topics.numdocs,
         }
         if self._plan.details:
+            if self._plan.optimize_alpha:
+                event["alpha"] = self._model.alpha.tolist()
             before, self._log_topics = self._log_topics, list(self._model.log_topics())
             changes = (np.abs(b - a).sum() for a, b in zip(before, self._log_topics, strict=True))
             topics = self._model.topics

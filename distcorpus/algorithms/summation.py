@@ -109,7 +109,8 @@ def compiled_kernels() -> ModuleType | None:
 def overflow(grid: float) -> OverflowError:
     """Return the error for a sum that has left the range in which it is exact."""
     return OverflowError(
-        f"a sum exceeds 2**53 steps of {grid:g} and is no longer exact; give grid_for a larger bound"
+        f"a sum exceeds 2**53 steps of {grid:g}, which is {MAX_STEPS * grid:g}, and is no longer exact: "
+        "divide the documents' values by a number (a program of its own may give grid_for a larger bound)"
     )
 
 

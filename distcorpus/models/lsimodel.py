@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import gensim.models
 import numpy as np
 import scipy.sparse
+from gensim.matutils import Sparse2Corpus
 from gensim.models.lsimodel import P2_EXTRA_DIMS, P2_EXTRA_ITERS, Projection
 
 from distcorpus.algorithms import lsi
@@ -19,9 +20,10 @@ from distcorpus.algorithms.chunk import Chunk, warm
 from distcorpus.models import _check as check
 from distcorpus.models._cluster import Cluster, Training, local_cluster, train_on
 from distcorpus.models._corpus import (
-    EMPTY_CORPUS,
+    EmptyCorpusError,
     as_corpus,
     check_corpus,
+    check_memory,
     chunks,
     is_rereadable,
     is_sparse,
@@ -37,6 +39,8 @@ logger = logging.getLogger("gensim.models.lsimodel")
 
 #: Bytes of chunks that a training in this process keeps before it folds them.
 MEMORY = 2 << 30
+#: The largest value of a document where the result is float32.
+LARGEST_SINGLE = 1e18
 #: Seconds between two looks at how far a cluster is.
 SECONDS_BETWEEN_EVENTS = 1.0
 
@@ -111,7 +115,7 @@ class LsiModel(Saved, gensim.models.LsiModel):
         progress: bool | Callable[[dict[str, Any]], None] = False,
         workers: int | None = None,
     ) -> None:
-        self.num_topics = check.whole("num_topics", num_topics, 1)
+        self.num_topics = check.topics("num_topics", num_topics)
         self.chunksize = check.whole("chunksize", chunksize, 1)
         self.decay = check.positive("decay", decay)
         self.onepass = bool(onepass)
@@ -120,13 +124,18 @@ class LsiModel(Saved, gensim.models.LsiModel):
         self.dtype = check.floats(dtype).type
         self.random_seed = None if random_seed is None else check.whole("random_seed", random_seed, 0)
         self.progress = check.progress("progress", progress)
-        self.workers = None if workers is None else check.whole("workers", workers, 1)
+        self.workers = check.workers(workers, distributed)
         self.ns_conf = ns_conf
         if corpus is not None:
             corpus = as_corpus(corpus)
         self.id2word, self.num_terms = vocabulary(id2word, corpus)
         if corpus is not None:
             check_corpus(corpus, self.num_terms)
+            documents = length(corpus)
+            if documents == 0:
+                raise EmptyCorpusError
+            self._first = corpus, documents
+        check_memory(self.num_terms, self.num_topics, np.dtype(self.dtype).itemsize)
         self.docs_processed = 0
         self.projection = Projection(
             self.num_terms,
@@ -134,13 +143,15 @@ class LsiModel(Saved, gensim.models.LsiModel):
             power_iters=P2_EXTRA_ITERS if self.power_iters is None else self.power_iters,
             extra_dims=P2_EXTRA_DIMS if self.extra_samples is None else self.extra_samples,
             dtype=self.dtype,
-            random_seed=random_seed,
+            random_seed=self.random_seed,
         )
         self.distributed = bool(distributed)
+        Cluster(ns_conf)  # complains of what it cannot use
         self.dispatcher = Cluster(ns_conf) if distributed else None
         self.numworkers = self.workers or 1
-        if self.dispatcher is not None and self.workers is None:
-            with Training(self.dispatcher.connect(names.LSI_MODELS)) as training:
+        cluster = self._cluster()
+        if cluster is not None:
+            with Training(cluster.connect(names.LSI_MODELS)) as training:
                 self.numworkers = max(training.call("ready"), 1)
             logger.info("using distributed version with %i workers", self.numworkers)
         if corpus is not None:
@@ -174,8 +185,13 @@ class LsiModel(Saved, gensim.models.LsiModel):
         logger.info("updating model with new documents")
         size = check.whole("chunksize", self.chunksize if chunksize is None else chunksize, 1)
         decay = check.positive("decay", self.decay if decay is None else decay)
+        first = self.__dict__.pop("_first", None)  # where the constructor has looked already
         corpus = as_corpus(corpus)
         check_corpus(corpus, self.num_terms)
+        documents = length(corpus) if first is None else first[1]
+        if documents == 0:
+            logger.warning("LsiModel.add_documents() called with an empty corpus")
+            return
         base = None
         if self.projection.u is not None:
             base = (np.asarray(self.projection.u), np.asarray(self.projection.s, dtype=np.float64))
@@ -191,14 +207,27 @@ class LsiModel(Saved, gensim.models.LsiModel):
             **self._effort(),
             "base": base,
         }
-        reading = _Reading(self, corpus, size)
-        with reading.bar:
-            if self.dispatcher is not None or self.workers is not None:
-                u, s = self._distributed(task, reading)
-            else:
-                u, s = _here(task, reading, self.num_terms)
-        self.projection.u = u.astype(self.dtype, copy=False)
-        self.projection.s = s.astype(self.dtype, copy=False)
+        reading = _Reading(self, corpus, documents, size)
+        try:
+            with reading.bar:
+                if self._cluster() is not None or self.workers is not None:
+                    u, s = self._distributed(task, reading)
+                else:
+                    u, s = _here(task, reading, self.num_terms)
+        except EmptyCorpusError:
+            if first is not None:
+                raise
+            logger.warning("LsiModel.add_documents() called with an empty corpus")
+            return
+        with np.errstate(all="ignore"):
+            narrow = u.astype(self.dtype, copy=False), s.astype(self.dtype, copy=False)
+        if not np.isfinite(narrow[1]).all():
+            raise ValueError(
+                f"singular values up to {s[0]:g} are beyond dtype={np.dtype(self.dtype)}: give "
+                "dtype=numpy.float64, or divide the documents' values by a number"
+            )
+        u, s = narrow
+        vars(self.projection).update(u=u, s=s)  # both or none, if Ctrl-C comes now
         self.docs_processed += reading.documents
         logger.info("processed documents up to #%s", self.docs_processed)
         if logger.isEnabledFor(logging.INFO):
@@ -227,9 +256,19 @@ class LsiModel(Saved, gensim.models.LsiModel):
                     u, s = state["factors"]
                     return u, s
 
-        where = nullcontext(self.dispatcher) if self.workers is None else local_cluster(self.workers)
+        there = self._cluster()
+        where = nullcontext(there) if there is not None else local_cluster(self.workers or 1)
         with where as cluster:
             return train_on(cluster, names.LSI_MODELS, attempt, rereadable=reading.rereadable)
+
+    def __getitem__(self, bow: Any, scaled: bool = False, chunksize: int | None = 512) -> Any:
+        """Project a document, or each document of a corpus. Arguments and result are as in gensim; a corpus
+        may also be a scipy sparse matrix (terms x documents).
+        """
+        if is_sparse(bow):
+            check_corpus(bow, self.num_terms)
+            bow = Sparse2Corpus(bow.tocsc())
+        return super().__getitem__(bow, scaled, chunksize)
 
     def transform(self, corpus: Any, chunksize: int | None = None) -> Iterator[np.ndarray]:
         """Project a whole corpus, in a stream that needs memory for one chunk.
@@ -266,28 +305,40 @@ class LsiModel(Saved, gensim.models.LsiModel):
 class _Reading:
     """The chunks of a corpus, counted and shown as they are read."""
 
-    def __init__(self, model: LsiModel, corpus: Any, chunksize: int) -> None:
+    def __init__(self, model: LsiModel, corpus: Any, of: int | None, chunksize: int) -> None:
         self.documents = 0
+        self._largest = LARGEST_SINGLE if model.dtype == np.float32 else np.inf
+        self._before = model.docs_processed
         self.bar = ProgressBar(model.progress, "LSI")
-        self._of = length(corpus)
+        self._of = of
         self.rereadable = is_rereadable(corpus)
         self._read = partial(chunks, corpus, chunksize, model.num_terms, counts=False)
 
     def __iter__(self) -> Iterator[Chunk]:
         self.documents = 0
-        for chunk in self._read():
+        for number, chunk in enumerate(self._read()):
+            largest = float(np.abs(chunk.data).max(initial=0.0))
+            if largest > self._largest:
+                raise ValueError(
+                    f"chunk {number}: a document has the value {largest:g}: with dtype=float32 values are "
+                    f"at most {self._largest:g}; give dtype=numpy.float64, or divide them by a number"
+                )
             self.documents += chunk.n_docs
+            logger.info("preparing a new chunk of documents")
             yield chunk
+            logger.info("processed documents up to #%s", self._before + self.documents)
             event = {"kind": "update", "pass_": 0, "documents": self.documents, "of": self._of}
             self.bar.told(event, passes=1)
         if not self.documents:
-            raise ValueError(EMPTY_CORPUS)
+            raise EmptyCorpusError
 
     def tell_round(self, rounds: int, **facts: Any) -> None:
         """Tell of a product with the corpus."""
+        logger.debug("%i products with the corpus", rounds)
         self.bar.told({"kind": "round", "rounds": rounds, **facts}, passes=1)
 
 
+@np.errstate(all="ignore")
 def _here(task: dict[str, Any], reading: _Reading, num_terms: int) -> lsi.Factors:
     warm()
     return lsi.lsi(
