@@ -234,8 +234,30 @@ def _parser() -> argparse.ArgumentParser:
         "stop", parents=[verbose, secure, find], help="end the dispatcher and all its workers"
     )
     stop.set_defaults(run=run_stop)
+    warm = commands.add_parser(
+        "warm",
+        parents=[verbose],
+        help="compile everything now, as in an image's build",
+    )
+    warm.set_defaults(run=_run_warm)
     _add_certs(commands, verbose)
     return parser
+
+
+def _run_warm(options: argparse.Namespace) -> None:
+    """Compile all kernels, or find them compiled."""
+    from distcorpus.algorithms import _caching, chunk, lda, lsi, topics
+
+    begun = time.monotonic()
+    types = ("float32", "float64")
+    lda.warm(types)
+    topics.warm(types)
+    lsi.warm()
+    chunk.warm()
+    folder = _caching.folder()
+    if folder is None:
+        sys.exit("distcorpus warm: no folder for the kernels can be written to; set NUMBA_CACHE_DIR to one")
+    print(f"the kernels are in {folder} ({time.monotonic() - begun:.1f} s)")
 
 
 def _add_certs(commands: Any, verbose: argparse.ArgumentParser) -> None:

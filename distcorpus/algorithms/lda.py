@@ -26,6 +26,7 @@ from __future__ import annotations
 import functools
 import importlib
 import itertools
+import sys
 import threading
 from collections.abc import Mapping, Sequence
 from types import ModuleType
@@ -34,6 +35,7 @@ from typing import Any
 import numpy as np
 from scipy.special import gammaln
 
+from ._caching import is_compiled
 from .chunk import Chunk
 from .partial import Partial
 from .summation import MAX_STEPS, narrow_in_place, overflow, to_steps
@@ -53,6 +55,24 @@ def _kernels() -> ModuleType:
         return importlib.import_module("._lda_numba", __package__)
     except ImportError:
         return importlib.import_module("._lda_numpy", __package__)
+
+
+#: Documents that are inferred without the compiled kernels before these are loaded: it takes as long.
+WORTH_LOADING = 300
+
+_inferred = 0  # documents, without them
+
+
+def _light_kernels(num_docs: int) -> ModuleType:
+    """The compiled kernels once they are loaded, or worth it; few documents never wait for a compiler."""
+    global _inferred
+    compiled = sys.modules.get(f"{__package__}._lda_numba")
+    if compiled is not None and hasattr(compiled, "starting_gamma"):  # not in the middle of its import
+        return _kernels()
+    _inferred += num_docs
+    if num_docs >= WORTH_LOADING or (_inferred >= WORTH_LOADING and is_compiled("_lda_numba.expectation")):
+        return _kernels()
+    return importlib.import_module("._lda_numpy", __package__)
 
 
 def _array(values: Any, dtype: Any) -> np.ndarray:
@@ -186,6 +206,7 @@ def infer(
     seed: int = 0,
     key: Sequence[int] = (0,),
     gamma: np.ndarray | None = None,
+    light: bool = False,
 ) -> np.ndarray:
     """Infer the documents' topics under given topics.
 
@@ -207,6 +228,8 @@ def infer(
         Where `starting_gamma` starts.
     gamma : ndarray, shape (n_docs, K), optional
         Where to start instead.
+    light : bool
+        Whether few documents may be computed without the compiled kernels, which round otherwise.
 
     Returns
     -------
@@ -222,11 +245,14 @@ def infer(
         gamma = np.array(gamma, dtype=dtype, order="C")
     rows = _rows(block.indices, table_row, len(table))
     alpha = _prior(alpha, num_topics, dtype)
-    _expectation(block, rows, _array(table, dtype), alpha, gamma, iterations, gamma_threshold, variant)
+    kernels = _light_kernels(block.n_docs) if light else _kernels()
+    options = iterations, gamma_threshold, variant
+    _expectation(kernels, block, rows, _array(table, dtype), alpha, gamma, *options)
     return gamma
 
 
 def _expectation(
+    kernels: ModuleType,
     block: Chunk,
     rows: np.ndarray,
     table: np.ndarray,
@@ -237,7 +263,7 @@ def _expectation(
     variant: str,
 ) -> tuple[np.ndarray, np.ndarray, int, int]:
     dtype = table.dtype.type
-    theta, ratio, converged, total = _kernels().expectation(
+    theta, ratio, converged, total = kernels.expectation(
         _array(block.indptr, np.int64),
         rows,
         _array(block.data, dtype),
@@ -437,7 +463,7 @@ class EStep:
         positions = _rows(block.indices, self._position, len(self._words))
         rows = self._table_rows[positions]
         theta, ratio, converged, iterations = _expectation(
-            block, rows, self._table, self._alpha, gamma, *self._options
+            kernels, block, rows, self._table, self._alpha, gamma, *self._options
         )
         if self._log_theta is not None:
             if _collapsed(self._options[-1]):

@@ -13,6 +13,7 @@ table`` so that one number decays every row, and only the rows of the documents'
 from __future__ import annotations
 
 import functools
+import sys
 import threading
 from types import ModuleType
 from typing import Any
@@ -20,6 +21,9 @@ from typing import Any
 import numpy as np
 
 from .summation import MAX_STEPS, overflow
+
+#: Fewer rows than this are not worth loading the compiled loops for; the bits are the same.
+FEW_ROWS = 10_000
 
 #: The scale is multiplied into the table where it falls below this; far from where float32 would overflow.
 SMALLEST_SCALE = 2.0**-40
@@ -115,7 +119,8 @@ class LazyTopics:
     @np.errstate(all="ignore")
     def rows(self, words: np.ndarray) -> np.ndarray:
         """Return lambda of some terms, shape (n_words, num_topics)."""
-        kernels = _kernels()
+        few = len(words) < FEW_ROWS and f"{__package__}._topics_kernels" not in sys.modules
+        kernels = None if few else _kernels()
         if kernels is None:
             return self._prior[words] + self.dtype.type(self.scale) * self.table[words]
         if len(words) and not 0 <= words.min() <= words.max() < self.num_terms:

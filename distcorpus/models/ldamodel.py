@@ -581,6 +581,7 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
             iterations=self.iterations,
             gamma_threshold=self.gamma_threshold,
             gamma=start.astype(self.dtype),
+            light=True,
         )
 
     def _weights(self, words: np.ndarray) -> np.ndarray:
