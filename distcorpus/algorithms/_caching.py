@@ -76,7 +76,7 @@ def compiled(**options: Any) -> Callable[[Any], Any]:
     import numba
     from numba.core import caching
 
-    class Locator(caching._CacheLocator):  # type: ignore[misc]
+    class Locator(caching._CacheLocator):
         """Says where numba keeps the kernels of this package, and when they are stale."""
 
         def __init__(self, path: Path) -> None:

@@ -77,6 +77,8 @@ def _light_kernels(num_docs: int) -> ModuleType:
 
 def _array(values: Any, dtype: Any) -> np.ndarray:
     """As the kernels are compiled for: of this dtype, contiguous, aligned, writable; a copy if it is not."""
+    if type(values) is np.ndarray and values.dtype == dtype and values.flags.carray:
+        return values
     return np.require(values, dtype, ["C", "A", "W", "E"])
 
 

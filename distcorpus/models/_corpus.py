@@ -24,6 +24,10 @@ HOW_TO_NUMBER = (
 LARGEST_COUNT = 2.0**31
 LARGEST_WEIGHT = 1e150
 
+#: Words of a document that is read without making a chunk of a corpus of it.
+SMALL = 8
+_POSITIONS = np.arange(SMALL, dtype=np.int32)
+
 
 class EmptyCorpusError(ValueError):
     """There was nothing to train on."""
@@ -205,6 +209,30 @@ def free_memory() -> int | None:
     with suppress(OSError, ValueError):
         limits.append(int((group / "memory.max").read_text()) - int((group / "memory.current").read_text()))
     return min(limits, default=None)
+
+
+def small_document(document: Any, num_terms: int) -> tuple[np.ndarray, Chunk] | None:
+    """Return what `compact` does of a few pairs, ascending and with counts; None for any other document.
+
+    To read it as a chunk takes longer than to infer its topics.
+    """
+    if type(document) is not list or len(document) > SMALL:
+        return None
+    words, counts, last = [], [], -1
+    for pair in document:
+        if type(pair) is not tuple or len(pair) != 2:
+            return None
+        word, count = pair
+        if type(word) is not int or type(count) not in (int, float):
+            return None
+        if not (last < word < num_terms and 0 < count < LARGEST_COUNT):
+            return None
+        words.append(word)
+        counts.append(count)
+        last = word
+    size = len(words)
+    chunk = Chunk(np.array([0, size]), _POSITIONS[:size], np.array(counts, np.float64), size)
+    return np.array(words, np.int32), chunk
 
 
 def compact(chunk: Chunk) -> tuple[np.ndarray, Chunk]:

@@ -53,6 +53,7 @@ from distcorpus.models._corpus import (
     is_rereadable,
     is_sparse,
     length,
+    small_document,
     vocabulary,
     word_of,
 )
@@ -537,6 +538,10 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
             `random_state`.
         sstats : ndarray, shape (num_topics, num_terms), or None
         """
+        if not collect_sstats and type(chunk) is list and len(chunk) == 1:
+            single = small_document(chunk[0], self.num_terms)
+            if single is not None:
+                return self._infer_words(*single), None
         read = chunks(as_corpus(chunk), self.chunksize, self.num_terms, counts=True)
         documents = list(read) if collect_sstats else read
         parts = list(self._gammas(documents))
@@ -568,12 +573,14 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
         read, spread = self._spread(read, None)
         return self._evaluate(read, spread) if spread else map(self._infer, read)
 
-    @np.errstate(all="ignore")
     def _infer(self, documents: Chunk) -> np.ndarray:
-        words, local = compact(documents)
+        return self._infer_words(*compact(documents))
+
+    def _infer_words(self, words: np.ndarray, documents: Chunk) -> np.ndarray:
+        """Infer documents whose term ids are positions among some words."""
         start = self.random_state.gamma(100.0, 1.0 / 100.0, (documents.n_docs, self.num_topics))
         return infer(
-            local,
+            documents,
             self._weights(words),
             np.arange(len(words), dtype=np.int32),
             self.alpha,

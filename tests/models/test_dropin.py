@@ -8,6 +8,7 @@ import copy
 import logging
 import pickle
 import re
+import subprocess
 import sys
 import threading
 import warnings
@@ -19,6 +20,7 @@ from gensim.matutils import Sparse2Corpus, corpus2csc
 
 from distcorpus.algorithms.topics import LazyTopics
 from distcorpus.models import LdaModel, LsiModel, _cluster, _corpus, ldamodel
+from distcorpus.models._cluster import Cluster
 
 LDA = {"num_topics": 8, "chunksize": 40, "random_state": 3}
 CORPUS = [[(0, 1), (1, 2)], [(1, 1), (2, 3)], [(0, 4)], [(2, 1), (3, 1)]] * 5
@@ -464,6 +466,56 @@ def test_nothing_to_learn_from_changes_nothing(caplog):
                 model(empty, id2word=WORDS, num_topics=2)
 
 
+# One document at a time.
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("inference", ["vb", "cvb0"])
+@pytest.mark.parametrize(
+    "bag", [[], [(1, 3)], [(0, 2.5)], [(0, 1), (3, 2)], [(3, 2), (0, 1)], [(1, 0), (2, 1)]]
+)
+def test_a_small_document_alone_is_as_in_a_corpus(bag, inference, dtype):
+    """It is read without making a chunk of it."""
+    model = small(inference=inference, dtype=dtype)
+    gammas = []
+    for documents in ([bag], (bag,)):
+        model.random_state = np.random.RandomState(5)
+        gammas.append(model.inference(documents)[0])
+    assert gammas[0].dtype == gammas[1].dtype == dtype
+    np.testing.assert_array_equal(*gammas)
+
+
+@pytest.mark.parametrize(
+    "bag", [[(4, 1)], [(-1, 1)], [(0, -1)], [(0, float("nan"))], [(0, 3e9)], [(0.5, 1)], ["ab"], [(0, 1, 2)]]
+)
+def test_a_wrong_document_alone_is_refused(bag):
+    with pytest.raises((ValueError, TypeError), match="document 0"):
+        small().get_document_topics(bag)
+
+
+FIRST = """
+import sys, time
+from distcorpus.models import LdaModel
+model = LdaModel.load(sys.argv[1])
+start = time.perf_counter()
+topics = [model[[(0, 1), (2, 3)]] for _ in range(3)]
+print(time.perf_counter() - start, "numba" in sys.modules, max(topics[0], key=lambda topic: topic[1])[0])
+"""
+
+
+@pytest.mark.parametrize("inference", ["vb", "cvb0"])
+def test_the_first_document_waits_for_no_compiler(tmp_path, inference):
+    model = small(inference=inference)
+    model.save(str(tmp_path / "model"))
+    done = subprocess.run(
+        [sys.executable, "-c", FIRST, str(tmp_path / "model")], capture_output=True, text=True, check=True
+    )
+    seconds, loaded, topic = done.stdout.split()
+    print(f"the first three documents: {seconds} s")
+    assert loaded == "False"
+    assert int(topic) == max(model[[(0, 1), (2, 3)]], key=lambda topic: topic[1])[0]
+
+
 # Subclasses, and other models.
 
 
@@ -519,7 +571,7 @@ def gone(monkeypatch):
 
     monkeypatch.setattr(_cluster, "find", find)
     model = small(chunksize=4)
-    model.distributed = True
+    model.distributed, model.dispatcher = True, Cluster()
     return model, looked
 
 
