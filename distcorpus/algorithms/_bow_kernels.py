@@ -10,11 +10,12 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-import numba
 import numpy as np
 from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
+
+from ._caching import compiled
 
 #: Where the macros Py_TYPE, Py_SIZE, PyList_GET_ITEM, PyTuple_GET_ITEM and PyFloat_AS_DOUBLE look, in bytes
 #: from the start of an object.
@@ -33,7 +34,7 @@ LARGEST_ID = 2**31 - 1
 LARGEST_INT = 2**53
 
 _INT64, _INT32, _DOUBLE = ir.IntType(64), ir.IntType(32), ir.DoubleType()
-_compiled = numba.njit(cache=True)
+_compiled = compiled()
 
 
 def _load(type_: ir.Type) -> Any:

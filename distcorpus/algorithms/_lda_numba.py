@@ -11,10 +11,10 @@ import math
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numba.extending import register_jitable
 from scipy.special import psi
 
+from ._caching import compiled
 from ._lda_numpy import GAMMA_QUANTILE, MIX_MULTIPLIERS, MIX_STEP
 from ._lda_simd import (
     absolute,
@@ -100,7 +100,7 @@ def padded(count: int, lane: int) -> int:
     return (count + lane - 1) // lane * lane
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled(nogil=True, error_model="numpy")
 def _successor_growth(values: np.ndarray) -> np.ndarray:
     """exp(psi(1 + values)) for a 1-d array."""
     lane = lanes(values)
@@ -117,7 +117,7 @@ def digamma(values: np.ndarray) -> np.ndarray:
     return np.log(_successor_growth(values.reshape(-1))).reshape(values.shape) - 1 / values
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled(nogil=True, error_model="numpy")
 def _topic_weights(rows: np.ndarray, shifts: np.ndarray, scales: np.ndarray) -> np.ndarray:
     """exp(psi(rows)) * 2**shifts * scales; rows (m, K), the others (K,), all of one dtype."""
     lane = lanes(shifts)
@@ -249,7 +249,7 @@ def multiply(
         share[i] = total(a)
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled(nogil=True, error_model="numpy")
 def expectation(
     indptr: np.ndarray,
     rows: np.ndarray,
@@ -361,7 +361,7 @@ def expectation(
     return theta, ratio, num_converged, num_iterations
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled(nogil=True, error_model="numpy")
 def add_statistics(
     indptr: np.ndarray,
     positions: np.ndarray,
@@ -407,7 +407,7 @@ def add_statistics(
         begin = end
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled(nogil=True, error_model="numpy")
 def absence(
     indptr: np.ndarray,
     rows: np.ndarray,
@@ -435,7 +435,7 @@ def absence(
     return absent
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled(nogil=True, error_model="numpy")
 def starting_gamma(num_docs: int, num_topics: int, state: Any) -> np.ndarray:
     values = np.empty((num_docs, num_topics))
     flat = values.reshape(-1)
@@ -459,7 +459,7 @@ def starting_gamma(num_docs: int, num_topics: int, state: Any) -> np.ndarray:
     return values
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled(nogil=True, error_model="numpy")
 def word_bound(
     indptr: np.ndarray, rows: np.ndarray, counts: np.ndarray, log_topics: np.ndarray, log_theta: np.ndarray
 ) -> float:

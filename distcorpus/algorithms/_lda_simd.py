@@ -7,8 +7,6 @@ and every fused multiply-add are written down, so the kernels are faster *and* r
 
 A `Vector` is a value in a numba function with `+ - * /` and unary `-`; the functions below make, combine and
 store it. They can be called from compiled code only. Padding arrays to whole vectors is up to the caller.
-
-numba's cache of a kernel on disk goes by the file of the kernel alone: after a change here, touch that file.
 """
 
 from __future__ import annotations

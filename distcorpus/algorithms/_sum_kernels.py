@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
+
+from ._caching import compiled
 
 MAX_STEPS = 2.0**53
 
 # No fast-math: these loops are exact because every operation is rounded where it stands.
-_compiled = numba.njit(nogil=True, cache=True, error_model="numpy")
+_compiled = compiled(nogil=True, error_model="numpy")
 
 
 @_compiled

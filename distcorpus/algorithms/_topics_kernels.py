@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
-_compiled = numba.njit(nogil=True, cache=True, error_model="numpy")
+from ._caching import compiled
+
+_compiled = compiled(nogil=True, error_model="numpy")
 
 
 @_compiled

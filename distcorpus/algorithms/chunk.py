@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import numbers
 import reprlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -199,7 +200,9 @@ def from_arrays(indptr: Any, indices: Any, data: Any, num_terms: int, what: str 
     )
 
 
-def as_chunk(documents: Any, num_terms: int, *, counts: bool = False, what: str = "chunk") -> Chunk:
+def as_chunk(
+    documents: Any, num_terms: int, *, counts: bool = False, largest: float | None = None, what: str = "chunk"
+) -> Chunk:
     """Convert and validate a chunk of a corpus.
 
     Duplicate term ids within a document are summed, explicit zeros are dropped, and the values become float32
@@ -215,6 +218,8 @@ def as_chunk(documents: Any, num_terms: int, *, counts: bool = False, what: str 
         The size of the vocabulary.
     counts : bool
         Refuse negative values.
+    largest : float, optional
+        Refuse values of this magnitude, or more.
     what : str
         What error messages call the documents.
 
@@ -249,11 +254,12 @@ def as_chunk(documents: Any, num_terms: int, *, counts: bool = False, what: str 
             "or a scipy sparse matrix (terms x documents)"
         )
     indices = _checked_ids(indptr, ids, num_terms, what)
-    _check_values(indptr, indices, values, counts, what)
+    _check_values(indptr, indices, values, counts, largest, what)
     indptr, indices, values = _canonical(indptr, indices, values, num_terms, what)
     if counts:
         _check_totals(indptr, indices, values, what)
-    return Chunk(indptr, indices, _narrowed(values), num_terms)
+    # Of memory maps and other subclasses of arrays, which do not travel, the arrays.
+    return Chunk(np.asarray(indptr), np.asarray(indices), _narrowed(values), num_terms)
 
 
 @functools.cache
@@ -350,12 +356,8 @@ def _from_documents(documents: Sequence[Any], num_terms: int, what: str) -> tupl
     try:
         lengths = np.fromiter(map(len, documents), np.int64, count=len(documents))
         indptr = np.concatenate(([0], np.cumsum(lengths)))
-        if np.ndarray in set(map(type, documents)):
-            arrays = [
-                document if isinstance(document, np.ndarray) else _pairs(document)
-                for document in documents
-                if len(document)
-            ]
+        if any(issubclass(kind, np.ndarray) for kind in set(map(type, documents))):
+            arrays = [_as_array(document, num_terms, what) for document in documents if len(document)]
             _check_id_dtypes(arrays, num_terms, what)
             pairs = np.concatenate(arrays) if arrays else np.empty((0, 2))
             if pairs.ndim != 2 or pairs.shape[1] != 2:
@@ -383,6 +385,30 @@ class _NotBags(Exception):
     """Some of the documents are no bags of words."""
 
 
+def _as_array(document: Any, num_terms: int, what: str) -> np.ndarray:
+    """Return a bag of words as an array of numbers, shape (n_words, 2), and no subclass of one.
+
+    It may be a structured array of two fields, or one of objects: of pairs, or of numbers.
+    """
+    if not isinstance(document, np.ndarray):
+        return _pairs(document)
+    if np.ma.is_masked(document):
+        raise TypeError("masked values")
+    array = np.asarray(document)
+    fields = array.dtype.names
+    if fields is not None:
+        if len(fields) != 2 or any(array[field].dtype.kind not in "biuf" for field in fields):
+            raise TypeError("not pairs")
+        _check_id_dtypes([array[fields[0]]], num_terms, what)
+        return np.stack([array[field].astype(np.float64) for field in fields], axis=-1)
+    if array.dtype == object:
+        rows = [tuple(row) for row in array]
+        if not all(isinstance(number, numbers.Real) for row in rows for number in row):
+            raise TypeError("not numbers")
+        return np.array(rows, dtype=np.float64)
+    return array
+
+
 class _DtypeError(ValueError):
     """The term ids came in a floating-point type that cannot tell them apart."""
 
@@ -400,7 +426,7 @@ def _culprit(documents: Sequence[Any], what: str) -> TypeError:
     """Find the first document that is no bag of words."""
     for number, document in enumerate(documents):
         try:
-            pairs = document if isinstance(document, np.ndarray) else _pairs(document)
+            pairs = _as_array(document, MAX_TERMS, what)
             readable = pairs.size == 0 or (pairs.dtype.kind in "biuf" and pairs.shape == (len(pairs), 2))
         except (TypeError, ValueError, OverflowError):
             readable = False
@@ -472,12 +498,20 @@ def _checked_ids(indptr: np.ndarray, ids: np.ndarray, num_terms: int, what: str)
     return indices
 
 
-def _check_values(indptr: np.ndarray, ids: np.ndarray, values: np.ndarray, counts: bool, what: str) -> None:
+def _check_values(
+    indptr: np.ndarray, ids: np.ndarray, values: np.ndarray, counts: bool, largest: float | None, what: str
+) -> None:
     if not len(values):
         return
     low, high = values.min(), values.max()
     if not (np.isfinite(low) and np.isfinite(high)):
         _refuse(~np.isfinite(values), indptr, ids, what, "has a value that is not finite")
+    if largest is not None and max(-float(low), float(high)) >= largest:
+        number = values[np.argmax(np.abs(values) >= largest)]
+        reason = (
+            f"has the value {number:g}: values below {largest:g} can be added up; divide them by a number"
+        )
+        _refuse(np.abs(values) >= largest, indptr, ids, what, reason)
     if counts and low < 0:
         _refuse(values < 0, indptr, ids, what, "has a negative value, where counts are wanted")
 
@@ -531,7 +565,7 @@ def _canonical(
 
 def _narrowed(values: np.ndarray) -> np.ndarray:
     """Return `values` as contiguous float32 where that is exact, else as float64."""
-    with np.errstate(over="ignore"):
+    with np.errstate(all="ignore"):
         narrow = np.ascontiguousarray(values, dtype=np.float32)
     if values.dtype == np.float32 or np.array_equal(narrow, values):
         return narrow

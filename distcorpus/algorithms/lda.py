@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import sys
 from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
@@ -32,6 +33,7 @@ from typing import Any
 import numpy as np
 from scipy.special import gammaln
 
+from ._caching import is_compiled
 from .chunk import Chunk
 
 #: Statistics are rounded to multiples of this: sums of expected counts are exact up to 2**31 in one cell.
@@ -51,9 +53,29 @@ def compiled_or_numpy() -> ModuleType:
         return importlib.import_module("._lda_numpy", __package__)
 
 
+#: Documents that are inferred without the compiled kernels before these are loaded: it takes as long.
+WORTH_LOADING = 300
+
+_inferred = 0  # documents, without them
+
+
+def _light_kernels(num_docs: int) -> ModuleType:
+    """The compiled kernels once they are loaded, or worth it; few documents never wait for a compiler."""
+    global _inferred
+    compiled = sys.modules.get(f"{__package__}._lda_numba")
+    if compiled is not None and hasattr(compiled, "starting_gamma"):  # not in the middle of its import
+        return compiled_or_numpy()
+    _inferred += num_docs
+    if num_docs >= WORTH_LOADING or (_inferred >= WORTH_LOADING and is_compiled("_lda_numba.expectation")):
+        return compiled_or_numpy()
+    return importlib.import_module("._lda_numpy", __package__)
+
+
 def as_compiled(values: Any, dtype: Any) -> np.ndarray:
     """As the kernels are compiled for: of this dtype, contiguous, aligned, writable; a copy if it is not."""
-    return np.require(values, dtype, ["C", "A", "W"])
+    if type(values) is np.ndarray and values.dtype == dtype and values.flags.carray:
+        return values
+    return np.require(values, dtype, ["C", "A", "W", "E"])
 
 
 def floats(name: Any) -> np.dtype:
@@ -89,6 +111,7 @@ def is_collapsed(variant: str) -> bool:
     return variant == "cvb0"
 
 
+@np.errstate(all="ignore")
 def topic_weights(rows: np.ndarray, totals: np.ndarray, variant: str = "vb") -> np.ndarray:
     """Turn rows of lambda into the weights that the E-step uses.
 
@@ -115,6 +138,7 @@ def topic_weights(rows: np.ndarray, totals: np.ndarray, variant: str = "vb") -> 
     return np.asarray(compiled_or_numpy().topic_weights(as_compiled(rows, rows.dtype), totals))
 
 
+@np.errstate(all="ignore")
 def document_weights(gamma: np.ndarray, variant: str = "vb") -> np.ndarray:
     """Return the topic weights theta of documents, shape (n_docs, K), from their gamma and in its dtype."""
     if is_collapsed(variant):
@@ -122,6 +146,7 @@ def document_weights(gamma: np.ndarray, variant: str = "vb") -> np.ndarray:
     return np.exp(expected_log_theta(gamma)).astype(gamma.dtype)
 
 
+@np.errstate(all="ignore")
 def log_topics(rows: np.ndarray, totals: np.ndarray) -> np.ndarray:
     """Return E[log beta], the expected logarithms of the topics' probabilities.
 
@@ -166,6 +191,7 @@ def starting_gamma(
     return np.asarray(compiled_or_numpy().starting_gamma(num_docs, num_topics, state).astype(dtype))
 
 
+@np.errstate(all="ignore")
 def infer(
     block: Chunk,
     table: np.ndarray,
@@ -178,6 +204,7 @@ def infer(
     seed: int = 0,
     key: Sequence[int] = (0,),
     gamma: np.ndarray | None = None,
+    light: bool = False,
 ) -> np.ndarray:
     """Infer the documents' topics under given topics.
 
@@ -199,6 +226,8 @@ def infer(
         Where `starting_gamma` starts.
     gamma : ndarray, shape (n_docs, K), optional
         Where to start instead.
+    light : bool
+        Whether few documents may be computed without the compiled kernels, which round otherwise.
 
     Returns
     -------
@@ -214,7 +243,9 @@ def infer(
         gamma = np.array(gamma, dtype=dtype, order="C")
     rows = rows_of(block.indices, table_row, len(table))
     alpha = checked_prior(alpha, num_topics, dtype)
-    expectation(block, rows, as_compiled(table, dtype), alpha, gamma, iterations, gamma_threshold, variant)
+    kernels = _light_kernels(block.n_docs) if light else compiled_or_numpy()
+    options = iterations, gamma_threshold, variant
+    expectation(block, rows, as_compiled(table, dtype), alpha, gamma, *options, kernels=kernels)
     return gamma
 
 
@@ -227,9 +258,10 @@ def expectation(
     iterations: int,
     gamma_threshold: float,
     variant: str,
+    kernels: ModuleType | None = None,
 ) -> tuple[np.ndarray, np.ndarray, int, int]:
     dtype = table.dtype.type
-    theta, ratio, converged, total = compiled_or_numpy().expectation(
+    theta, ratio, converged, total = (kernels or compiled_or_numpy()).expectation(
         as_compiled(block.indptr, np.int64),
         rows,
         as_compiled(block.data, dtype),
@@ -311,6 +343,7 @@ def expected_log_counts(
     return np.asarray(logs - kernels.digamma(gamma.sum(axis=1, dtype=np.float64, keepdims=True)))
 
 
+@np.errstate(all="ignore")
 def bound(
     block: Chunk, log_table: np.ndarray, table_row: np.ndarray, alpha: np.ndarray, gamma: np.ndarray
 ) -> float:
@@ -351,6 +384,7 @@ def bound(
     return float(score)
 
 
+@np.errstate(all="ignore")
 def topic_bound(topics: np.ndarray, eta: float | np.ndarray) -> float:
     """Return the topics' part of the variational bound, E_q[log p(beta | eta)] - E_q[log q(beta | lambda)].
 

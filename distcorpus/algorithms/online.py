@@ -103,6 +103,7 @@ class OnlineLda:
         self.alpha = alpha
         self.eta = eta
         self.num_updates = num_updates
+        self.converged = 0  # documents of the latest M-step, after all their iterations
 
     def mstep(self, plan: Plan, pass_: int, total: StatisticsSum, extras: Mapping[str, Any]) -> float:
         """Update the model from the statistics of some documents.
@@ -122,6 +123,7 @@ class OnlineLda:
             The learning rate.
         """
         documents = int(extras.get("documents", 0))
+        self.converged = int(extras.get("converged", 0))
         rho = float((plan.offset + pass_ + self.num_updates / plan.chunksize) ** -plan.decay)
         if plan.optimize_alpha and documents:
             mean_logs = extras["gamma_statistics"] * LDA_GRID / documents

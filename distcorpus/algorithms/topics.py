@@ -13,6 +13,7 @@ table`` so that one number decays every row, and only the rows of the documents'
 from __future__ import annotations
 
 import functools
+import sys
 import threading
 from types import ModuleType
 from typing import Any
@@ -20,6 +21,9 @@ from typing import Any
 import numpy as np
 
 from .summation import MAX_STEPS, overflow
+
+#: Fewer rows than this are not worth loading the compiled loops for; the bits are the same.
+FEW_ROWS = 10_000
 
 #: The scale is multiplied into the table where it falls below this; far from where float32 would overflow.
 SMALLEST_SCALE = 2.0**-40
@@ -69,7 +73,9 @@ class LazyTopics:
                 f"a table of shape {table.shape} and type {table.dtype}: give terms x topics in float32 "
                 "or float64"
             )
-        self.table = np.require(table, requirements=["C", "A", "W"])
+        # "E": of a memory map, or another subclass of arrays, which does not travel, the array.
+        self.table = np.require(table, requirements=["C", "A", "W", "E"])
+        eta = np.asarray(eta)
         if eta.shape not in ((self.num_terms,), (self.num_topics, self.num_terms)):
             raise ValueError(
                 f"eta has shape {eta.shape}: give ({self.num_terms},) or "
@@ -78,8 +84,8 @@ class LazyTopics:
         self.eta = eta
         self.scale = scale
         self.numdocs = numdocs
-        self.sums = table.sum(axis=0, dtype=np.float64) if sums is None else sums
-        self._prior = np.require(np.atleast_2d(eta).T, self.table.dtype, ["C", "A", "W"])
+        self.sums = self.table.sum(axis=0, dtype=np.float64) if sums is None else sums
+        self._prior = np.require(np.atleast_2d(eta).T, self.table.dtype, ["C", "A", "W", "E"])
         self._prior_totals = eta.sum(axis=-1, dtype=np.float64)
 
     @classmethod
@@ -89,6 +95,7 @@ class LazyTopics:
         """
         return cls(eta, np.array(sstats.T, order="C"), numdocs=numdocs)
 
+    @np.errstate(all="ignore")
     def to_state(self) -> np.ndarray:
         """Return the statistics as gensim's ``LdaState`` has them, shape (num_topics, num_terms)."""
         statistics = np.empty((self.num_topics, self.num_terms), self.dtype)
@@ -109,9 +116,11 @@ class LazyTopics:
         """Of the statistics."""
         return self.table.dtype
 
+    @np.errstate(all="ignore")
     def rows(self, words: np.ndarray) -> np.ndarray:
         """Return lambda of some terms, shape (n_words, num_topics)."""
-        kernels = _kernels()
+        few = len(words) < FEW_ROWS and f"{__package__}._topics_kernels" not in sys.modules
+        kernels = None if few else _kernels()
         if kernels is None:
             return self._prior[words] + self.dtype.type(self.scale) * self.table[words]
         if len(words) and not 0 <= words.min() <= words.max() < self.num_terms:
@@ -122,6 +131,7 @@ class LazyTopics:
         """Return lambda summed over all terms, float64 of shape (num_topics,)."""
         return np.asarray(self._prior_totals + self.scale * self.sums)
 
+    @np.errstate(all="ignore")
     def blend(
         self,
         rho: float,
@@ -276,6 +286,7 @@ def _add_steps(total: np.ndarray, rows: np.ndarray, steps: np.ndarray) -> bool:
     return not steps.size or bool(np.abs(total[rows]).max() < MAX_STEPS)
 
 
+@np.errstate(all="ignore")
 def newton_step(prior: np.ndarray, num: float, mean_logs: np.ndarray, rho: float) -> np.ndarray:
     """Return a Dirichlet prior after one damped Newton step towards its maximum likelihood.
 

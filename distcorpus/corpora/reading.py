@@ -5,17 +5,38 @@ from __future__ import annotations
 import numbers
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from itertools import islice
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+import numpy as np
 import scipy.sparse
 from gensim import utils
 
-from distcorpus.algorithms.chunk import Chunk, as_chunk
+from distcorpus.algorithms.chunk import MAX_TERMS, Chunk, as_chunk
 
 T = TypeVar("T")
 
-EMPTY_CORPUS = "the corpus is empty: give at least one document"
+HOW_TO_NUMBER = (
+    "number the words from 0 without gaps, as gensim.corpora.Dictionary does, or hash them to a smaller "
+    "range (HashDictionary(id_range=...))"
+)
+
+#: Values whose sums may not be held any more: of counts, in steps of `lda.LDA_GRID`, and of squares.
+LARGEST_COUNT = 2.0**31
+LARGEST_WEIGHT = 1e150
+
+#: Words of a document that is read without making a chunk of a corpus of it.
+SMALL = 8
+_POSITIONS = np.arange(SMALL, dtype=np.int32)
+
+
+class EmptyCorpusError(ValueError):
+    """There was nothing to train on."""
+
+    def __init__(self) -> None:
+        super().__init__("the corpus is empty: give at least one document")
 
 
 def is_sparse(corpus: Any) -> bool:
@@ -49,23 +70,25 @@ def as_corpus(corpus: Any) -> Any:
 
 
 def check_corpus(corpus: Any, num_terms: int) -> None:
-    """Check what can be known of a corpus to train on before it is read.
+    """Check what can be known of a corpus before it is read.
 
     Raises
     ------
     ValueError
-        If it is empty, or a matrix of more terms than the vocabulary has.
+        If it is a matrix of more terms than the vocabulary has, or seems to be one of documents x terms.
     """
-    if length(corpus) == 0:
-        raise ValueError(EMPTY_CORPUS)
-    if is_sparse(corpus):
-        _check_terms(corpus, num_terms)
-
-
-def _check_terms(corpus: Any, num_terms: int) -> None:
-    if corpus.shape[0] > num_terms:
+    if not is_sparse(corpus):
+        return
+    rows, columns = corpus.shape
+    if rows != num_terms and columns == num_terms:
         raise ValueError(
-            f"the corpus has {corpus.shape[0]} terms, the vocabulary (id2word) {num_terms}: give the "
+            f"the corpus is a matrix of {rows} x {columns}, and the vocabulary (id2word) has {columns} "
+            "terms: it seems to be documents x terms; give matrix.T, terms x documents (or, if that is what "
+            f"it is, all {num_terms} rows)"
+        )
+    if rows > num_terms:
+        raise ValueError(
+            f"the corpus has {rows} terms, the vocabulary (id2word) {num_terms}: give the "
             "id2word that the corpus was made with, and a matrix of terms x documents"
         )
 
@@ -81,8 +104,8 @@ def length(corpus: Any) -> int | None:
 
 
 def is_rereadable(corpus: Any) -> bool:
-    """Return whether a corpus can be read more than once."""
-    return is_sparse(corpus) or iter(corpus) is not corpus
+    """Return whether a corpus can be read more than once. `iter` is not called, which may begin a reading."""
+    return is_sparse(corpus) or hasattr(corpus, "__len__") or not hasattr(corpus, "__next__")
 
 
 def chunks(corpus: Any, chunksize: int, num_terms: int, *, counts: bool) -> Iterator[Chunk]:
@@ -94,13 +117,15 @@ def chunks(corpus: Any, chunksize: int, num_terms: int, *, counts: bool) -> Iter
         If a document is none, see `as_chunk`.
     """
     if is_sparse(corpus):
-        _check_terms(corpus, num_terms)
+        check_corpus(corpus, num_terms)
         parts: Iterator[Any] = (corpus[:, n : n + chunksize] for n in range(0, corpus.shape[1], chunksize))
     else:
-        documents = iter(corpus)
+        # `islice` calls `iter` each time, at which a corpus may begin anew, but not a generator.
+        documents = (document for document in corpus)
         parts = iter(lambda: list(islice(documents, chunksize)), [])
     for number, part in enumerate(parts):
-        yield as_chunk(part, num_terms, counts=counts, what=f"chunk {number}")
+        largest = LARGEST_COUNT if counts else LARGEST_WEIGHT
+        yield as_chunk(part, num_terms, counts=counts, largest=largest, what=f"chunk {number}")
 
 
 def vocabulary(id2word: Any, corpus: Any) -> tuple[Any, int]:
@@ -124,23 +149,93 @@ def vocabulary(id2word: Any, corpus: Any) -> tuple[Any, int]:
             )
         if is_sparse(corpus):
             return utils.FakeDict(corpus.shape[0]), int(corpus.shape[0])
-        if iter(corpus) is corpus:
+        if not is_rereadable(corpus):
             raise ValueError(
                 "a generator can be read only once: give id2word with it, from which the vocabulary is taken"
             )
         id2word = utils.dict_from_corpus(corpus)
-        return id2word, len(id2word)
+        return id2word, _checked_size(len(id2word))
     keys = getattr(id2word, "keys", None)
     if keys is None:
         raise TypeError(
             f"id2word is a {type(id2word).__name__}: give a gensim Dictionary or a dict of id to word"
         )
-    largest = max(keys(), default=-1)
+    try:
+        largest = max(keys(), default=-1)
+    except TypeError as error:
+        raise TypeError(f"id2word has keys of several kinds ({error}): give a dict of id to word") from error
     if not isinstance(largest, numbers.Integral):
         raise TypeError(
             f"id2word has the key {largest!r}: give a dict of id to word, as Dictionary is, not of word to id"
         )
-    return id2word, 1 + int(largest)
+    return id2word, _checked_size(1 + int(largest))
+
+
+def word_of(id2word: Any, word: int) -> Any:
+    """Return a word to show, or its id where the vocabulary has a gap."""
+    try:
+        return id2word[word]
+    except KeyError:
+        return word
+
+
+def _checked_size(num_terms: int) -> int:
+    if num_terms > MAX_TERMS:
+        raise ValueError(f"term ids up to {num_terms - 1}: {HOW_TO_NUMBER}")
+    return num_terms
+
+
+def check_memory(num_terms: int, num_topics: int, itemsize: int) -> None:
+    """Refuse topics that this machine cannot hold, before memory is taken.
+
+    Raises
+    ------
+    ValueError
+        If two tables of them are more than the memory that is free.
+    """
+    needed, free = 2 * num_terms * num_topics * itemsize, free_memory()
+    if free is not None and needed > free:
+        raise ValueError(
+            f"{num_topics} topics (num_topics) of {num_terms} terms need {needed / 2**30:.1f} GiB, and "
+            f"{free / 2**30:.1f} GiB are free. The largest term id, {num_terms - 1}, makes the vocabulary: "
+            f"{HOW_TO_NUMBER}"
+        )
+
+
+def free_memory() -> int | None:
+    """Return the bytes that this process can still have, as the kernel and its control group say."""
+    limits = []
+    with suppress(OSError, StopIteration, ValueError):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        limits.append(1024 * int(next(line for line in lines if line.startswith("MemAvailable")).split()[1]))
+    group = Path("/sys/fs/cgroup")
+    with suppress(OSError, ValueError):
+        limits.append(int((group / "memory.max").read_text()) - int((group / "memory.current").read_text()))
+    return min(limits, default=None)
+
+
+def small_document(document: Any, num_terms: int) -> tuple[np.ndarray, Chunk] | None:
+    """Return what `compact` does of a few pairs, ascending and with counts; None for any other document.
+
+    To read it as a chunk takes longer than to infer its topics.
+    """
+    if type(document) is not list or len(document) > SMALL:
+        return None
+    words, counts, last = [], [], -1
+    for pair in document:
+        if type(pair) is not tuple or len(pair) != 2:
+            return None
+        word, count = pair
+        if type(word) is not int or type(count) not in (int, float):
+            return None
+        if not (last < word < num_terms and 0 < count < LARGEST_COUNT):
+            return None
+        words.append(word)
+        counts.append(count)
+        last = word
+    size = len(words)
+    chunk = Chunk(np.array([0, size]), _POSITIONS[:size], np.array(counts, np.float64), size)
+    return np.array(words, np.int32), chunk
 
 
 class ReadAhead(Generic[T]):

@@ -18,6 +18,7 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 from numba.np.arrayobj import make_array
 
+from distcorpus.algorithms._caching import compiled
 from distcorpus.algorithms.summation import MAX_STEPS
 
 #: Bytes of a vector and of a cache line. Rows of Q and Y have whole vectors and start on a line.
@@ -256,7 +257,7 @@ _one_vector, _whole_strip = _strip_of(1), _strip_of(STRIP)
 
 # All fused multiply-adds are written out and each column's sum has one order, so the bits do not depend on
 # the width of a processor's vectors.
-@numba.njit(nogil=True, cache=True, error_model="numpy")
+@compiled(nogil=True, error_model="numpy")
 def multiply(
     rows: np.ndarray,
     indptr: np.ndarray,

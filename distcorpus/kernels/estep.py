@@ -154,6 +154,7 @@ class EStep:
         self._log_theta = np.zeros(len(self._alpha)) if params.gamma_statistics else None
         self._lock = threading.Lock()
 
+    @np.errstate(all="ignore")
     def add(self, block: Chunk, key: Key) -> None:
         """Add a block's statistics; several threads may.
 

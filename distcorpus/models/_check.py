@@ -6,10 +6,14 @@ from __future__ import annotations
 
 import numbers
 import os
+import sys
+import warnings
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
+import scipy.sparse
 from gensim import utils
 
 
@@ -17,22 +21,99 @@ class ShapeError(ValueError, AssertionError):
     """A prior of the wrong shape. gensim raises AssertionError there, and its users may expect it."""
 
 
-def whole(name: str, value: Any, least: int) -> int:
-    """Return a whole number of at least `least`."""
+def _real(name: str, value: Any, allowed: str) -> float:
+    """Return a number as a float; a text of one too, which gensim takes in places."""
+    if isinstance(value, str):
+        with suppress(ValueError):
+            given = float(value)
+            warnings.warn(
+                f"{name}={value!r} is a text: give a number", DeprecationWarning, stacklevel=outside()
+            )
+            return given
+    if isinstance(value, np.ndarray) and value.ndim == 0:
+        value = value[()]
     if isinstance(value, bool | np.bool_) or not isinstance(value, numbers.Real):
-        raise TypeError(f"{name}={value!r}: give a whole number, {least} or more")
-    given = float(value)
-    if not given.is_integer() or given < least:
+        raise TypeError(f"{name}={value!r}: give {allowed}")
+    try:
+        return float(value)
+    except OverflowError:
+        return float("inf")
+
+
+def outside() -> int:
+    """Return the stack level of the first caller that is not of this package."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("distcorpus."):
+        frame, level = frame.f_back, level + 1
+    return level
+
+
+def whole(name: str, value: Any, least: int, most: int = 2**63 - 1) -> int:
+    """Return a whole number in [least, most]."""
+    if isinstance(value, numbers.Integral) and not isinstance(value, bool | np.bool_):
+        whole_number = int(value)
+        if not least <= whole_number <= most:
+            raise ValueError(f"{name}={value!r}: give a whole number, {least} or more")
+        return whole_number
+    given = _real(name, value, f"a whole number, {least} or more")
+    if not given.is_integer() or not least <= given <= most:
         raise ValueError(f"{name}={value!r}: give a whole number, {least} or more")
     return int(given)
+
+
+def topics(name: str, value: Any) -> int:
+    """Return a number of topics; gensim leaves out a fraction, which searches over parameters rely on."""
+    given = value
+    if isinstance(value, float | np.floating) and np.isfinite(value) and not float(value).is_integer():
+        given = int(value)
+        warnings.warn(
+            f"{name}={value!r} is taken for {given}, as gensim does: give a whole number",
+            DeprecationWarning,
+            stacklevel=outside(),
+        )
+    return whole(name, given, 1)
+
+
+def schedule(
+    *,
+    passes: Any,
+    update_every: Any,
+    decay: Any,
+    offset: Any,
+    eval_every: Any,
+    iterations: Any,
+    gamma_threshold: Any,
+) -> dict[str, Any]:
+    """Return the arguments of a training of LDA as numbers."""
+    # gensim takes the remainder by it, whose sign makes no difference.
+    every = None if eval_every is None else whole("eval_every", eval_every, -(2**31))
+    return {
+        "passes": whole("passes", passes, 0),
+        "update_every": whole("update_every", update_every, 0),
+        "decay": number("decay", decay, 0.0),
+        "offset": number("offset", offset, 1.0),  # below 1 the first update's learning rate would exceed 1
+        "eval_every": None if every is None else abs(every),
+        "iterations": whole("iterations", iterations, 0),
+        "gamma_threshold": number("gamma_threshold", gamma_threshold, 0.0),
+    }
+
+
+def workers(value: Any, distributed: Any) -> int | None:
+    """Return a number of worker processes, or None."""
+    if value is None:
+        return None
+    if distributed:
+        raise ValueError(
+            f"workers={value!r} with distributed=True: give workers for processes of this machine, or "
+            "distributed=True for a cluster that there is"
+        )
+    return whole("workers", value, 1)
 
 
 def number(name: str, value: Any, least: float, most: float = np.inf) -> float:
     """Return a finite number in [least, most]."""
     allowed = f"{least:g} or more" if most == np.inf else f"from {least:g} to {most:g}"
-    if isinstance(value, bool | np.bool_) or not isinstance(value, numbers.Real):
-        raise TypeError(f"{name}={value!r}: give a number, {allowed}")
-    given = float(value)
+    given = _real(name, value, f"a number, {allowed}")
     if not (np.isfinite(given) and least <= given <= most):
         raise ValueError(f"{name}={value!r}: give a number, {allowed}")
     return given
@@ -40,9 +121,7 @@ def number(name: str, value: Any, least: float, most: float = np.inf) -> float:
 
 def positive(name: str, value: Any) -> float:
     """Return a finite number above 0."""
-    if isinstance(value, bool | np.bool_) or not isinstance(value, numbers.Real):
-        raise TypeError(f"{name}={value!r}: give a number above 0")
-    given = float(value)
+    given = _real(name, value, "a number above 0")
     if not (np.isfinite(given) and given > 0):
         raise ValueError(f"{name}={value!r}: give a number above 0")
     return given
@@ -103,10 +182,49 @@ def floats(dtype: Any) -> np.dtype:
     return found
 
 
-def prior(name: str, values: np.ndarray, shapes: Sequence[tuple[int, ...]]) -> None:
-    """Check a Dirichlet prior."""
+def given_prior(name: str, value: Any, words: Sequence[str]) -> Any:
+    """Return a Dirichlet prior as gensim takes it: None, one of some words, a number, or an array."""
+    allowed = f"give one of {', '.join(map(repr, words))}, a number, or a list or array of them"
+    if value is None:
+        return None
+    if isinstance(value, str):
+        if value in words:
+            return value
+        try:
+            return _real(name, value, allowed)
+        except TypeError:
+            raise ValueError(f"{name}={value!r}: {allowed}") from None
+    if np.ma.is_masked(value):
+        raise ValueError(f"{name} has masked values: give an array without")
+    if scipy.sparse.issparse(value) or isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name} is a {type(value).__name__}: {allowed}")
+    try:
+        values = np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{name} is no array of numbers ({error}): {allowed}") from error
+    return float(values) if values.ndim == 0 else values
+
+
+def prior(
+    name: str, values: np.ndarray, shapes: Sequence[tuple[int, ...]], *, zeros: bool = False
+) -> np.ndarray:
+    """Return a Dirichlet prior.
+
+    A zero, where not all are, stands for the smallest number: a topic that no document begins with. With
+    `zeros` it stays, and so it does where all are.
+    """
     if values.shape not in shapes:
         allowed = " or ".join(str(shape) for shape in shapes)
         raise ShapeError(f"{name} has shape {values.shape}: give a number, or an array of shape {allowed}")
-    if not (np.isfinite(values).all() and (values > 0).all()):
-        raise ValueError(f"{name} has values that are not positive numbers: a Dirichlet prior is above 0")
+    bad = values[~(np.isfinite(values) & (values >= 0))]
+    if bad.size:
+        raise ValueError(
+            f"{name} has the value {bad.flat[0]:g}, which is not a positive number in {values.dtype}: give "
+            f"numbers from {np.finfo(values.dtype).tiny:.0e} to {np.finfo(values.dtype).max:.0e}"
+        )
+    if zeros:
+        return values
+    if not values.any():
+        tiny = np.finfo(values.dtype).tiny
+        raise ValueError(f"{name} is 0 in {values.dtype}: give a number above 0, {tiny:.0e} or more")
+    return np.maximum(values, np.finfo(values.dtype).tiny)

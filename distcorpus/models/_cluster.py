@@ -27,6 +27,7 @@ from distcorpus.wire import (
     connect,
     remote_traceback,
 )
+from distcorpus.wire.location import default_nameserver
 from distcorpus.wire.nameserver import find, lookup
 
 logger = logging.getLogger(__name__)
@@ -35,6 +36,8 @@ logger = logging.getLogger(__name__)
 CHUNKS_SENT_AHEAD = 2
 #: Seconds that a training whose dispatcher is gone waits for it, or another one, to be started.
 RECONNECT_TIMEOUT = 60.0
+#: Seconds for which an evaluation that found no cluster keeps others from looking for it.
+REMEMBERED_GONE = 60.0
 #: Seconds between two looks for it.
 RECONNECT_EVERY = 0.5
 #: How often, within so many seconds, a training may lose its dispatcher: it may be what ends it.
@@ -48,6 +51,11 @@ HOW_TO_START = (
     "    distcorpus dispatcher\n"
     "    distcorpus worker\n"
     "(on other hosts with --host of the name server), or on this machine alone with distcorpus.LocalCluster()"
+)
+
+OR_HERE = (
+    "To compute in this process instead: distributed=False, model.distributed = False for a model that there "
+    "is, or DISTCORPUS_DISTRIBUTED=0 in the environment"
 )
 
 
@@ -72,6 +80,7 @@ class Cluster:
                 f"ns_conf is a {type(ns_conf).__name__}: give a dict with host, port or broadcast"
             )
         self.where = {key: value for key, value in (ns_conf or {}).items() if value is not None}
+        self._gone: tuple[float, Any] = (-np.inf, None)
         unknown = set(self.where) - {"host", "port", "broadcast"}
         if unknown:
             raise ValueError(f"ns_conf has {sorted(unknown)}: it takes host, port and broadcast")
@@ -97,8 +106,17 @@ class Cluster:
                 else "at PYRO_NS_HOST, here, and by broadcast"
             )
             raise RuntimeError(
-                f"no cluster to train on was found, looking {looked}: {error}\n{HOW_TO_START}"
+                f"no cluster to train on was found, looking {looked}: {error}\n{HOW_TO_START}\n{OR_HERE}"
             ) from error
+
+    def remember_gone(self) -> None:
+        """Remember for a while that nobody was found."""
+        self._gone = time.monotonic(), default_nameserver()
+
+    def is_known_to_be_gone(self) -> bool:
+        """Return whether nobody was found a moment ago, at the place where one would look now."""
+        when, where = self._gone
+        return where == default_nameserver() and time.monotonic() < when + REMEMBERED_GONE
 
     def reconnect(self, name: str) -> Any:
         """Connect when the dispatcher, or another one, is there again.

@@ -35,9 +35,15 @@ class DocumentTopics(TransformedCorpus):
                 yield self.obj.get_document_topics(document, **self._options)
             return
         for gamma in self._gammas():
-            for probabilities in gamma / gamma.sum(axis=1, keepdims=True):
+            for probabilities in _shares(gamma):
                 (topics,) = np.nonzero(probabilities >= self._options["minimum_probability"])
                 yield list(zip(topics.tolist(), probabilities[topics], strict=True))
 
     def __getitem__(self, docno: Any) -> Any:
         return self.obj.get_document_topics(self.corpus[docno], **self._options)
+
+
+@np.errstate(all="ignore")
+def _shares(gamma: np.ndarray) -> np.ndarray:
+    shares: np.ndarray = gamma / gamma.sum(axis=1, keepdims=True)
+    return shares

@@ -4,11 +4,15 @@ other's.
 
 from __future__ import annotations
 
+import importlib
+import logging
 import os
 import tempfile
 from typing import Any, ClassVar
 
 from distcorpus.models._cluster import Cluster
+
+logger = logging.getLogger(__name__)
 
 
 class Saved:
@@ -25,7 +29,15 @@ class Saved:
     gensims_class: ClassVar[Any]
     own_options: ClassVar[dict[str, Any]]
     ns_conf: Any
+    distributed: Any
     dispatcher: Any
+
+    def _cluster(self) -> Cluster | None:
+        """Return where the model's cluster is looked for; None where it is not to be used."""
+        if not self.distributed or os.environ.get("DISTCORPUS_DISTRIBUTED", "1") == "0":
+            return None
+        found: Cluster | None = self.dispatcher
+        return found
 
     def __getstate__(self) -> dict[str, Any]:
         attributes = dict(self.__dict__)
@@ -33,11 +45,13 @@ class Saved:
         if callable(options["progress"]):  # functions cannot be saved
             options["progress"] = True
         options["client"] = None  # a connection
+        options["class"] = f"{type(self).__module__}:{type(self).__qualname__}"
         return {**attributes, "dispatcher": None, "distcorpus_options": options}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         attributes = dict(state)
         options = {**self.own_options, **attributes.pop("distcorpus_options", {})}
+        options.pop("class", None)
         self.__dict__.update(attributes)
         self.__dict__.update(options)
         self.dispatcher = Cluster(self.ns_conf) if self.__dict__.get("distributed") else None
@@ -56,13 +70,35 @@ class Saved:
 
     @classmethod
     def load(cls, fname: Any, *args: Any, **kwargs: Any) -> Any:
-        """Load a model that was saved by this class or by gensim's. Arguments as in gensim."""
+        """Load a model that was saved by this class, a subclass, or by gensim's. Arguments as in gensim.
+
+        A model of a subclass is one again, where the class can be imported.
+        """
         loaded = super().load(fname, *args, **kwargs)  # type: ignore[misc]
         if isinstance(loaded, cls):
             return loaded
-        model = cls.__new__(cls)
+        kind = _class_of(loaded, cls)
+        model = kind.__new__(kind)
         model.__setstate__(loaded.__dict__)
         return model
+
+
+def _class_of(loaded: Any, cls: Any) -> Any:
+    """Return the subclass of `cls` that a loaded model was of when it was saved, or `cls`."""
+    name = vars(loaded).get("distcorpus_options", {}).get("class", "")
+    module, _, qualified = name.partition(":")
+    if not module or module.startswith("distcorpus."):
+        return cls
+    try:
+        kind: Any = importlib.import_module(module)
+        for part in qualified.split("."):
+            kind = getattr(kind, part)
+    except (ImportError, AttributeError) as error:
+        logger.warning(
+            "the model was saved as a %s, which cannot be imported (%s): it is a %s now", name, error, cls
+        )
+        return cls
+    return kind if isinstance(kind, type) and issubclass(kind, cls) else cls
 
 
 def save_whole(model: Any, path: str) -> None:

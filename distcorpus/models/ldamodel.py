@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -32,15 +33,18 @@ from distcorpus.algorithms.lda import (
 from distcorpus.algorithms.online import OnlineLda, Plan, Progress
 from distcorpus.algorithms.topics import LazyTopics
 from distcorpus.corpora.reading import (
-    EMPTY_CORPUS,
+    EmptyCorpusError,
     ReadAhead,
     as_corpus,
     check_corpus,
+    check_memory,
     chunks,
     is_rereadable,
     is_sparse,
     length,
+    small_document,
     vocabulary,
+    word_of,
 )
 from distcorpus.engines.base import Block
 from distcorpus.kernels import EStep, InferenceParams
@@ -65,6 +69,18 @@ CHUNKS_READ_AHEAD = 8
 CHUNKS_QUEUED = 10
 #: Seconds between two looks at what the cluster has learnt, from where a lost dispatcher's training goes on.
 KEEP_EVERY = 10.0
+
+
+#: What gensim's training calls, and ours does not: it computes on blocks, here or elsewhere.
+HOOKS = (
+    "do_estep",
+    "do_mstep",
+    "update_alpha",
+    "update_eta",
+    "sync_state",
+    "inference",
+    "log_perplexity",
+)
 
 
 class LdaModel(Saved, gensim.models.LdaModel):
@@ -138,6 +154,8 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
     _topics: LazyTopics | None = None
     _state: LdaState | None = None
     _exp_elog_beta: np.ndarray | None = None
+    _made: dict[str, Any]  # forms of the present topics: the first that is made of a kind counts
+    _prepared: tuple[LdaState, bytes, LazyTopics] | None = None
 
     def __init__(
         self,
@@ -172,21 +190,22 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
         client: Any = None,
     ) -> None:
         self.dtype = check.floats(dtype)
-        self.num_topics = check.whole("num_topics", num_topics, 1)
-        self._check_schedule(
-            chunksize, passes, update_every, decay, offset, eval_every, iterations, gamma_threshold
+        self.num_topics = check.topics("num_topics", num_topics)
+        self.chunksize = check.whole("chunksize", chunksize, 1)
+        schedule = check.schedule(
+            passes=passes,
+            update_every=update_every,
+            decay=decay,
+            offset=offset,
+            eval_every=eval_every,
+            iterations=iterations,
+            gamma_threshold=gamma_threshold,
         )
-        self.chunksize = chunksize
-        self.passes = passes
-        self.update_every = update_every
-        self.decay = decay
-        self.offset = offset
-        self.eval_every = eval_every
-        self.iterations = iterations
-        self.gamma_threshold = gamma_threshold
-        self.minimum_probability = check.number("minimum_probability", minimum_probability, 0.0, 1.0)
+        self.__dict__.update(schedule)
+        least = 0.0 if minimum_probability is None else minimum_probability
+        self.minimum_probability = check.number("minimum_probability", least, 0.0, 1.0)
         self.minimum_phi_value = check.number("minimum_phi_value", minimum_phi_value, 0.0)
-        self.per_word_topics = per_word_topics
+        self.per_word_topics = bool(per_word_topics)
         self.callbacks = check.metrics("callbacks", callbacks)
         self.random_state = check.random_state(random_state)
         self.variant = check.one_of("inference", inference, VARIANTS)
@@ -194,7 +213,7 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
         self.progress = check.progress("progress", progress)
         self.checkpoint = None if checkpoint is None else check.path("checkpoint", checkpoint)
         self.checkpoint_every = check.whole("checkpoint_every", checkpoint_every, 1)
-        self.workers = None if workers is None else check.whole("workers", workers, 1)
+        self.workers = check.workers(workers, distributed)
         self.client = chosen_client(client, distributed=distributed or None, ns_conf=ns_conf, workers=workers)
         self.ns_conf = ns_conf
         self.interrupted: dict[str, Any] | None = None
@@ -210,18 +229,30 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
             )
         if corpus is not None:
             check_corpus(corpus, self.num_terms)
-        self.alpha, self.optimize_alpha = self.init_dir_prior(alpha, "alpha")
-        check.prior("alpha", self.alpha, [(self.num_topics,)])
-        self.eta, self.optimize_eta = self.init_dir_prior(eta, "eta")
-        check.prior("eta", self.eta, [(self.num_terms,), (self.num_topics, self.num_terms)])
+            documents = length(corpus)
+            if documents == 0:
+                raise EmptyCorpusError
+            self._first = corpus, documents
+        check_memory(self.num_terms, self.num_topics, self.dtype.itemsize)
+        alpha = check.given_prior("alpha", alpha, ("symmetric", "asymmetric", "auto"))
+        values, self.optimize_alpha = self.init_dir_prior(alpha, "alpha")
+        self.alpha = check.prior("alpha", values, [(self.num_topics,)])
+        eta = check.given_prior("eta", eta, ("symmetric", "auto"))
+        values, self.optimize_eta = self.init_dir_prior(eta, "eta")
+        shapes = [(self.num_terms,), (self.num_topics, self.num_terms)]
+        self.eta = check.prior("eta", values, shapes, zeros=True)
+        if corpus is not None:
+            self._check_eta()
 
         self.distributed = bool(distributed)
+        Cluster(ns_conf)  # complains of what it cannot use
         self.dispatcher = Cluster(ns_conf) if distributed else None
         self.numworkers = 1
         drawing = Drawing(self.random_state, self.eta, self.num_topics, self.num_terms, self.dtype)
         with drawing as self._drawing:
-            if self.dispatcher is not None:
-                with Training(self.dispatcher.connect(names.LDA_MODELS)) as training:
+            cluster = self._cluster()
+            if cluster is not None:
+                with Training(cluster.connect(names.LDA_MODELS)) as training:
                     self.numworkers = max(training.call("ready"), 1)
                 logger.info("using distributed version with %i workers", self.numworkers)
             if corpus is not None:
@@ -230,74 +261,98 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
                 self.add_lifecycle_event("created", msg=f"trained {self} in {time.time() - start:.2f}s")
             self._await_topics()
 
-    @staticmethod
-    def _check_schedule(
-        chunksize: Any,
-        passes: Any,
-        update_every: Any,
-        decay: Any,
-        offset: Any,
-        eval_every: Any,
-        iterations: Any,
-        gamma_threshold: Any,
-    ) -> None:
-        check.whole("chunksize", chunksize, 1)
-        check.whole("passes", passes, 0)
-        check.whole("update_every", update_every, 0)
-        check.number("decay", decay, 0.0, 1.0)
-        check.number("offset", offset, 1.0)  # below 1 the first update's learning rate would exceed 1
-        check.whole("eval_every", eval_every or 0, 0)
-        check.whole("iterations", iterations, 0)
-        check.number("gamma_threshold", gamma_threshold, 0.0)
+    def _check_eta(self) -> None:
+        """gensim lets a model be made with eta=0, whose topics come from elsewhere."""
+        if not (self.eta > 0).all():
+            raise ValueError(
+                "eta has zeros: topics cannot be learnt with them, only used; give eta a number above 0"
+            )
 
-    # The topics, in both forms.
+    # The topics, in both forms. What is made when somebody looks is made aside and published whole: other
+    # threads may look too, and memory may run out, or Ctrl-C come, at any point.
 
     def _await_topics(self) -> None:
-        if self._drawing is not None:
-            self._topics, self._drawing = self._drawing.result(), None
+        drawing = self._drawing
+        if drawing is not None:
+            self.__dict__.update(_topics=drawing.result(), _made={}, _drawing=None)
 
     @property
     def state(self) -> Any:
         """The topics as gensim's ``LdaState``; made of what the training left when somebody looks."""
         self._await_topics()
-        if self._topics is not None:
-            topics, self._topics = self._topics, None
-            self._state = LdaState(topics.eta, (0, 0), dtype=self.dtype)
-            self._state.sstats = topics.to_state()
-            self._state.numdocs = topics.numdocs
+        topics = self._topics
+        if topics is not None:
+            state = LdaState(topics.eta, (0, 0), dtype=self.dtype)
+            state.sstats = topics.to_state()
+            state.numdocs = topics.numdocs
+            state = self._made.setdefault("state", state)  # one for all who look: they may write into it
+            if self._topics is topics:
+                self.__dict__.update(_state=state, _topics=None)
         return self._state
 
     @state.setter
     def state(self, state: Any) -> None:
-        self._topics, self._state = None, state
+        self.__dict__.update(_drawing=None, _topics=None, _state=state, _prepared=None, _made={})
 
     @property
     def expElogbeta(self) -> np.ndarray:
         """exp(E[log beta]), shape (num_topics, num_terms); computed when somebody looks."""
-        if self._exp_elog_beta is None:
+        weights = self._exp_elog_beta
+        if weights is None:
             topics = self._lazy_topics()
             rows = topics.rows(np.arange(topics.num_terms, dtype=np.int32))
-            self._exp_elog_beta = np.ascontiguousarray(topic_weights(rows, topics.totals()).T)
-        return self._exp_elog_beta
+            weights = np.ascontiguousarray(topic_weights(rows, topics.totals()).T)
+            self._exp_elog_beta = weights = self._made.setdefault("weights", weights)
+        return weights
 
     @expElogbeta.setter
     def expElogbeta(self, values: np.ndarray) -> None:
-        self._exp_elog_beta = values
+        self.__dict__.update(_exp_elog_beta=values, _prepared=None)
 
-    def _lazy_topics(self) -> LazyTopics:
+    def _lazy_topics(self, *, checked: bool = True) -> LazyTopics:
+        """Return the topics as training has them; not to be changed.
+
+        Of a `state` they are made once: again where it was changed in place, which takes a look at all of it,
+        or, where that is not `checked`, when `sync_state` says so, as for gensim's own inference.
+        """
         self._await_topics()
-        if self._topics is not None:
-            return self._topics
-        assert self._state is not None
-        return LazyTopics.from_state(self._state.eta, self._state.sstats, self._state.numdocs)
+        topics, state = self._topics, self._state
+        if topics is not None:
+            return topics
+        if state is None:
+            raise RuntimeError("this model has no topics: clear() was called, or its state set to None")
+        prepared = self._prepared
+        if prepared is not None and prepared[0] is state and not checked:
+            return prepared[2]
+        content = _fingerprint(state)
+        if prepared is None or prepared[0] is not state or prepared[1] != content:
+            topics = LazyTopics.from_state(state.eta, state.sstats, state.numdocs)
+            self._prepared = prepared = state, content, topics
+        return prepared[2]
+
+    def _topics_to_train(self) -> LazyTopics:
+        """Return the topics for a training to change in place."""
+        topics = self._lazy_topics()
+        if self._topics is None:
+            self._prepared = None
+        return topics
 
     def _adopt(self, topics: LazyTopics, alpha: np.ndarray, eta: np.ndarray, num_updates: int) -> None:
-        """Take over what a training has come to."""
-        self._topics, self._state, self._exp_elog_beta = topics, None, None
-        self.alpha, self.eta, self.num_updates = alpha, eta, num_updates
+        """Take over what a training has come to, all at once."""
+        self.__dict__.update(
+            _topics=topics,
+            _state=None,
+            _exp_elog_beta=None,
+            _prepared=None,
+            _made={},
+            alpha=alpha,
+            eta=eta,
+            num_updates=num_updates,
+        )
 
     # Training.
 
+    @np.errstate(all="ignore")
     def update(
         self,
         corpus: Any,
@@ -336,40 +391,47 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
             The model then has what had been learnt until then.
         """
 
-        def given(value: Any, default: Any) -> Any:
-            return default if value is None else value
-
+        self._check_eta()
+        self._warn_of_hooks()
+        first = self.__dict__.pop("_first", None)  # where the constructor has looked already
         corpus = as_corpus(corpus)
-        check_corpus(corpus, self.num_terms)
-        documents = length(corpus)
+        documents = length(corpus) if first is None else first[1]
+        given = {
+            "passes": passes,
+            "update_every": update_every,
+            "decay": decay,
+            "offset": offset,
+            "eval_every": eval_every,
+            "iterations": iterations,
+            "gamma_threshold": gamma_threshold,
+        }
+        given = {name: getattr(self, name) if value is None else value for name, value in given.items()}
+        schedule = check.schedule(**given)
+        update_every, eval_every = schedule["update_every"], schedule["eval_every"] or 0
         if chunksize is None:
             chunksize = min(self.chunksize, documents or self.chunksize)
-        passes = given(passes, self.passes)
-        update_every = given(update_every, self.update_every)
-        decay, offset = given(decay, self.decay), given(offset, self.offset)
-        eval_every = given(eval_every, self.eval_every) or 0
-        iterations = given(iterations, self.iterations)
-        gamma_threshold = given(gamma_threshold, self.gamma_threshold)
-        self._check_schedule(
-            chunksize, passes, update_every, decay, offset, eval_every, iterations, gamma_threshold
-        )
+        chunksize = check.whole("chunksize", chunksize, 1)
+        check_corpus(corpus, self.num_terms)
+        if documents == 0:
+            logger.warning("LdaModel.update() called with an empty corpus")
+            return
         update_chunks = self.update_chunks or update_every
-        read = self._read_while_drawing(corpus, int(chunksize))
-        topics = self._lazy_topics()
+        read = self._read_while_drawing(corpus, chunksize)
+        topics = self._topics_to_train()
         watched = logger.isEnabledFor(logging.INFO)
         plan = Plan(
-            passes=int(passes),
-            update_chunks=int(update_chunks if update_every else 0),
-            chunksize=int(chunksize),
-            decay=float(decay),
-            offset=float(offset),
-            iterations=int(iterations),
-            gamma_threshold=float(gamma_threshold),
+            passes=schedule["passes"],
+            update_chunks=update_chunks if update_every else 0,
+            chunksize=chunksize,
+            decay=schedule["decay"],
+            offset=schedule["offset"],
+            iterations=schedule["iterations"],
+            gamma_threshold=schedule["gamma_threshold"],
             seed=int(self.random_state.randint(2**31 - 1)),
             variant=self.variant,
             optimize_alpha=self.optimize_alpha,
             optimize_eta=self.optimize_eta,
-            eval_chunks=int(eval_every) if watched else 0,  # it is for the log alone
+            eval_chunks=eval_every if watched else 0,  # it is for the log alone
             details=watched,
         )
         progress = Progress()
@@ -378,10 +440,29 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
             plan, progress, topics, numdocs = self._interrupted_training(documents)
         self._log_plan(plan, documents, eval_every)
         run = _Run(self, corpus, documents, plan, progress, read)
-        if self.dispatcher is not None:
-            run.on_cluster(self.dispatcher, topics, numdocs)
-        else:
-            run.on_engine(topics, numdocs)
+        try:
+            cluster = self._cluster()
+            if cluster is not None:
+                run.on_cluster(cluster, topics, numdocs)
+            else:
+                run.on_engine(topics, numdocs)
+        except EmptyCorpusError:
+            if first is not None:
+                raise
+            logger.warning("LdaModel.update() called with an empty corpus")
+
+    def _warn_of_hooks(self) -> None:
+        """Say which methods of a subclass gensim's training would call, and this one does not."""
+        mine = [name for name in HOOKS if getattr(type(self), name) is not getattr(LdaModel, name)]
+        mine += [name for name in HOOKS if name in vars(self)]
+        if mine:
+            warnings.warn(
+                f"{type(self).__name__} has its own {', '.join(mine)}: distcorpus calls none of them "
+                "in training. Follow a training with callbacks=... or progress=..., or derive from "
+                "gensim.models.LdaModel",
+                UserWarning,
+                stacklevel=check.outside(),
+            )
 
     def _read_while_drawing(self, corpus: Any, chunksize: int) -> Iterator[Chunk] | None:
         """Return the chunks of a corpus, some of them read while the topics are drawn; None where none was.
@@ -445,6 +526,7 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
 
     # Inference.
 
+    @np.errstate(all="ignore")
     def inference(self, chunk: Any, collect_sstats: bool = False) -> tuple[np.ndarray, np.ndarray | None]:
         """Infer the topics of some documents; of more than `chunksize` on the cluster, where the model is
         distributed.
@@ -462,12 +544,17 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
             `random_state`.
         sstats : ndarray, shape (num_topics, num_terms), or None
         """
+        if not collect_sstats and type(chunk) is list and len(chunk) == 1:
+            single = small_document(chunk[0], self.num_terms)
+            if single is not None:
+                return self._infer_words(*single), None
         read = chunks(as_corpus(chunk), self.chunksize, self.num_terms, counts=True)
         documents = list(read) if collect_sstats else read
         parts = list(self._gammas(documents))
         gamma = np.concatenate(parts) if parts else np.empty((0, self.num_topics), self.dtype)
         return gamma, self._statistics(documents, parts) if isinstance(documents, list) else None
 
+    @np.errstate(all="ignore")
     def get_document_topics(
         self,
         bow: Any,
@@ -493,10 +580,13 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
         return map(self._infer, read) if where is False else self._evaluate(read, where)
 
     def _infer(self, documents: Chunk) -> np.ndarray:
-        words, local = compact(documents)
+        return self._infer_words(*compact(documents))
+
+    def _infer_words(self, words: np.ndarray, documents: Chunk) -> np.ndarray:
+        """Infer documents whose term ids are positions among some words."""
         start = self.random_state.gamma(100.0, 1.0 / 100.0, (documents.n_docs, self.num_topics))
         return infer(
-            local,
+            documents,
             self._weights(words),
             np.arange(len(words), dtype=np.int32),
             self.alpha,
@@ -504,13 +594,14 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
             iterations=self.iterations,
             gamma_threshold=self.gamma_threshold,
             gamma=start.astype(self.dtype),
+            light=True,
         )
 
     def _weights(self, words: np.ndarray) -> np.ndarray:
         """Return the topic weights of some terms, shape (n_words, num_topics)."""
         if self.variant == "vb" and (self._topics is None or self._exp_elog_beta is not None):
             return np.ascontiguousarray(self.expElogbeta[:, words].T)
-        topics = self._lazy_topics()
+        topics = self._lazy_topics(checked=False)
         return topic_weights(topics.rows(words), topics.totals(), self.variant)
 
     def _statistics(self, documents: Iterable[Chunk], gammas: Iterable[np.ndarray]) -> np.ndarray:
@@ -580,6 +671,7 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
         documents = chunks(as_corpus(corpus), size, self.num_terms, counts=True)
         read, where = self._spread(documents, distributed, client)
 
+        @np.errstate(all="ignore")
         def probabilities(gamma: np.ndarray) -> np.ndarray | scipy.sparse.csr_array:
             theta = gamma / gamma.sum(axis=1, keepdims=True)
             return scipy.sparse.csr_array(np.where(theta >= least, theta, 0)) if sparse else theta
@@ -596,7 +688,9 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
             return read, chosen_client(client, distributed=distributed)
         if distributed is not None:
             return read, bool(distributed)
-        where = self.dispatcher is not None if self.client is None else self.client
+        cluster = self._cluster()
+        spread = cluster is not None and not cluster.is_known_to_be_gone()
+        where = spread if self.client is None else self.client
         if where is False:
             return read, False
         rest = iter(read)
@@ -633,16 +727,22 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
             yield from evaluate(evaluation, read)
 
     def _evaluation(self, required: bool) -> Training | None:
-        cluster = self.dispatcher or Cluster(self.ns_conf)
+        cluster = self._cluster() or Cluster(self.ns_conf)
         try:
             proxy = cluster.connect(names.LDA_MODELS)
             return Training(proxy, partial(cluster.reconnect, names.LDA_MODELS))
         except RuntimeError:
             if required:
                 raise
-            logger.warning("no cluster was found: a distributed model is evaluated in this process")
+            cluster.remember_gone()
+            logger.warning(
+                "no cluster was found: a distributed model is evaluated in this process; "
+                "model.distributed = False, or DISTCORPUS_DISTRIBUTED=0 in the environment, keeps it from "
+                "looking"
+            )
             return None
 
+    @np.errstate(all="ignore")
     def bound(
         self,
         corpus: Any,
@@ -677,21 +777,23 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
     ) -> float:
         if gamma is None:
             read, where = self._spread(read, distributed, client)
-            if where is not False:
-                parts = self._evaluate(read, where, bound=True, required=bool(distributed))
-                return sum(float(part.sum()) for part in parts)
+            parts = self._evaluate(read, where, bound=True, required=bool(distributed))
+            return sum(float(part.sum()) for part in parts)
+        if np.shape(gamma)[1:] != (self.num_topics,):
+            raise self._misfit(gamma)
+        gamma = np.asarray(gamma)
         topics = self._lazy_topics()
         totals = topics.totals()
         score, first = 0.0, 0
         for chunk in read:
             words, local = compact(chunk)
-            of_chunk = self._infer(chunk) if gamma is None else gamma[first : first + chunk.n_docs]
-            if of_chunk.shape != (chunk.n_docs, self.num_topics):
+            of_chunk = gamma[first : first + chunk.n_docs]
+            if len(of_chunk) != chunk.n_docs:
                 raise self._misfit(gamma)
             log_table = log_topics(topics.rows(words), totals)
             score += bound(local, log_table, np.arange(len(words), dtype=np.int32), self.alpha, of_chunk)
             first += chunk.n_docs
-        if gamma is not None and first != len(gamma):
+        if first != len(gamma):
             raise self._misfit(gamma)
         return score
 
@@ -704,6 +806,7 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
         everything = topics.rows(np.arange(self.num_terms, dtype=np.int32))
         return topic_bound(everything.T, self.eta)
 
+    @np.errstate(all="ignore")
     def log_perplexity(
         self,
         chunk: Any,
@@ -735,25 +838,60 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
         read = chunks(as_corpus(chunk), self.chunksize, self.num_terms, counts=True)
         score = self._documents_bound(counted(read), None, distributed, client)
         if not words:
-            raise ValueError("chunk has no words: a perplexity needs documents that are not empty")
+            logger.warning("no words to estimate a perplexity from")
+            return float(np.float64(score + self._topics_bound()) / words)  # gensim's too: -inf
         ratio = (total or documents) / documents
         per_word = (score * ratio + self._topics_bound()) / (ratio * words)
         log_perplexity(per_word, documents, words)
         return per_word
 
+    @np.errstate(all="ignore")
+    def diff(
+        self,
+        other: Any,
+        distance: str = "kullback_leibler",
+        num_words: int = 100,
+        n_ann_terms: int = 10,
+        diagonal: bool = False,
+        annotation: bool = True,
+        normed: bool = True,
+    ) -> Any:
+        """Compare the topics with those of another LDA model, gensim's or ours. Arguments and result are as
+        in gensim.
+        """
+        if not isinstance(other, gensim.models.LdaModel):
+            raise TypeError(f"other is a {type(other).__name__}: give an LDA model, gensim's or distcorpus'")
+        if not isinstance(other, type(self)):
+            adopted = type(self).__new__(type(self))
+            LdaModel.__setstate__(
+                adopted, dict(vars(other)) if not isinstance(other, LdaModel) else other.__getstate__()
+            )
+            other = adopted
+        return super().diff(other, distance, num_words, n_ann_terms, diagonal, annotation, normed)
+
     # Files and copies hold what gensim's do.
 
     def __getstate__(self) -> dict[str, Any]:
-        held = {"_drawing", "_topics", "_state", "_exp_elog_beta"}
+        held = {"_drawing", "_topics", "_state", "_exp_elog_beta", "_prepared", "_made"}
         attributes = {name: value for name, value in super().__getstate__().items() if name not in held}
         state = self.state
         return {**attributes, "state": state, "expElogbeta": None if state is None else self.expElogbeta}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         attributes = dict(state)
+        self._made = {}
         self._state = attributes.pop("state", None)
         self._exp_elog_beta = attributes.pop("expElogbeta", None)
         super().__setstate__(attributes)
+
+
+def _fingerprint(state: LdaState) -> bytes:
+    """Return what changes when anything in a state does: products with fixed random numbers."""
+    rng = np.random.default_rng(0)
+    statistics, eta = np.asarray(state.sstats), np.asarray(state.eta)
+    probe = rng.random((statistics.shape[1],)).astype(statistics.dtype)
+    of_eta = eta @ rng.random(eta.shape[-1])
+    return bytes(np.concatenate([statistics @ probe, np.atleast_1d(of_eta), [state.numdocs]]).tobytes())
 
 
 def log_perplexity(per_word: float, documents: int, words: float) -> None:
@@ -812,7 +950,7 @@ class _Run:
             kept = list(self._chunks())
             self.documents = sum(chunk.n_docs for chunk in kept)
             if not kept:
-                raise ValueError(EMPTY_CORPUS)
+                raise EmptyCorpusError
             self._read_again = lambda: iter(kept)
         topics.numdocs = numdocs + self.documents
         learnt = OnlineLda(topics, self.model.alpha, self.model.eta, self.model.num_updates)
@@ -826,6 +964,8 @@ class _Run:
                     training.run(_Source(self, training, observer), observer)
                 except BaseException:
                     observer.interrupted()
+                    if not self.progress.updates:
+                        topics.numdocs = numdocs
                     raise
         self.adopt(learnt)
         self.model.interrupted = None
@@ -836,8 +976,8 @@ class _Run:
         self._set_callback_model()
         task = LdaTask(
             topics=topics_as_dict(topics, numdocs + (self.documents or 0)),
-            alpha=model.alpha,
-            eta=model.eta,
+            alpha=np.asarray(model.alpha),
+            eta=np.asarray(model.eta),
             num_updates=model.num_updates,
             plan=self.plan,
             documents=self.documents,
@@ -859,6 +999,8 @@ class _Run:
                 learnt = LazyTopics(**fetched["topics"])
                 model._adopt(learnt, fetched["alpha"], fetched["eta"], fetched["num_updates"])
                 self.keep_interrupted(learnt)
+                if not self.progress.updates:
+                    learnt.numdocs = numdocs
                 return learnt
 
             def told(event: dict[str, Any]) -> None:
@@ -893,7 +1035,7 @@ class _Run:
                         fetch()
                 self._check_length(end)
                 if not end:
-                    raise ValueError(EMPTY_CORPUS)
+                    raise EmptyCorpusError
                 logger.info("reached the end of input; now waiting for all remaining jobs to finish")
                 training.follow(told)
             except KeyboardInterrupt:
@@ -916,9 +1058,23 @@ class _Run:
         if event["kind"] == "perplexity":
             log_perplexity(event["per_word"], event["documents"], event["words"])
         elif event["kind"] == "update":
+            logger.debug(
+                "%i/%i documents converged within %i iterations",
+                event["converged"],
+                event["merged"],
+                self.plan.iterations,
+            )
+            if "alpha" in event:
+                logger.info("optimized alpha %s", event["alpha"])
+            if event["merged"] != event["numdocs"]:
+                logger.info(
+                    "merging changes from %i documents into a model of %i documents",
+                    event["merged"],
+                    event["numdocs"],
+                )
             for number, alpha, words, probabilities in event.get("topics", ()):
                 terms = zip(probabilities, words, strict=True)
-                text = " + ".join(f'{p:.3f}*"{self.model.id2word[word]}"' for p, word in terms)
+                text = " + ".join(f'{p:.3f}*"{word_of(self.model.id2word, word)}"' for p, word in terms)
                 logger.info("topic #%i (%.3f): %s", number, alpha, text)
             if "diff" in event:
                 logger.info("topic diff=%f, rho=%f", event["diff"], event["rho"])

@@ -12,14 +12,16 @@ from typing import Any, ClassVar
 import gensim.models
 import numpy as np
 import scipy.sparse
+from gensim.matutils import Sparse2Corpus
 from gensim.models.lsimodel import P2_EXTRA_DIMS, P2_EXTRA_ITERS, Projection
 
 from distcorpus.algorithms import lsi
 from distcorpus.algorithms.chunk import Chunk, warm
 from distcorpus.corpora.reading import (
-    EMPTY_CORPUS,
+    EmptyCorpusError,
     as_corpus,
     check_corpus,
+    check_memory,
     chunks,
     is_rereadable,
     is_sparse,
@@ -43,6 +45,8 @@ logger = logging.getLogger("gensim.models.lsimodel")
 MEMORY = 2 << 30
 #: Bytes of chunks that a model keeps after that: documents can be added as if all had come at once.
 KEPT_BYTES = 512 << 20
+#: The largest value of a document where the result is float32.
+LARGEST_SINGLE = 1e18
 #: Seconds between two looks at how far a cluster is.
 SECONDS_BETWEEN_EVENTS = 1.0
 
@@ -126,7 +130,7 @@ class LsiModel(Saved, gensim.models.LsiModel):
         workers: int | None = None,
         client: Any = None,
     ) -> None:
-        self.num_topics = check.whole("num_topics", num_topics, 1)
+        self.num_topics = check.topics("num_topics", num_topics)
         self.chunksize = check.whole("chunksize", chunksize, 1)
         self.decay = check.positive("decay", decay)
         self.onepass = bool(onepass)
@@ -135,7 +139,7 @@ class LsiModel(Saved, gensim.models.LsiModel):
         self.dtype = check.floats(dtype).type
         self.random_seed = None if random_seed is None else check.whole("random_seed", random_seed, 0)
         self.progress = check.progress("progress", progress)
-        self.workers = None if workers is None else check.whole("workers", workers, 1)
+        self.workers = check.workers(workers, distributed)
         self.client = chosen_client(client, distributed=distributed or None, ns_conf=ns_conf, workers=workers)
         self.ns_conf = ns_conf
         if corpus is not None:
@@ -143,6 +147,11 @@ class LsiModel(Saved, gensim.models.LsiModel):
         self.id2word, self.num_terms = vocabulary(id2word, corpus)
         if corpus is not None:
             check_corpus(corpus, self.num_terms)
+            documents = length(corpus)
+            if documents == 0:
+                raise EmptyCorpusError
+            self._first = corpus, documents
+        check_memory(self.num_terms, self.num_topics, np.dtype(self.dtype).itemsize)
         self.docs_processed = 0
         self.projection = Projection(
             self.num_terms,
@@ -150,13 +159,15 @@ class LsiModel(Saved, gensim.models.LsiModel):
             power_iters=P2_EXTRA_ITERS if self.power_iters is None else self.power_iters,
             extra_dims=P2_EXTRA_DIMS if self.extra_samples is None else self.extra_samples,
             dtype=self.dtype,
-            random_seed=random_seed,
+            random_seed=self.random_seed,
         )
         self.distributed = bool(distributed)
+        Cluster(ns_conf)  # complains of what it cannot use
         self.dispatcher = Cluster(ns_conf) if distributed else None
         self.numworkers = self.workers or 1
-        if self.dispatcher is not None:
-            with Training(self.dispatcher.connect(names.LSI_MODELS)) as training:
+        cluster = self._cluster()
+        if cluster is not None:
+            with Training(cluster.connect(names.LSI_MODELS)) as training:
                 self.numworkers = max(training.call("ready"), 1)
             logger.info("using distributed version with %i workers", self.numworkers)
         if corpus is not None:
@@ -190,8 +201,13 @@ class LsiModel(Saved, gensim.models.LsiModel):
         logger.info("updating model with new documents")
         size = check.whole("chunksize", self.chunksize if chunksize is None else chunksize, 1)
         decay = check.positive("decay", self.decay if decay is None else decay)
+        first = self.__dict__.pop("_first", None)  # where the constructor has looked already
         corpus = as_corpus(corpus)
         check_corpus(corpus, self.num_terms)
+        documents = length(corpus) if first is None else first[1]
+        if documents == 0:
+            logger.warning("LsiModel.add_documents() called with an empty corpus")
+            return
         before = decay
         if not self.onepass or is_sparse(corpus):  # gensim merges these as one
             decay = 1.0
@@ -205,14 +221,28 @@ class LsiModel(Saved, gensim.models.LsiModel):
             power_iters=power_iters,
             extra_samples=extra_samples,
         )
-        reading = _Reading(self, corpus, size)
-        with reading.bar:
-            if self.dispatcher is not None:
-                u, s = self._on_cluster(self.dispatcher, self._with_base(task, before), reading)
-            else:
-                u, s = self._on_engine(task, before, reading)
-        self.projection.u = u.astype(self.dtype, copy=False)
-        self.projection.s = s.astype(self.dtype, copy=False)
+        reading = _Reading(self, corpus, documents, size)
+        cluster = self._cluster()
+        try:
+            with reading.bar, np.errstate(all="ignore"):
+                if cluster is not None:
+                    u, s = self._on_cluster(cluster, self._with_base(task, before), reading)
+                else:
+                    u, s = self._on_engine(task, before, reading)
+        except EmptyCorpusError:
+            if first is not None:
+                raise
+            logger.warning("LsiModel.add_documents() called with an empty corpus")
+            return
+        with np.errstate(all="ignore"):
+            narrow = u.astype(self.dtype, copy=False), s.astype(self.dtype, copy=False)
+        if not np.isfinite(narrow[1]).all():
+            raise ValueError(
+                f"singular values up to {s[0]:g} are beyond dtype={np.dtype(self.dtype)}: give "
+                "dtype=numpy.float64, or divide the documents' values by a number"
+            )
+        u, s = narrow
+        vars(self.projection).update(u=u, s=s)  # both or none, if Ctrl-C comes now
         self.docs_processed += reading.documents
         logger.info("processed documents up to #%s", self.docs_processed)
         if logger.isEnabledFor(logging.INFO):
@@ -275,6 +305,15 @@ class LsiModel(Saved, gensim.models.LsiModel):
 
         return train_on(cluster, names.LSI_MODELS, attempt, rereadable=reading.rereadable)
 
+    def __getitem__(self, bow: Any, scaled: bool = False, chunksize: int | None = 512) -> Any:
+        """Project a document, or each document of a corpus. Arguments and result are as in gensim; a corpus
+        may also be a scipy sparse matrix (terms x documents).
+        """
+        if is_sparse(bow):
+            check_corpus(bow, self.num_terms)
+            bow = Sparse2Corpus(bow.tocsc())
+        return super().__getitem__(bow, scaled, chunksize)
+
     def transform(self, corpus: Any, chunksize: int | None = None) -> Iterator[np.ndarray]:
         """Project a whole corpus, in a stream that needs memory for one chunk.
 
@@ -318,23 +357,34 @@ def _is_continued(kept: LsiTask, task: LsiTask, decay: float) -> bool:
 class _Reading:
     """The chunks of a corpus, counted and shown as they are read."""
 
-    def __init__(self, model: LsiModel, corpus: Any, chunksize: int) -> None:
+    def __init__(self, model: LsiModel, corpus: Any, of: int | None, chunksize: int) -> None:
         self.documents = 0
+        self._largest = LARGEST_SINGLE if model.dtype == np.float32 else np.inf
+        self._before = model.docs_processed
         self.bar = ProgressBar(model.progress, "LSI")
-        self._of = length(corpus)
+        self._of = of
         self.rereadable = is_rereadable(corpus)
         self._read = partial(chunks, corpus, chunksize, model.num_terms, counts=False)
 
     def __iter__(self) -> Iterator[Chunk]:
         self.documents = 0
-        for chunk in self._read():
+        for number, chunk in enumerate(self._read()):
+            largest = float(np.abs(chunk.data).max(initial=0.0))
+            if largest > self._largest:
+                raise ValueError(
+                    f"chunk {number}: a document has the value {largest:g}: with dtype=float32 values are "
+                    f"at most {self._largest:g}; give dtype=numpy.float64, or divide them by a number"
+                )
             self.documents += chunk.n_docs
+            logger.info("preparing a new chunk of documents")
             yield chunk
+            logger.info("processed documents up to #%s", self._before + self.documents)
             event = {"kind": "update", "pass_": 0, "documents": self.documents, "of": self._of}
             self.bar.told(event, passes=1)
         if not self.documents:
-            raise ValueError(EMPTY_CORPUS)
+            raise EmptyCorpusError
 
     def tell_round(self, rounds: int, **facts: Any) -> None:
         """Tell of a product with the corpus."""
+        logger.debug("%i products with the corpus", rounds)
         self.bar.told({"kind": "round", "rounds": rounds, **facts}, passes=1)

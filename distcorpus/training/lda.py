@@ -330,9 +330,10 @@ class Reporter:
         -------
         dict
             ``kind`` ("update"), ``pass_``, ``documents`` (of this pass so far), ``of``, ``updates``, ``rho``,
-            ``merged``; with ``plan.details`` also ``diff``, the mean absolute change of E[log beta], and
-            ``topics``: number, alpha, the ids of the ten most probable terms and their probabilities, of the
-            topics with the two smallest and the two largest alpha.
+            ``merged``, ``converged`` (of those, within their iterations), ``numdocs`` (that the model then
+            stands for); with ``plan.details`` also ``alpha``, where it is learnt, ``diff``, the mean absolute
+            change of E[log beta], and ``topics``: number, alpha, the ids of the ten most probable terms and
+            their probabilities, of the topics with the two smallest and the two largest alpha.
         """
         progress = self._progress
         event: dict[str, Any] = {
@@ -343,8 +344,12 @@ class Reporter:
             "updates": progress.updates,
             "rho": rho,
             "merged": merged,
+            "converged": self._model.converged,
+            "numdocs": self._model.topics.numdocs,
         }
         if self._plan.details:
+            if self._plan.optimize_alpha:
+                event["alpha"] = self._model.alpha.tolist()
             before, self._log_topics = self._log_topics, list(self._model.log_topics())
             changes = (np.abs(b - a).sum() for a, b in zip(before, self._log_topics, strict=True))
             topics = self._model.topics

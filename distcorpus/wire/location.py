@@ -72,6 +72,11 @@ class NameServerLocation:
             return str(probe.getsockname()[0])
 
 
+def default_nameserver() -> tuple[str, int]:
+    """Return where the gensim models of this process look for the name server."""
+    return Pyro4.config.NS_HOST, Pyro4.config.NS_PORT
+
+
 def use_nameserver(host: str, port: int) -> tuple[str, int]:
     """Let the gensim models of this process look for the name server there.
 

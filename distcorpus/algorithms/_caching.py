@@ -1,0 +1,105 @@
+"""Where the compiled kernels are kept, and what makes them stale: a change of any file they are made of."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import stat
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+#: Where the files are that kernels are made of.
+PACKAGE = Path(__file__).resolve().parents[1]
+ROOMS = PACKAGE / "algorithms", PACKAGE / "kernels"
+
+
+@functools.cache
+def source_stamp() -> str:
+    """Return what changes with any file of the mathematics: a kernel is inlined from several."""
+    digest = hashlib.sha256()
+    for path in sorted(path for room in ROOMS for path in room.glob("*.py")):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def _candidates() -> Iterator[Path]:
+    """Folders for the compiled kernels, the first that can be written being the one."""
+    if chosen := os.environ.get("NUMBA_CACHE_DIR"):
+        yield Path(chosen) / "distcorpus"
+    yield ROOMS[0] / "__pycache__"
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    if os.path.isabs(home):
+        yield Path(home) / "distcorpus" / "kernels"
+
+
+@functools.cache
+def folder() -> Path | None:
+    """Return the folder for the compiled kernels, made if need be; None where there is none to write to."""
+    for path in _candidates():
+        if _is_writable(path):
+            return path
+    # What lies there is executed, and others may write to the folder above.
+    private = Path(tempfile.gettempdir()) / f"distcorpus-kernels-{os.getuid()}"
+    try:
+        private.mkdir(mode=0o700, exist_ok=True)
+        status = private.lstat()
+    except OSError:
+        return None
+    ours = stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid() and not status.st_mode & 0o077
+    return private if ours and _is_writable(private) else None
+
+
+def _is_writable(path: Path) -> bool:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            return True
+    except OSError:
+        return False
+
+
+def is_compiled(function: str) -> bool:
+    """Return whether the disk has a kernel compiled, by ``module.function``: as far as names tell."""
+    path = folder()
+    version = f"py{sys.version_info[0]}{sys.version_info[1]}"
+    return path is not None and any(path.glob(f"{function}-{_tag()}.{version}*.nbi"))
+
+
+def _tag() -> str:
+    return source_stamp()[:12]
+
+
+def compiled(**options: Any) -> Callable[[Any], Any]:
+    """Return numba's ``njit`` with a cache in `folder`, or without one where there is none."""
+    import numba
+    from numba.core import caching
+
+    class Locator(caching._CacheLocator):
+        """Says where numba keeps the kernels of this package, and when they are stale."""
+
+        def __init__(self, path: Path) -> None:
+            self._path = path
+
+        def get_cache_path(self) -> str:
+            return str(self._path)
+
+        def get_source_stamp(self) -> str:
+            return source_stamp()
+
+        def get_disambiguator(self) -> str:
+            return _tag()
+
+        @classmethod
+        def from_function(cls, function: Any, file: str) -> Any:
+            path = folder()
+            return None if path is None or Path(file).resolve().parent not in ROOMS else cls(path)
+
+    implementation = getattr(caching, "CacheImpl", None) or caching._CacheImpl  # numba before 0.6x
+    classes = implementation._locator_classes
+    if not any(kind.__qualname__ == Locator.__qualname__ for kind in classes):
+        classes.insert(0, Locator)
+    return numba.njit(cache=folder() is not None, **options)

@@ -1,0 +1,36 @@
+"""``distcorpus warm``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+
+from distcorpus.cli.common import Commands, verbose_options
+
+
+def add(commands: Commands) -> None:
+    """Add the command."""
+    parser = commands.add_parser(
+        "warm", parents=[verbose_options()], help="compile everything now, as in an image's build"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Compile all kernels, or find them compiled."""
+    from distcorpus.algorithms import _caching, chunk, topics
+    from distcorpus.kernels import KERNELS, EStep, load_own
+
+    begun = time.monotonic()
+    types = ("float32", "float64")
+    load_own()
+    for kernel in KERNELS.values():
+        kernel.warm()
+    EStep.warm(types)
+    topics.warm(types)
+    chunk.warm()
+    folder = _caching.folder()
+    if folder is None:
+        sys.exit("distcorpus warm: no folder for the kernels can be written to; set NUMBA_CACHE_DIR to one")
+    print(f"the kernels are in {folder} ({time.monotonic() - begun:.1f} s)")

@@ -1,0 +1,91 @@
+"""Where the compiled kernels are kept."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from distcorpus.algorithms import _caching
+
+#: As in a service: neither the install, nor a home, nor a chosen folder can be written to.
+NOWHERE = """
+from pathlib import Path
+from distcorpus.algorithms import _caching
+_caching._candidates = lambda: iter([Path("/dev/null/install"), Path("/dev/null/home")])
+"""
+SUM = """
+import numpy as np
+from distcorpus.algorithms import summation
+assert summation.compiled_kernels() is not None
+assert summation.to_steps(np.ones(3), 0.5).tolist() == [2.0] * 3
+print(_caching.folder())
+"""
+
+
+def run(program: str, **environment: str) -> str:
+    variables = {name: value for name, value in os.environ.items() if name != "HOME"}
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**variables, **environment},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout.strip()
+
+
+def test_without_a_folder_kernels_go_to_a_private_one(tmp_path):
+    folder = Path(run(NOWHERE + SUM, TMPDIR=str(tmp_path)))
+    assert folder.parent == tmp_path
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert list(folder.glob("_sum_kernels.round_to_steps-*.nbi"))
+
+
+def test_what_others_may_write_to_is_not_used(tmp_path):
+    """Its files are code; kernels are compiled without a cache then."""
+    folder = tmp_path / f"distcorpus-kernels-{os.getuid()}"
+    folder.mkdir()
+    folder.chmod(0o777)
+    assert run(NOWHERE + SUM, TMPDIR=str(tmp_path)) == "None"
+    assert list(folder.iterdir()) == []
+    folder.rmdir()
+    (tmp_path / "elsewhere").mkdir(mode=0o700)
+    folder.symlink_to(tmp_path / "elsewhere")
+    assert run(NOWHERE + SUM, TMPDIR=str(tmp_path)) == "None"
+
+
+def test_a_read_only_install_without_a_home_uses_the_chosen_folder(tmp_path):
+    chosen = tmp_path / "chosen"
+    program = "from distcorpus.algorithms import _caching\n" + SUM
+    assert run(program, NUMBA_CACHE_DIR=str(chosen)) == str(chosen / "distcorpus")
+    assert list(chosen.rglob("*.nbi"))
+
+
+FILES = [path.relative_to(_caching.PACKAGE) for room in _caching.ROOMS for path in room.glob("*.py")]
+
+
+@pytest.mark.parametrize("file", sorted(map(str, FILES)))
+def test_a_change_of_any_file_of_a_kernel_makes_it_stale(tmp_path, monkeypatch, file):
+    copy = tmp_path / "distcorpus"
+    for room in _caching.ROOMS:
+        shutil.copytree(room, copy / room.name, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(_caching, "ROOMS", [copy / room.name for room in _caching.ROOMS])
+    before = _caching.source_stamp.__wrapped__()
+    assert before == _caching.source_stamp()
+    with (copy / file).open("a") as source:
+        source.write("\n# changed\n")
+    assert _caching.source_stamp.__wrapped__() != before
+
+
+def test_warm_says_where_the_kernels_are():
+    done = subprocess.run(
+        [sys.executable, "-m", "distcorpus", "warm"], capture_output=True, text=True, check=True
+    )
+    assert str(_caching.folder()) in done.stdout
+    assert _caching.is_compiled("_lda_numba.expectation")
