@@ -164,12 +164,12 @@ class ClientTraining(LdaTraining, Observer):
             "progress": asdict(self.progress),
         }
 
-    def close(self) -> None:
-        """Give up everything."""
+    def close(self, keep: bool = False) -> None:
+        """Give up everything, see `Session.close`."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
-        super().close()
+        super().close(keep)
 
     def chunks_done(self) -> int:
         """Return how many chunks of the first pass the training has taken."""

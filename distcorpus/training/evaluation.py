@@ -83,6 +83,10 @@ class Evaluation(Session):
         self._waiting.append(blocks)
         self.queue(self._round, blocks)
 
+    def end(self) -> None:
+        """No more chunks will come."""
+        self.seal(self._round)
+
     def take(self) -> np.ndarray:
         """Wait for the oldest chunk that was not taken.
 
@@ -103,5 +107,6 @@ def evaluate(evaluation: Evaluation, chunks: Iterable[Chunk]) -> Iterator[np.nda
         if in_flight == CHUNKS_IN_FLIGHT:
             yield evaluation.take()
             in_flight -= 1
+    evaluation.end()
     for _ in range(in_flight):
         yield evaluation.take()
