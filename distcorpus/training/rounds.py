@@ -45,6 +45,8 @@ class Round:
         Raises where the client that waits is gone.
     """
 
+    one_by_one = False
+
     def __init__(
         self,
         session: str,
@@ -210,6 +212,8 @@ class SumRound(Round):
 
 class BlockRound(Round):
     """A round that keeps what the kernel computed of each block, until somebody takes it."""
+
+    one_by_one = True
 
     def __init__(self, *round_: Any, **options: Any) -> None:
         super().__init__(*round_, **options)

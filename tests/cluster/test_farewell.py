@@ -47,7 +47,7 @@ def test_who_is_between_two_calls_is_told(lee_corpus, kind, tls):
 
 
 def test_idle_models_do_not_delay_the_end(lee_corpus):
-    """An evaluation that nobody takes from, a model that was trained, one that was only made: all are told."""
+    """An evaluation that nobody takes from, a model that was trained, one that was made: all are told."""
     with LocalCluster(1) as cluster:
         evaluated = LdaModel(lee_corpus.counts, id2word=lee_corpus.dictionary, num_topics=3, distributed=True)
         evaluation = evaluated.transform(lee_corpus.counts, chunksize=5)
