@@ -23,6 +23,8 @@ from distcorpus.training.spool import Journal, Spool
 
 #: Why a round was given up.
 ENDED = "its session has ended"
+#: Why a chunk is refused.
+PUT_AFTER_END = "put() after end(): all chunks were there, and this one is not among them"
 
 
 class Session:
