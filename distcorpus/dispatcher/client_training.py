@@ -20,6 +20,7 @@ from distcorpus.algorithms.chunk import Chunk
 from distcorpus.engines.base import Block, Engine
 from distcorpus.training.lda import LdaTask, LdaTraining, Numbered, Observer, topics_as_dict
 from distcorpus.training.rounds import CLIENT_CHECK_EVERY, Round
+from distcorpus.training.session import PUT_AFTER_END
 
 #: Chunks that may wait beyond the update under way, before the client has to.
 CHUNKS_WAITING = 8
@@ -96,10 +97,14 @@ class ClientTraining(LdaTraining, Observer):
 
         Raises
         ------
+        RuntimeError
+            `end` was called before.
         Exception
             What ended the training.
         """
         with self._changed:
+            if self._complete:
+                raise RuntimeError(PUT_AFTER_END)
             if self._expected is not None and not self.comes_again:
                 self._wait(lambda: self._done or self._has_room(chunk))
             self._raise()
@@ -164,12 +169,12 @@ class ClientTraining(LdaTraining, Observer):
             "progress": asdict(self.progress),
         }
 
-    def close(self) -> None:
-        """Give up everything."""
+    def close(self, keep: bool = False) -> None:
+        """Give up everything, see `Session.close`."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
-        super().close()
+        super().close(keep)
 
     def chunks_done(self) -> int:
         """Return how many chunks of the first pass the training has taken."""

@@ -77,12 +77,18 @@ class Connection:
 
     def _check_ending(self) -> None:
         if self._dispatcher.ending.is_set():
-            if self._session is not None:
-                self._dispatcher.sessions.pop(self._session.name, None)  # it is told now
-            raise RuntimeError(
-                "the dispatcher was told to end, and this training with it: train again when it, or another "
-                "one, has been started"
-            )
+            raise self._ended()
+
+    def _ended(self) -> Exception:
+        """Return what the program is told when the dispatcher ends."""
+        return RuntimeError(
+            "the dispatcher was told to end, and this training with it: train again when it, or another one, "
+            "has been started"
+        )
+
+    def farewell(self) -> Exception | None:
+        """Return what the program is told at its next call, when the dispatcher will be gone."""
+        return self._ended()
 
     def _check_initialized(self) -> None:
         self._check_ending()
@@ -103,7 +109,7 @@ class Connection:
         session, self._session = self._session, None
         if session is not None:
             self._dispatcher.sessions.pop(session.name, None)
-            session.close()
+            session.close(keep=self._dispatcher.ending.is_set() and self._dispatcher.keeps_sessions)
             logger.info("session %s ends", session.name)
             del session
             gc.collect()  # the traceback of an error is a cycle, which may hold documents and large arrays

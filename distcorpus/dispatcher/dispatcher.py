@@ -21,10 +21,8 @@ from distcorpus.wire import expose
 
 logger = logging.getLogger(__name__)
 
-#: Seconds that a dispatcher which is ending gives its models to ask for what they will not get.
+#: Seconds that a dispatcher which is ending gives the calls under way to be answered.
 DRAIN_TIMEOUT = 5.0
-#: Seconds between two looks whether they have.
-DRAIN_POLL = 0.05
 
 
 class Dispatcher:
@@ -62,6 +60,8 @@ class Dispatcher:
         }
         self.exit_asked = threading.Event()
         self.ending = threading.Event()
+        #: Whether our own models will go on with a dispatcher after this one, which is ending.
+        self.keeps_sessions = journals is not None
         self.sessions: dict[str, Session] = {}
         self._numbers = itertools.count(1)
         self._token = secrets.token_hex(3)
@@ -72,13 +72,8 @@ class Dispatcher:
         return f"{kind}-{self._token}-{next(self._numbers)}"
 
     def drain(self) -> None:
-        """Answer the models in training with an error, until all of them have been told, or time is up."""
+        """Begin no session, and let all that wait for something be told why they will not get it."""
         self.ending.set()
-        deadline = time.monotonic() + DRAIN_TIMEOUT
-        while any(session.under_way for session in list(self.sessions.values())):
-            if time.monotonic() > deadline:
-                return
-            time.sleep(DRAIN_POLL)
 
     @expose
     def ping(self) -> str:
@@ -115,8 +110,9 @@ class Dispatcher:
 
     @expose
     def exit(self, workers: bool = True) -> None:
-        """End the dispatcher, and all its workers with it."""
+        """End the dispatcher; with its workers the cluster ends, and all trainings with it."""
         logger.info("asked to exit")
         if workers:
+            self.keeps_sessions = False
             self.engine.exit_workers()
         self.exit_asked.set()

@@ -19,7 +19,7 @@ from distcorpus.dispatcher.limits import check_memory
 from distcorpus.training.evaluation import Evaluation, EvaluationTask
 from distcorpus.training.lda import LdaTask
 from distcorpus.training.lsi import LsiTask, LsiTraining
-from distcorpus.wire import Slices, expose, sliced
+from distcorpus.wire import ConnectionClosedError, Slices, expose, sliced
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +47,15 @@ class _ModelConnection(Slices, Connection):
     def _make(self, name: str, task: dict[str, Any], **options: Any) -> Any:
         """Return a new session for a task, which `begin` describes."""
         raise NotImplementedError
+
+    def _ended(self) -> Exception:
+        if self._dispatcher.keeps_sessions:
+            # As if it had been killed: the program looks for the next one, and goes on.
+            return ConnectionClosedError("the dispatcher is ending")
+        return super()._ended()
+
+    def farewell(self) -> Exception | None:
+        return None if self._dispatcher.keeps_sessions else super().farewell()
 
     def _begin(self, task: dict[str, Any]) -> dict[str, Any]:
         name, options = self._begin_session()
@@ -76,6 +85,7 @@ class _ModelConnection(Slices, Connection):
         int or None
             Chunks that need not be put again; None where the session is lost.
         """
+        self._check_ending()
         self.close()
         journals = self._dispatcher.journals
         journal = None if journals is None else journals.claim(token)
@@ -106,6 +116,7 @@ class _ModelConnection(Slices, Connection):
             self._session.put(kept)
 
     def _current(self) -> Any:
+        self._check_ending()
         if self._session is None:
             raise RuntimeError("this connection has no session: call begin() first")
         return self._session
@@ -237,8 +248,35 @@ class ModelLsi(_ModelConnection):
         """
         return self._begin(task)
 
+    def close(self) -> None:
+        """See `Connection.close`."""
+        self._factors = None  # whoever computes them is told
+        super().close()
+
+    def _begin_session(self) -> tuple[str, dict[str, Any]]:
+        self._check_finished("begin")
+        return super()._begin_session()
+
+    @expose
+    def go_on(self, token: str) -> int | None:
+        """See `_ModelConnection.go_on`."""
+        self._check_finished("go_on")
+        return super().go_on(token)
+
+    @expose
+    def put(self, indptr: np.ndarray, indices: np.ndarray, data: np.ndarray) -> None:
+        """See `_ModelConnection.put`."""
+        self._check_finished("put")
+        super().put(indptr, indices, data)
+
+    def _check_finished(self, method: str) -> None:
+        if self._factors is not None and not self._factors.done():
+            raise RuntimeError(
+                f"{method}() while finish() is under way on the same connection: call finish() until it has "
+                "returned the factors, or train another model over a connection of its own"
+            )
+
     def _make(self, name: str, task: dict[str, Any], **options: Any) -> LsiTraining:
-        self._factors = None
         asked = LsiTask(**task)
         check_memory(asked.num_terms, asked.num_topics, asked.power_iters, asked.extra_samples)
         return LsiTraining(name, self._dispatcher.engine, asked, **options)

@@ -60,6 +60,7 @@ class Round(Protocol):
     params: Any
     num_terms: int
     least_job_cost: float  # non-zeros that a job has to have to be worth its partial
+    one_by_one: bool  # whether results of single blocks are waited for before the round is finished
     keep_blocks: bool  # whether the blocks come again in a later round, so that workers do well to keep them
 
     def block(self, number: int) -> Block | None:

@@ -308,7 +308,13 @@ class PyroEngine:
             schedule = self._kinds.of_session(round_.session)
             assert schedule is not None  # it is open
             self._apply(
-                schedule.round_opened(round_.session, round_.number, time.monotonic(), round_.least_job_cost)
+                schedule.round_opened(
+                    round_.session,
+                    round_.number,
+                    time.monotonic(),
+                    round_.least_job_cost,
+                    round_.one_by_one,
+                )
             )
 
     def add_blocks(self, round_: Round, blocks: Sequence[Block]) -> None:

@@ -212,6 +212,7 @@ class _Round:
     session: _Session
     number: int
     least_job_cost: float = 0.0
+    one_by_one: bool = False
     state: RoundState = RoundState.OPEN
     blocks: set[int] = field(default_factory=set)
     unsummed: int = 0  # blocks that are not in the sum
@@ -456,7 +457,12 @@ class Schedule:
         return self._decide()
 
     def round_opened(
-        self, session: str, round: int, now: float, least_job_cost: float = 0.0
+        self,
+        session: str,
+        round: int,
+        now: float,
+        least_job_cost: float = 0.0,
+        one_by_one: bool = False,
     ) -> list[Decision]:
         """A round begins; one that is not finished is given up.
 
@@ -470,13 +476,16 @@ class Schedule:
         least_job_cost : float
             What a job has to cost to be worth its overhead, in the unit of the blocks' costs. Jobs are
             smaller only where a worker's share of the round is.
+        one_by_one : bool
+            Whether somebody waits for single blocks before the round is sealed, so that what is late is
+            overtaken before.
         """
         self._now = now
         opener = self._sessions.get(session)
         if opener:
             if opener.round:
                 self._close(opener.round)
-            opener.round = _Round(opener, round, least_job_cost)
+            opener.round = _Round(opener, round, least_job_cost, one_by_one)
             opener.held_before, opener.held = opener.held, {}
         return self._decide()
 
@@ -628,7 +637,7 @@ class Schedule:
         self._now = now
         for session in self._sessions.values():
             round = session.round
-            if round and round.state is RoundState.SEALED and not round.pending:
+            if round and not round.pending and (round.one_by_one or round.state is RoundState.SEALED):
                 self._overtake(round)
         if self._worker_timeout is not None:
             for name, since in self.waiting(now):

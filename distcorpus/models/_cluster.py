@@ -272,19 +272,23 @@ class Training:
         """
         unread = iter(chunks)
         waiting: deque[Chunk] = deque()
-        taken, begun = 0, False
+        taken, begun, ended, exhausted = 0, False, False, False
         while True:
             try:
                 if not begun:
                     self.call("begin_inference", replace(task, first=taken).to_message())
-                    begun = True
+                    begun, ended = True, False
                     for chunk in waiting:
                         self.put(chunk)
                 for chunk in islice(unread, CHUNKS_IN_FLIGHT - len(waiting)):
                     waiting.append(chunk)
                     self.put(chunk)
+                exhausted = exhausted or len(waiting) < CHUNKS_IN_FLIGHT
                 if not waiting:
                     return
+                if exhausted and not ended:
+                    self.call("end")
+                    ended = True
                 result = self.call("take")
             except CommunicationError as error:
                 self._connect_again(error)

@@ -13,7 +13,7 @@ from distcorpus.algorithms.chunk import Chunk
 from distcorpus.algorithms.topics import LazyTopics
 from distcorpus.engines.base import Block, Engine
 from distcorpus.kernels import Inference, InferenceParams, as_dict
-from distcorpus.training.session import Session
+from distcorpus.training.session import PUT_AFTER_END, Session
 
 #: Chunks that are computed or on their way, and not looked at yet.
 CHUNKS_IN_FLIGHT = 8
@@ -75,13 +75,27 @@ class Evaluation(Session):
         self.num_chunks = first
         self._round = self.open_blocks(params, topics.rows)
         self._waiting: deque[list[Block]] = deque()
+        self._complete = False
 
     def put(self, chunk: Chunk) -> None:
-        """Take the next chunk; waits while too many are queued."""
+        """Take the next chunk; waits while too many are queued.
+
+        Raises
+        ------
+        RuntimeError
+            `end` was called before.
+        """
+        if self._complete:
+            raise RuntimeError(PUT_AFTER_END)
         self.wait_for_room(self._round, chunk.nbytes)
         blocks = self.keep(chunk)
         self._waiting.append(blocks)
         self.queue(self._round, blocks)
+
+    def end(self) -> None:
+        """No more chunks will come."""
+        self._complete = True
+        self.seal(self._round)
 
     def take(self) -> np.ndarray:
         """Wait for the oldest chunk that was not taken.
@@ -90,7 +104,14 @@ class Evaluation(Session):
         -------
         ndarray
             The documents' gamma, shape (n_docs, K), or the bound of each block, shape (n_blocks,).
+
+        Raises
+        ------
+        RuntimeError
+            All have been taken.
         """
+        if not self._waiting:
+            raise RuntimeError("take() without a chunk that was put and not taken: call put() first")
         return np.concatenate(self._round.take(self._waiting.popleft()))
 
 
@@ -103,5 +124,6 @@ def evaluate(evaluation: Evaluation, chunks: Iterable[Chunk]) -> Iterator[np.nda
         if in_flight == CHUNKS_IN_FLIGHT:
             yield evaluation.take()
             in_flight -= 1
+    evaluation.end()
     for _ in range(in_flight):
         yield evaluation.take()

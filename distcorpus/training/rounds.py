@@ -45,6 +45,8 @@ class Round:
         Raises where the client that waits is gone.
     """
 
+    one_by_one = False
+
     def __init__(
         self,
         session: str,
@@ -133,11 +135,11 @@ class Round:
     # What the training run waits for. It raises what the round failed with: for an error on a worker, a
     # RuntimeError that names the chunk, the workers and the last traceback.
 
-    def give_up(self) -> None:
+    def give_up(self, why: str) -> None:
         """Whoever waits for it is told that it will not be finished, if it is not."""
         with self._changed:
             if not self._finished and self._error is None:
-                self._error = RuntimeError("this round was given up: its session has begun another one")
+                self._error = RuntimeError(f"this round was given up: {why}")
                 self._changed.notify_all()
 
     @property
@@ -210,6 +212,8 @@ class SumRound(Round):
 
 class BlockRound(Round):
     """A round that keeps what the kernel computed of each block, until somebody takes it."""
+
+    one_by_one = True
 
     def __init__(self, *round_: Any, **options: Any) -> None:
         super().__init__(*round_, **options)

@@ -21,6 +21,11 @@ from distcorpus.engines.base import Block, Engine
 from distcorpus.training.rounds import BlockRound, Round, SumRound
 from distcorpus.training.spool import Journal, Spool
 
+#: Why a round was given up.
+ENDED = "its session has ended"
+#: Why a chunk is refused.
+PUT_AFTER_END = "put() after end(): all chunks were there, and this one is not among them"
+
 
 class Session:
     """What all training runs have in common: chunks, rounds and back-pressure.
@@ -70,20 +75,28 @@ class Session:
         self._journal = journal
         self._check_client = check_client
         self._num_blocks = 0
+        self._ended = False
         self._latest: Callable[[], Round | None] = lambda: None  # a weak reference: sums are large
         engine.open_session(name)
 
-    @property
-    def under_way(self) -> bool:
-        """Whether a round is."""
-        round_ = self._latest()
-        return round_ is not None and round_.under_way
+    def close(self, keep: bool = False) -> None:
+        """Give up everything; jobs under way count for nothing, and whoever waits for them is told.
 
-    def close(self) -> None:
-        """Give up everything; jobs under way count for nothing."""
+        Parameters
+        ----------
+        keep : bool
+            Leave the journal, for another process to go on.
+        """
+        self._ended = True
         self.engine.close_session(self.name)
+        round_ = self._latest()
+        if round_ is not None:
+            round_.give_up(ENDED)
         if self._journal is not None:
-            self._journal.remove()
+            if keep:
+                self._journal.let_go()
+            else:
+                self._journal.remove()
 
     def __enter__(self) -> Any:
         return self
@@ -150,9 +163,12 @@ class Session:
     def _opened(self, round_: Any) -> Any:
         before = self._latest()
         if before is not None:
-            before.give_up()
+            before.give_up("its session has begun another one")
         self._latest = weakref.ref(round_)
         self.engine.open_round(round_)
+        if self._ended:  # by another thread, which may have seen the round before
+            self.engine.close_session(self.name)
+            round_.give_up(ENDED)
         return round_
 
     def queue(self, round_: Round, blocks: list[Block]) -> None:

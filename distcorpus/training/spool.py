@@ -32,6 +32,9 @@ class Journal(Protocol):
     def drop_chunks(self, end: int) -> None:
         """Drop the chunks before number `end`."""
 
+    def let_go(self) -> None:
+        """Write nothing more, and leave it to another process."""
+
     def remove(self) -> None:
         """Remove it; the session has ended."""
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
 import Pyro4.core
 from Pyro4.core import behavior
-from Pyro4.errors import MessageTooLargeError
+from Pyro4.errors import MessageTooLargeError, PyroError
 
 from distcorpus.wire import sockets, tls
 from distcorpus.wire.exposed import expose
@@ -184,7 +185,8 @@ class Daemon(Pyro4.core.Daemon):
         make : callable
             Makes one, when a connection first calls it. If it has a method ``close``, that is called when the
             connection has ended; if it has a method ``arriving``, it says what errors call documents that are
-            just being read.
+            just being read; if it has a method ``farewell``, it returns an error (or None) for the peer's
+            next call when this daemon ends.
         """
         self._makers[cls] = make
         self.register(cls, object_id, force=True)
@@ -218,6 +220,17 @@ class Daemon(Pyro4.core.Daemon):
             ]
             error = ValueError(": ".join([*whats, str(error)]))
         super()._sendExceptionResponse(conn, seq, serializer, error, *more, **flags)
+
+    def take_leave(self, conn: Connection) -> None:
+        """Answer the next call of a peer before it is made: nobody will be here then."""
+        for served in conn.pyroInstances.values():
+            farewell = getattr(served, "farewell", None)
+            error = farewell() if farewell is not None else None
+            if error is not None:
+                seq = (conn.seq + 1) & 0xFFFF  # as Pyro4 counts
+                with suppress(OSError, PyroError):
+                    super()._sendExceptionResponse(conn, seq, conn.serializer_id, error, [])
+                return
 
     def clientDisconnect(self, conn: Connection) -> None:
         """Pyro4's hook: close the objects of the connection, and tell `on_disconnect`."""

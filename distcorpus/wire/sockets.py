@@ -77,7 +77,16 @@ def send_data(sock: socket.socket, data: bytes | Gather) -> None:
             if sent:
                 views[0] = views[0][sent:]
     except OSError as error:
+        if isinstance(error, ConnectionError | ssl.SSLEOFError) and _has_arrived(sock):
+            return  # the peer has left, and said why: that is read next
         raise _failure("sending", error) from error
+
+
+def _has_arrived(sock: socket.socket) -> bool:
+    """Whether there is something to read, which the peer sent before it left."""
+    with suppress(OSError):
+        return bool(socket.socket.recv(sock, 1, socket.MSG_PEEK | getattr(socket, "MSG_DONTWAIT", 0)))
+    return False
 
 
 def receive_data(
@@ -183,6 +192,22 @@ def shut(sock: socket.socket) -> None:
         # The class's method: a TLS socket's own makes it a plain one first, in which another thread that is
         # just sending would go on in the clear.
         socket.socket.shutdown(sock, socket.SHUT_RDWR)
+
+
+def wait_readable(sock: socket.socket) -> None:
+    """Wait until there is something to read, or `stop_reading`, without reading it."""
+    pending = getattr(sock, "pending", None)
+    if (pending is not None and pending()) or not hasattr(select, "poll"):
+        return
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
+    poll.poll()
+
+
+def stop_reading(sock: socket.socket) -> None:
+    """End the receiving direction: whoever waits for something to read returns at once; it may still send."""
+    with suppress(OSError):
+        socket.socket.shutdown(sock, socket.SHUT_RD)
 
 
 def drain(sock: socket.socket, limit: int) -> None:

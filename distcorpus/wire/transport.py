@@ -67,6 +67,8 @@ class Connection(socketutil.SocketConnection):
         A message of it is.
     nbytes : int
         Bytes of the message under way, and of what has been made of it.
+    seq, serializer_id : int
+        Of the latest message.
     role : str or None
         What the peer's certificate is for; None without TLS.
     dropped : bool
@@ -81,6 +83,7 @@ class Connection(socketutil.SocketConnection):
         self.deadline: float | None = time.monotonic() + HANDSHAKE_SECONDS
         self.arriving = False
         self.nbytes = 0
+        self.seq = self.serializer_id = 0
         self.role: str | None = None
         self.dropped = False
         self._transport = transport
@@ -133,10 +136,14 @@ class Connection(socketutil.SocketConnection):
             size -= count
 
     def _receive_header(self, size: int) -> Any:
+        sockets.wait_readable(self.sock)
+        if self._transport.closing:
+            raise ConnectionClosedError("this daemon is ending")
         data = super().recv(size)
         self.idle = False
         self._began = time.monotonic()
         header = Message.from_header(data)
+        self.seq, self.serializer_id = header.seq, header.serializer_id
         most = self._transport.max_message_bytes or config.MAX_MESSAGE_SIZE
         if header.data_size + header.annotations_size > most:
             # Earlier than Pyro4 would, which closes the connection: the peer has to be told.
@@ -191,6 +198,11 @@ class Transport:
         self._nbytes = 0  # of messages under way
         self._waker: socket.socket | None = None
 
+    @property
+    def closing(self) -> bool:
+        """Whether `close` was called."""
+        return self._closing
+
     def init(self, daemon: Any, host: str, port: int, unixsocket: str | None = None) -> None:
         self._daemon = daemon
         try:
@@ -226,7 +238,10 @@ class Transport:
                     look_at = time.monotonic() + _POLL_SECONDS
 
     def close(self) -> None:
-        """Stop accepting; end idle connections now, the others when they have answered, or after `grace`."""
+        """Stop accepting; end idle connections now, the others when they have answered, or after `grace`.
+
+        Each is told why first, in its own thread, as two may not write to a TLS socket.
+        """
         with self._lock:
             if self._closing:
                 return
@@ -238,7 +253,9 @@ class Transport:
             if self.sock is not None:
                 self.sock.close()
         for connection in threads:
-            if connection.idle or not connection.shaken:
+            if connection.idle:
+                sockets.stop_reading(connection.sock)
+            elif not connection.shaken:
                 sockets.shut(connection.sock)
         deadline = time.monotonic() + self.grace
         for connection, thread in threads.items():
@@ -319,6 +336,8 @@ class Transport:
                 while self._may_wait(connection):
                     self._daemon.handleRequest(connection)
             finally:
+                if self._closing:
+                    self._daemon.take_leave(connection)
                 self._daemon._clientDisconnect(connection)
         except (OSError, PyroError) as error:
             log.debug("connection ended: %s", error)

@@ -19,6 +19,8 @@ from distcorpus.models import _cluster
 from distcorpus.wire import CommunicationError, find, lookup, names
 
 from .conftest import wait_until
+from .test_clients import alive
+from .test_failures import Hooked
 from .test_restart import Reached, StopsAt, train_lda, train_lsi
 from .test_spool import disk
 
@@ -35,10 +37,11 @@ class ResumingCluster:
         self._process = None
         self.log = spool / "log"
 
-    def kill(self):
-        os.kill(self._pid, signal.SIGKILL)
+    def kill(self, number=signal.SIGKILL):
+        os.kill(self._pid, number)
         if self._process is not None:
             self._process.communicate()
+        wait_until(lambda: not alive(self._pid), "the dispatcher's end")
 
     def start(self, *seconds):
         with open(self.log, "w") as log:
@@ -60,14 +63,20 @@ class ResumingCluster:
         self._pid = self._process.pid
         assert self._process.stdout.readline().startswith("distcorpus dispatcher")
 
-    def killed_and_restarted(self, reached, train):
-        """What a training comes to whose dispatcher is killed at that point, and started again."""
+    def killed_and_restarted(self, reached, train, end=signal.SIGKILL):
+        """What a training comes to whose dispatcher ends at that point, and is started again."""
         with ThreadPoolExecutor(1) as client:
             training = client.submit(train)
             try:
                 assert reached.there.wait(60)
-                self.kill()
-                self.start()
+                if end == "--replace":
+                    former = self._process, self._pid
+                    self._options = ("--bind-port", "0", *self._options[2:])
+                    self.start("--replace")
+                    wait_until(lambda: not alive(former[1]), "the end of the one that was replaced")
+                else:
+                    self.kill(end)
+                    self.start()
             finally:
                 reached.go_on.set()
             return training.result(timeout=90)
@@ -122,6 +131,68 @@ def test_while_the_corpus_is_read(resuming, lee_corpus, sent):
     # A session that goes on is not begun again; what was on the way when it was killed is sent twice.
     assert sent["begin"] == 1
     assert 6 <= sent["put"] <= 6 + 1 + _cluster.CHUNKS_SENT_AHEAD
+
+
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT, "--replace"])
+@pytest.mark.parametrize("train", [train_lda, train_lsi])
+def test_an_orderly_end_keeps_what_a_kill_keeps(resuming, lee_corpus, sent, train, end):
+    """`systemctl restart` in mid-training: a corpus that is read once goes on to the same bytes."""
+    documents = lee_corpus.counts if train is train_lda else lee_corpus.tfidf
+    quiet = train(lee_corpus, documents)
+    sent.clear()
+    corpus, read = StopsAt(documents, 250), Counter()
+
+    def once_read():
+        return train(lee_corpus, once(corpus, read))
+
+    assert resuming.killed_and_restarted(corpus, once_read, end) == quiet
+    assert read["documents"] == 300
+    assert sent["begin"] == 1
+
+
+def test_an_orderly_end_while_the_program_waits(resuming, lee_corpus, sent):
+    """In a call of it, workers being stopped: LDA goes on after its last update."""
+    quiet = train_lda(lee_corpus, iter(lee_corpus.counts))
+    sent.clear()
+    updates = Updates(resuming.cluster, 5)
+    observed = iter(lee_corpus.counts)
+    train = resuming.killed_and_restarted(
+        updates, lambda: train_lda(lee_corpus, observed, progress=updates), signal.SIGTERM
+    )
+    assert train == quiet
+    assert sent["begin"] == 1
+    assert updates.numbers[-1] == 12
+
+
+def test_an_orderly_end_of_an_evaluation(resuming, lee_corpus):
+    model = LdaModel(id2word=lee_corpus.dictionary, num_topics=5, random_state=1, distributed=True)
+    before = model.random_state.get_state()
+    quiet = list(model.transform(lee_corpus.counts, chunksize=10))
+    model.random_state.set_state(before)
+    corpus, read = StopsAt(lee_corpus.counts, 200), Counter()
+
+    def evaluate():
+        return list(model.transform(once(corpus, read), chunksize=10))
+
+    np.testing.assert_array_equal(resuming.killed_and_restarted(corpus, evaluate, signal.SIGTERM), quiet)
+    assert read["documents"] == 300
+
+
+@pytest.mark.parametrize("train", [train_lda, train_lsi])
+def test_stop_ends_the_trainings_and_keeps_nothing(tmp_path, lee_corpus, train):
+    """`distcorpus stop` ends the cluster: programs are told at once, and do not wait for another one."""
+    documents = lee_corpus.counts if train is train_lda else lee_corpus.tfidf
+    with LocalCluster(1, dispatcher_options=("--spool", str(tmp_path), "--resume")) as cluster:
+
+        def stop():
+            assert os.listdir(tmp_path / "sessions")
+            command = [sys.executable, "-m", "distcorpus", "stop"]
+            subprocess.run(command, env={**os.environ, **cluster.environ()}, check=True)
+            wait_until(lambda: not alive(cluster.dispatcher_pid), "the dispatcher's end")
+
+        with pytest.raises(RuntimeError, match=r"the dispatcher was told to end.*train again"):
+            train(lee_corpus, Hooked(documents, 150, stop))
+        assert os.listdir(tmp_path / "sessions") == []
 
 
 class Updates(Reached):

@@ -980,6 +980,17 @@ def test_the_time_a_job_waits_for_the_one_before_is_not_its_own() -> None:
     assert [hand.blocks for hand in hands(play.tell("tick"))] == [first.blocks]
 
 
+def test_where_single_blocks_are_waited_for_they_are_overtaken_before_all_have_come() -> None:
+    play = Play(workers=2)
+    play.tell("session_opened", "a")
+    play.schedule.round_opened("a", 0, play.now, one_by_one=True)
+    play.tell("blocks_added", "a", [(0, 1.0), (1, 1.0)])
+    play.complete(play.at("w0")[0])
+    play.now = 100.0
+    (copy,) = play.tell("tick")
+    assert (copy.worker, copy.blocks, copy.copy) == ("w0", (1,), True)
+
+
 def test_nothing_is_overtaken_while_more_blocks_may_come() -> None:
     play = Play(workers=2)
     play.tell("session_opened", "a")

@@ -108,6 +108,22 @@ def test_a_lost_or_failed_job_is_an_error(run, data):
         assert error is not None
 
 
+def test_calls_out_of_order_are_errors():
+    """Nobody waits for what will never be computed."""
+    learnt = topics()
+    params = InferenceParams(np.full(NUM_TOPICS, 0.3), learnt.totals(), "float32", 20, 1e-3, 3)
+    with ThreadsEngine(1) as engine, Evaluation("lda", engine, learnt, params) as evaluation:
+        with pytest.raises(RuntimeError, match=r"take\(\) without a chunk"):
+            evaluation.take()
+        evaluation.put(chunks()[0])
+        evaluation.end()
+        with pytest.raises(RuntimeError, match=r"put\(\) after end\(\)"):
+            evaluation.put(chunks()[1])
+        assert len(evaluation.take()) == 20
+        with pytest.raises(RuntimeError, match=r"take\(\) without a chunk"):
+            evaluation.take()
+
+
 def test_an_interrupted_run_goes_on_from_its_last_update():
     """The model and its progress are as the latest M-step left them, and another run goes on from there."""
 
