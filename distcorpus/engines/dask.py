@@ -20,12 +20,11 @@ import threading
 import time
 import traceback
 import uuid
-import weakref
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from concurrent.futures import CancelledError as ConcurrentCancelledError
 from concurrent.futures import Future as ConcurrentFuture
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, TypeVar
 
@@ -211,9 +210,8 @@ def _aligned(value: Any) -> Any:
     return value
 
 
-#: One job of ours at a time computes on a worker, with all its threads.
-_computing: weakref.WeakKeyDictionary[Any, threading.Lock] = weakref.WeakKeyDictionary()
-_computing_lock = threading.Lock()
+#: One job of ours at a time computes in a process, with all threads of the worker.
+_computing = threading.Lock()
 
 
 def compute_job(
@@ -225,12 +223,9 @@ def compute_job(
     is written to.
     """
     try:
-        worker = distributed.get_worker()
-        with _computing_lock:
-            lock = _computing.setdefault(worker, threading.Lock())
+        threads = int(distributed.get_worker().state.nthreads)
         content = broadcast.content
-        threads = int(worker.state.nthreads)
-        with lock, ThreadsEngine(1).algebra(), ThreadPoolExecutor(threads, "distcorpus") as pool:
+        with _computing, _one_blas_thread(), ThreadPoolExecutor(threads, "distcorpus") as pool:
             result, _ = run(
                 kernel,
                 content.params,
@@ -243,6 +238,24 @@ def compute_job(
         return Parcel(narrowed(result))
     except Exception:
         raise JobError(traceback.format_exc()) from None
+
+
+@functools.cache
+def _blas() -> Any:
+    """Return what controls this process' BLAS; to find the libraries takes as long as a small job."""
+    import scipy.linalg  # noqa: F401  its BLAS is one of them
+    import threadpoolctl
+
+    return threadpoolctl.ThreadpoolController().select(user_api="blas")
+
+
+def _one_blas_thread() -> AbstractContextManager[Any]:
+    """Limit BLAS to a thread, as its bits depend on how many there are; a nanny has done so already."""
+    blas = _blas()
+    if all(library.num_threads == 1 for library in blas.lib_controllers):
+        return nullcontext()
+    limited: AbstractContextManager[Any] = blas.limit(limits=1)
+    return limited
 
 
 def versions() -> dict[str, str]:
@@ -487,7 +500,7 @@ class DaskEngine:
         if failure.kind == "poison":
             return (
                 f"{what}: every Dask worker that computed it ended ({names}); the last: {last.reason}. See "
-                "the workers' logs; where memory ran out, give smaller chunks (chunksize) or workers more memory"
+                "the workers' logs; where memory ran out, give smaller chunks (chunksize) or larger workers"
             )
         return (
             f"{what}: failed on Dask worker {names}; the last error, on worker {last.worker}:\n{last.reason}"
@@ -669,19 +682,40 @@ class DaskEngine:
     async def _scattered(
         self, contents: Mapping[Any, Any], address: str, direct: bool
     ) -> list[distributed.Future]:
-        """Send something to a worker."""
+        """Send something to a worker.
+
+        Raises
+        ------
+        OSError, TimeoutError
+            If the worker is gone, or cannot be reached.
+        """
         parcels = {key: Parcel(content) for key, content in contents.items()}
-        futures = await self._client.scatter(
-            parcels, workers=[address], direct=direct, hash=False, timeout=ANSWER_WITHIN, asynchronous=True
-        )
+        try:
+            futures = await _unbroken(
+                self._client.scatter(
+                    parcels,
+                    workers=[address],
+                    direct=direct,
+                    hash=False,
+                    timeout=ANSWER_WITHIN,
+                    asynchronous=True,
+                )
+            )
+        except KeyError:
+            # The worker got it all and went, and the scheduler, which does not know the worker any more, has
+            # entered some of it without an owner.
+            with suppress(Exception):
+                await self._client.scheduler.update_data(
+                    who_has={key: [] for key in parcels}, nbytes={}, client=self._client.id
+                )
+                for key in parcels:
+                    distributed.Future(key, self._client).release()
+            raise ConnectionError(f"{address} is gone") from None
         return list(futures.values())
 
     async def _gathered(self, future: distributed.Future, direct: bool) -> Any:
         """Wait for a result and fetch it."""
-        gathering = asyncio.ensure_future(self._client.gather(future, direct=direct, asynchronous=True))
-        # Gatherings share their requests: what ends this one must not end the others.
-        gathering.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
-        return await asyncio.shield(gathering)
+        return await _unbroken(self._client.gather(future, direct=direct, asynchronous=True))
 
     def _start(self, hand: Hand) -> None:
         with self._lock:
@@ -839,6 +873,18 @@ class DaskEngine:
             )
         with self._lock:
             self._apply(self._schedule.summed(hand.lease, time.monotonic()))
+
+
+async def _unbroken(doing: Awaitable[T]) -> T:
+    """Wait for something that goes on where the waiting is cancelled.
+
+    What was sent halfway would stay where it is, and gatherings share their requests.
+    """
+    task = asyncio.ensure_future(doing)
+    task.add_done_callback(
+        lambda ended: ended.cancelled() or ended.exception()
+    )  # it is known where it matters
+    return await asyncio.shield(task)
 
 
 def _broadcast(round_: Round, blocks: Sequence[Block]) -> Broadcast:
