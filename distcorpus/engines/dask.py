@@ -34,6 +34,7 @@ import numpy as np
 import scipy
 from dask.utils import parse_timedelta
 from distributed.scheduler import KilledWorker, NoValidWorkerError
+from distributed.worker import get_data_from_worker
 from numpy.typing import NDArray
 
 from distcorpus._version import __version__
@@ -62,6 +63,8 @@ SILENT_AFTER = 15.0
 SENDINGS = 3
 #: Seconds between two of them.
 SEND_AGAIN_AFTER = 0.5
+#: Seconds until a worker is asked again that sends too much already.
+BUSY_FOR = 0.05
 #: Seconds between two log lines about a round that waits for a worker.
 WAITING_LOG_EVERY = 10.0
 
@@ -254,6 +257,9 @@ def _one_blas_thread() -> AbstractContextManager[Any]:
     blas = _blas()
     if all(library.num_threads == 1 for library in blas.lib_controllers):
         return nullcontext()
+    for library in blas.lib_controllers:
+        # A limit is ignored in silence as long as another thread is taken to have set one.
+        getattr(library, "clear_controlling_thread", lambda force: None)(force=True)
     limited: AbstractContextManager[Any] = blas.limit(limits=1)
     return limited
 
@@ -273,18 +279,34 @@ def versions() -> dict[str, str]:
     return found | {f"kernel {name}": str(kernel.version) for name, kernel in sorted(KERNELS.items())}
 
 
-def greet() -> dict[str, str]:
+def greet(engine: str) -> dict[str, str]:
     """Prepare a worker, on that worker: no job has to wait for what is compiled.
+
+    Parameters
+    ----------
+    engine : str
+        Who will `part` from it.
 
     Returns
     -------
     dict
         Its `versions`.
     """
+    _engines.add(engine)
     keep_freed_memory()
     for kernel in KERNELS.values():
         _warm(kernel)
     return versions()
+
+
+def part(engine: str) -> None:
+    """Leave a worker, on that worker, as it was before the first engine came."""
+    _engines.discard(engine)
+    if not _engines:
+        give_back_memory()
+
+
+_engines: set[str] = set()
 
 
 @functools.cache
@@ -382,6 +404,7 @@ class DaskEngine:
         self._sessions: set[str] = set()
         self._workers: dict[str, _Worker] = {}  # by address, also those that are leaving
         self._by_name: dict[str, _Worker] = {}  # those that the schedule knows
+        self._greeted: set[str] = set()  # addresses
         self._joining: dict[str, ConcurrentFuture[None]] = {}
         self._refused: dict[str, str] = {}  # why, by address
         self._lost: str | None = None  # why no round can be computed any more
@@ -543,6 +566,7 @@ class DaskEngine:
         with self._lock:
             for address in [address for address in self._workers if address not in found]:
                 self._lose(self._workers.pop(address), now)
+            self._greeted &= set(found)
             for address in [address for address in self._joining if address not in found]:
                 self._joining.pop(address).cancel()
             for address in [address for address in self._refused if address not in found]:
@@ -635,15 +659,17 @@ class DaskEngine:
         worker = None
         try:
             direct = await self._reaches(address)
+            self._greeted.add(address)
             greeting = self._client.submit(
                 greet,
+                self._id,
                 key=self._key(None, "greet"),
                 workers=[address],
                 allow_other_workers=False,
                 pure=False,
             )
             try:
-                refusal = _differences(await self._gathered(greeting, direct))
+                refusal = _differences(await self._result(greeting, address, direct))
             finally:
                 greeting.release()
             worker = _Worker(name, address, int(info["nthreads"]), direct)
@@ -699,7 +725,8 @@ class DaskEngine:
                     hash=False,
                     timeout=ANSWER_WITHIN,
                     asynchronous=True,
-                )
+                ),
+                _release,
             )
         except KeyError:
             # The worker got it all and went, and the scheduler, which does not know the worker any more, has
@@ -713,9 +740,29 @@ class DaskEngine:
             raise ConnectionError(f"{address} is gone") from None
         return list(futures.values())
 
-    async def _gathered(self, future: distributed.Future, direct: bool) -> Any:
-        """Wait for a result and fetch it."""
-        return await _unbroken(self._client.gather(future, direct=direct, asynchronous=True))
+    async def _result(self, future: distributed.Future, address: str, direct: bool) -> Any:
+        """Wait for a result and fetch it.
+
+        `Client.gather` has all that wait at once share one request, which a worker that is gone holds up for
+        all of them.
+        """
+        error = await future.exception(asynchronous=True)
+        if error is not None:
+            raise error
+        if future.cancelled():
+            raise ConnectionError(f"{address} lost {future.key}")
+        if not direct:
+            return await _unbroken(self._client.gather(future, direct=False, asynchronous=True))
+        while True:
+            answer = await _unbroken(
+                get_data_from_worker(self._client.rpc, [future.key], address, who=self._client.id)
+            )
+            if answer["status"] != "busy":
+                break
+            await asyncio.sleep(BUSY_FOR)
+        if future.key not in answer["data"]:
+            raise ConnectionError(f"{address} has no {future.key}")
+        return answer["data"][future.key]
 
     def _start(self, hand: Hand) -> None:
         with self._lock:
@@ -759,15 +806,12 @@ class DaskEngine:
         self._ticket = None
         for worker in self._workers.values():
             worker.held.clear()
-        if self._workers and self._lost is None:
-            addresses = list(self._workers)
+        if self._greeted and self._lost is None:
+            parting = self._client.run(
+                part, self._id, workers=list(self._greeted), on_error="ignore", asynchronous=True
+            )
             with suppress(Exception):
-                await asyncio.wait_for(
-                    self._client.run(
-                        give_back_memory, workers=addresses, on_error="ignore", asynchronous=True
-                    ),
-                    ANSWER_WITHIN / 2,
-                )
+                await asyncio.wait_for(parting, ANSWER_WITHIN / 2)
 
     async def _serve(self, worker: _Worker, hand: Hand) -> None:
         """See to one job."""
@@ -777,6 +821,9 @@ class DaskEngine:
             with self._lock:
                 self._apply(self._schedule.discarded(hand.lease, time.monotonic()))
         except Exception as error:
+            if self._client.status in ("closing", "closed"):
+                self._look_now.set()  # which fails the whole round
+                return
             reason = str(error) if isinstance(error, JobError) else "".join(traceback.format_exception(error))
             logger.warning("Dask worker %s: a job failed: %s", worker.name, reason.strip().splitlines()[-1])
             with self._lock:
@@ -848,7 +895,7 @@ class DaskEngine:
             if not hand.copy:
                 self._moved(worker, hand)
         try:
-            return (await self._gathered(job, worker.direct)).content
+            return (await self._result(job, worker.address, worker.direct)).content
         finally:
             for future in (job, rows, *(() if round_.keep_blocks else sent)):
                 future.release()
@@ -875,16 +922,26 @@ class DaskEngine:
             self._apply(self._schedule.summed(hand.lease, time.monotonic()))
 
 
-async def _unbroken(doing: Awaitable[T]) -> T:
-    """Wait for something that goes on where the waiting is cancelled.
-
-    What was sent halfway would stay where it is, and gatherings share their requests.
+async def _unbroken(doing: Awaitable[T], drop: Callable[[T], None] = lambda result: None) -> T:
+    """Wait for something that goes on where the waiting is cancelled, and whose result is then dropped: what
+    was sent or read halfway would be left on a worker, or in a connection that others use.
     """
     task = asyncio.ensure_future(doing)
-    task.add_done_callback(
-        lambda ended: ended.cancelled() or ended.exception()
-    )  # it is known where it matters
-    return await asyncio.shield(task)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+
+        def ended(task: asyncio.Future[T]) -> None:
+            if not task.cancelled() and task.exception() is None:
+                drop(task.result())
+
+        task.add_done_callback(ended)
+        raise
+
+
+def _release(futures: Mapping[Any, distributed.Future]) -> None:
+    for future in futures.values():
+        future.release()
 
 
 def _broadcast(round_: Round, blocks: Sequence[Block]) -> Broadcast:

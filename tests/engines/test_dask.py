@@ -281,7 +281,7 @@ def test_an_adaptive_cluster_that_has_no_worker(corpus, dictionary, expected):
         ) as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
-        cluster.adapt(minimum=0, maximum=2, interval="100ms")
+        cluster.adapt(minimum=0, maximum=2)
         assert content(lsi(corpus, dictionary, client=client)) == expected["lsi"]
 
 
