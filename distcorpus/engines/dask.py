@@ -20,12 +20,11 @@ import threading
 import time
 import traceback
 import uuid
-import weakref
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from concurrent.futures import CancelledError as ConcurrentCancelledError
 from concurrent.futures import Future as ConcurrentFuture
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, TypeVar
 
@@ -35,6 +34,7 @@ import numpy as np
 import scipy
 from dask.utils import parse_timedelta
 from distributed.scheduler import KilledWorker, NoValidWorkerError
+from distributed.worker import get_data_from_worker
 from numpy.typing import NDArray
 
 from distcorpus._version import __version__
@@ -63,6 +63,8 @@ SILENT_AFTER = 15.0
 SENDINGS = 3
 #: Seconds between two of them.
 SEND_AGAIN_AFTER = 0.5
+#: Seconds until a worker is asked again that sends too much already.
+BUSY_FOR = 0.05
 #: Seconds between two log lines about a round that waits for a worker.
 WAITING_LOG_EVERY = 10.0
 
@@ -211,9 +213,8 @@ def _aligned(value: Any) -> Any:
     return value
 
 
-#: One job of ours at a time computes on a worker, with all its threads.
-_computing: weakref.WeakKeyDictionary[Any, threading.Lock] = weakref.WeakKeyDictionary()
-_computing_lock = threading.Lock()
+#: One job of ours at a time computes in a process, with all threads of the worker.
+_computing = threading.Lock()
 
 
 def compute_job(
@@ -225,12 +226,9 @@ def compute_job(
     is written to.
     """
     try:
-        worker = distributed.get_worker()
-        with _computing_lock:
-            lock = _computing.setdefault(worker, threading.Lock())
+        threads = int(distributed.get_worker().state.nthreads)
         content = broadcast.content
-        threads = int(worker.state.nthreads)
-        with lock, ThreadsEngine(1).algebra(), ThreadPoolExecutor(threads, "distcorpus") as pool:
+        with _computing, _one_blas_thread(), ThreadPoolExecutor(threads, "distcorpus") as pool:
             result, _ = run(
                 kernel,
                 content.params,
@@ -243,6 +241,27 @@ def compute_job(
         return Parcel(narrowed(result))
     except Exception:
         raise JobError(traceback.format_exc()) from None
+
+
+@functools.cache
+def _blas() -> Any:
+    """Return what controls this process' BLAS; to find the libraries takes as long as a small job."""
+    import scipy.linalg  # noqa: F401  its BLAS is one of them
+    import threadpoolctl
+
+    return threadpoolctl.ThreadpoolController().select(user_api="blas")
+
+
+def _one_blas_thread() -> AbstractContextManager[Any]:
+    """Limit BLAS to a thread, as its bits depend on how many there are; a nanny has done so already."""
+    blas = _blas()
+    if all(library.num_threads == 1 for library in blas.lib_controllers):
+        return nullcontext()
+    for library in blas.lib_controllers:
+        # A limit is ignored in silence as long as another thread is taken to have set one.
+        getattr(library, "clear_controlling_thread", lambda force: None)(force=True)
+    limited: AbstractContextManager[Any] = blas.limit(limits=1)
+    return limited
 
 
 def versions() -> dict[str, str]:
@@ -260,18 +279,34 @@ def versions() -> dict[str, str]:
     return found | {f"kernel {name}": str(kernel.version) for name, kernel in sorted(KERNELS.items())}
 
 
-def greet() -> dict[str, str]:
+def greet(engine: str) -> dict[str, str]:
     """Prepare a worker, on that worker: no job has to wait for what is compiled.
+
+    Parameters
+    ----------
+    engine : str
+        Who will `part` from it.
 
     Returns
     -------
     dict
         Its `versions`.
     """
+    _engines.add(engine)
     keep_freed_memory()
     for kernel in KERNELS.values():
         _warm(kernel)
     return versions()
+
+
+def part(engine: str) -> None:
+    """Leave a worker, on that worker, as it was before the first engine came."""
+    _engines.discard(engine)
+    if not _engines:
+        give_back_memory()
+
+
+_engines: set[str] = set()
 
 
 @functools.cache
@@ -369,6 +404,7 @@ class DaskEngine:
         self._sessions: set[str] = set()
         self._workers: dict[str, _Worker] = {}  # by address, also those that are leaving
         self._by_name: dict[str, _Worker] = {}  # those that the schedule knows
+        self._greeted: set[str] = set()  # addresses
         self._joining: dict[str, ConcurrentFuture[None]] = {}
         self._refused: dict[str, str] = {}  # why, by address
         self._lost: str | None = None  # why no round can be computed any more
@@ -487,7 +523,7 @@ class DaskEngine:
         if failure.kind == "poison":
             return (
                 f"{what}: every Dask worker that computed it ended ({names}); the last: {last.reason}. See "
-                "the workers' logs; where memory ran out, give smaller chunks (chunksize) or more memory"
+                "the workers' logs; where memory ran out, give smaller chunks (chunksize) or larger workers"
             )
         return (
             f"{what}: failed on Dask worker {names}; the last error, on worker {last.worker}:\n{last.reason}"
@@ -530,6 +566,7 @@ class DaskEngine:
         with self._lock:
             for address in [address for address in self._workers if address not in found]:
                 self._lose(self._workers.pop(address), now)
+            self._greeted &= set(found)
             for address in [address for address in self._joining if address not in found]:
                 self._joining.pop(address).cancel()
             for address in [address for address in self._refused if address not in found]:
@@ -622,15 +659,17 @@ class DaskEngine:
         worker = None
         try:
             direct = await self._reaches(address)
+            self._greeted.add(address)
             greeting = self._client.submit(
                 greet,
+                self._id,
                 key=self._key(None, "greet"),
                 workers=[address],
                 allow_other_workers=False,
                 pure=False,
             )
             try:
-                refusal = _differences(await self._gathered(greeting, direct))
+                refusal = _differences(await self._result(greeting, address, direct))
             finally:
                 greeting.release()
             worker = _Worker(name, address, int(info["nthreads"]), direct)
@@ -669,19 +708,61 @@ class DaskEngine:
     async def _scattered(
         self, contents: Mapping[Any, Any], address: str, direct: bool
     ) -> list[distributed.Future]:
-        """Send something to a worker."""
+        """Send something to a worker.
+
+        Raises
+        ------
+        OSError, TimeoutError
+            If the worker is gone, or cannot be reached.
+        """
         parcels = {key: Parcel(content) for key, content in contents.items()}
-        futures = await self._client.scatter(
-            parcels, workers=[address], direct=direct, hash=False, timeout=ANSWER_WITHIN, asynchronous=True
-        )
+        try:
+            futures = await _unbroken(
+                self._client.scatter(
+                    parcels,
+                    workers=[address],
+                    direct=direct,
+                    hash=False,
+                    timeout=ANSWER_WITHIN,
+                    asynchronous=True,
+                ),
+                _release,
+            )
+        except KeyError:
+            # The worker got it all and went, and the scheduler, which does not know the worker any more, has
+            # entered some of it without an owner.
+            with suppress(Exception):
+                await self._client.scheduler.update_data(
+                    who_has={key: [] for key in parcels}, nbytes={}, client=self._client.id
+                )
+                for key in parcels:
+                    distributed.Future(key, self._client).release()
+            raise ConnectionError(f"{address} is gone") from None
         return list(futures.values())
 
-    async def _gathered(self, future: distributed.Future, direct: bool) -> Any:
-        """Wait for a result and fetch it."""
-        gathering = asyncio.ensure_future(self._client.gather(future, direct=direct, asynchronous=True))
-        # Gatherings share their requests: what ends this one must not end the others.
-        gathering.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
-        return await asyncio.shield(gathering)
+    async def _result(self, future: distributed.Future, address: str, direct: bool) -> Any:
+        """Wait for a result and fetch it.
+
+        `Client.gather` has all that wait at once share one request, which a worker that is gone holds up for
+        all of them.
+        """
+        error = await future.exception(asynchronous=True)
+        if error is not None:
+            raise error
+        if future.cancelled():
+            raise ConnectionError(f"{address} lost {future.key}")
+        if not direct:
+            return await _unbroken(self._client.gather(future, direct=False, asynchronous=True))
+        while True:
+            answer = await _unbroken(
+                get_data_from_worker(self._client.rpc, [future.key], address, who=self._client.id)
+            )
+            if answer["status"] != "busy":
+                break
+            await asyncio.sleep(BUSY_FOR)
+        if future.key not in answer["data"]:
+            raise ConnectionError(f"{address} has no {future.key}")
+        return answer["data"][future.key]
 
     def _start(self, hand: Hand) -> None:
         with self._lock:
@@ -725,15 +806,12 @@ class DaskEngine:
         self._ticket = None
         for worker in self._workers.values():
             worker.held.clear()
-        if self._workers and self._lost is None:
-            addresses = list(self._workers)
+        if self._greeted and self._lost is None:
+            parting = self._client.run(
+                part, self._id, workers=list(self._greeted), on_error="ignore", asynchronous=True
+            )
             with suppress(Exception):
-                await asyncio.wait_for(
-                    self._client.run(
-                        give_back_memory, workers=addresses, on_error="ignore", asynchronous=True
-                    ),
-                    ANSWER_WITHIN / 2,
-                )
+                await asyncio.wait_for(parting, ANSWER_WITHIN / 2)
 
     async def _serve(self, worker: _Worker, hand: Hand) -> None:
         """See to one job."""
@@ -743,6 +821,9 @@ class DaskEngine:
             with self._lock:
                 self._apply(self._schedule.discarded(hand.lease, time.monotonic()))
         except Exception as error:
+            if self._client.status in ("closing", "closed"):
+                self._look_now.set()  # which fails the whole round
+                return
             reason = str(error) if isinstance(error, JobError) else "".join(traceback.format_exception(error))
             logger.warning("Dask worker %s: a job failed: %s", worker.name, reason.strip().splitlines()[-1])
             with self._lock:
@@ -814,7 +895,7 @@ class DaskEngine:
             if not hand.copy:
                 self._moved(worker, hand)
         try:
-            return (await self._gathered(job, worker.direct)).content
+            return (await self._result(job, worker.address, worker.direct)).content
         finally:
             for future in (job, rows, *(() if round_.keep_blocks else sent)):
                 future.release()
@@ -839,6 +920,28 @@ class DaskEngine:
             )
         with self._lock:
             self._apply(self._schedule.summed(hand.lease, time.monotonic()))
+
+
+async def _unbroken(doing: Awaitable[T], drop: Callable[[T], None] = lambda result: None) -> T:
+    """Wait for something that goes on where the waiting is cancelled, and whose result is then dropped: what
+    was sent or read halfway would be left on a worker, or in a connection that others use.
+    """
+    task = asyncio.ensure_future(doing)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+
+        def ended(task: asyncio.Future[T]) -> None:
+            if not task.cancelled() and task.exception() is None:
+                drop(task.result())
+
+        task.add_done_callback(ended)
+        raise
+
+
+def _release(futures: Mapping[Any, distributed.Future]) -> None:
+    for future in futures.values():
+        future.release()
 
 
 def _broadcast(round_: Round, blocks: Sequence[Block]) -> Broadcast:
