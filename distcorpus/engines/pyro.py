@@ -22,14 +22,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distcorpus.algorithms.chunk import Chunk, words_in
-from distcorpus.algorithms.partial import Partial
+from distcorpus.engines.answers import (
+    MOST_MISSING,
+    FalseAnswer,
+    HandedBack,
+    Missing,
+    largest_answer,
+    read_answer,
+)
 from distcorpus.engines.base import Block, Round
 from distcorpus.engines.failures import tries
 from distcorpus.engines.kinds import Kinds, WorkerInfo, best_of, read_status
 from distcorpus.engines.schedule import Cancel, Decision, Drop, Fail, Failure, Finish, Hand, Schedule
 from distcorpus.engines.sidebyside import SideBySide
 from distcorpus.engines.states import WorkerState, after, may
-from distcorpus.kernels import BlockResults, Result, as_dict
+from distcorpus.kernels import as_dict
 from distcorpus.wire import (
     CallTimeout,
     CommunicationError,
@@ -39,6 +46,8 @@ from distcorpus.wire import (
     abort,
     close,
     connect,
+    is_false_answer,
+    location_of,
     remote_traceback,
 )
 
@@ -61,6 +70,10 @@ PING_DEADLINE = 5.0
 WAITING_LOG_EVERY = 10.0
 #: How many sessions' job records are kept, and how many records of one session.
 SESSIONS_RECORDED, RECORDS_KEPT = 64, 10_000
+#: How many addresses of workers that were expelled are remembered.
+EXPELLED_KEPT = 1000
+#: Characters of a worker's traceback, from its end, that are kept.
+LONGEST_TRACEBACK = 20_000
 
 #: What `WorkerInfo` says of a link that is not closed.
 _SHOWN = {
@@ -185,6 +198,7 @@ class PyroEngine:
         self._links: dict[str, _Link] = {}
         self._connecting: dict[str, str] = {}
         self._refused: dict[tuple[str, str], float] = {}
+        self._expelled: OrderedDict[str, str] = OrderedDict()  # by location, the last name seen there
         self._open: set[str] = set()
         self._rounds: dict[str, Round] = {}
         self._records: OrderedDict[str, deque[JobRecord]] = OrderedDict()
@@ -439,6 +453,8 @@ class PyroEngine:
                 link = self._links.get(name)
                 if self._connecting.get(name) == uri or (name, uri) in self._refused:
                     continue
+                if self._is_expelled(name, uri):
+                    continue
                 if link is not None and link.info.uri == uri:
                     continue
                 if link is not None:
@@ -506,6 +522,41 @@ class PyroEngine:
             self._unlink(link.info.name, reason)
             self._apply(link.schedule.worker_lost(link.info.name, reason, time.monotonic()))
 
+    def _expel(self, link: _Link, reason: str) -> None:
+        """Drop a worker for good, by its address (under the lock): what it answers cannot be believed."""
+        location = location_of(link.info.uri)
+        if location not in self._expelled:
+            logger.error(
+                "worker %s at %s is expelled: %s. Its jobs go to others, and nothing at this address is used "
+                "again; see what runs there, and start it anew elsewhere",
+                link.info.name,
+                location,
+                reason,
+            )
+            self._expelled[location] = link.info.name
+            while len(self._expelled) > EXPELLED_KEPT:
+                self._expelled.popitem(last=False)
+        for other in [other for other in self._links.values() if location_of(other.info.uri) == location]:
+            del self._links[other.info.name]
+            other.close()
+            self._apply(other.schedule.worker_expelled(other.info.name, reason, time.monotonic()))
+        self._changed.notify_all()
+
+    def _is_expelled(self, name: str, uri: str) -> bool:
+        """Whether nothing at this address is used (under the lock)."""
+        location = location_of(uri)
+        seen = self._expelled.get(location)
+        if seen is not None and seen != name:
+            logger.warning(
+                "worker %s at %s is not used: worker %s was expelled there. Start it at another --bind-port, "
+                "or the dispatcher anew",
+                name,
+                location,
+                seen,
+            )
+            self._expelled[location] = name
+        return seen is not None
+
     # One worker's ping thread.
 
     def _ping(self, link: _Link, proxy: Any) -> None:
@@ -572,8 +623,12 @@ class PyroEngine:
                 return True
         try:
             self._lease(link, calls, hand, round_)
+        except FalseAnswer as error:
+            with self._lock:
+                self._expel(link, f"it gave a false answer to a job: {error}")
+            return False
         except Exception as error:
-            traceback = remote_traceback(error)
+            traceback = remote_traceback(error)[-LONGEST_TRACEBACK:]
             too_large = isinstance(error, MessageTooLargeError)
             if isinstance(error, CommunicationError) and not (traceback or too_large):
                 with self._lock:
@@ -606,23 +661,32 @@ class PyroEngine:
             to_send = link.blocks_to_send(hand.session, hand.blocks)
         new_words = link.words_to_send(round_, words)
         handed_at = time.monotonic()
-        while True:
+        calls.most = largest_answer(round_, blocks, words)
+        for _ in range(MOST_MISSING):
             job, bytes_sent = self._job(hand, round_, blocks, to_send, new_words)
             began = time.monotonic()
-            reply = calls("process", job)
+            try:
+                reply = calls("process", job)
+            except Exception as error:
+                if is_false_answer(error):
+                    raise FalseAnswer(str(error)) from error
+                raise
             ended = time.monotonic()
-            if "missing" not in reply:
+            answer = read_answer(reply, job["lease"], round_, blocks, words)
+            if not isinstance(answer, Missing):
                 break
             # All blocks of the job, since those that it holds may have to make room for the others.
             to_send = hand.blocks
-            if reply["rows_missing"]:
+            if answer.rows:
                 link.forget_words(round_)
             new_words = link.words_to_send(round_, words)
-        if "handed_back" in reply:
+        else:
+            raise FalseAnswer(f"{MOST_MISSING} times it missed what it had just been sent")
+        if isinstance(answer, HandedBack):
             with self._lock:
                 self._apply(link.schedule.handed_back(hand.lease, time.monotonic()))
             return
-        result, seconds = _result(reply), reply["seconds"]
+        result = answer.result
         record = JobRecord(
             round=hand.round,
             kernel=round_.kernel.name,
@@ -631,9 +695,9 @@ class PyroEngine:
             documents=sum(block.n_docs for block in blocks),
             bytes_sent=bytes_sent,
             bytes_received=result.nbytes,
-            transfer_seconds=ended - began - seconds["held"],
-            queue_seconds=began - handed_at + seconds["waited"],
-            compute_seconds=seconds["computed"],
+            transfer_seconds=ended - began - answer.held,
+            queue_seconds=began - handed_at + answer.waited,
+            compute_seconds=answer.computed,
             sum_seconds=0.0,
         )
         with self._lock:
@@ -686,13 +750,6 @@ class PyroEngine:
         }
         nbytes = words.nbytes + rows.nbytes + sum(a.nbytes for arrays in payload.values() for a in arrays)
         return job, nbytes
-
-
-def _result(reply: Mapping[str, Any]) -> Result:
-    """Return what a worker computed, as it has travelled."""
-    if "arrays" in reply:
-        return BlockResults({tuple(key): array for key, array in reply["arrays"]})
-    return Partial(*reply["partial"])
 
 
 def _connecting_timed_out(error: CommunicationError) -> bool:

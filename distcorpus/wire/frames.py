@@ -34,6 +34,10 @@ _SMALL = 4096  # bytes; a smaller buffer is cheaper to copy than to send by itse
 _PADDING = bytes(_ALIGNMENT)
 
 
+class CannotSendError(SerializeError):
+    """A value of this process cannot be sent."""
+
+
 class FramesSerializer(SerializerBase):
     """Pyro4's interface to the format."""
 
@@ -70,7 +74,7 @@ def encode(value: Any) -> Gather:
 
     Raises
     ------
-    SerializeError
+    CannotSendError
         `value` cannot be pickled.
     """
     buffers: list[memoryview] = []
@@ -86,7 +90,7 @@ def encode(value: Any) -> Gather:
     try:
         pickle.Pickler(stream, protocol=5, buffer_callback=keep_in_band).dump(value)
     except (pickle.PicklingError, TypeError, AttributeError, RecursionError) as error:
-        raise SerializeError(f"cannot send a {type(value).__name__}: {error}") from error
+        raise CannotSendError(f"cannot send a {type(value).__name__}: {error}") from error
     parts: list[bytes | memoryview] = [stream.getvalue(), *buffers]
     sizes = [len(part) for part in parts]
     head = _HEAD.pack(_MAGIC, len(buffers)) + struct.pack(f"!{len(sizes)}Q", *sizes)
