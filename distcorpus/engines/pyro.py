@@ -23,14 +23,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distcorpus.algorithms.chunk import Chunk, words_in
-from distcorpus.algorithms.partial import Partial
+from distcorpus.engines.answers import (
+    MOST_MISSING,
+    FalseAnswer,
+    HandedBack,
+    Missing,
+    largest_answer,
+    read_answer,
+)
 from distcorpus.engines.base import Block, Round
 from distcorpus.engines.failures import tries
 from distcorpus.engines.kinds import Kinds, WorkerInfo, best_of, read_status
 from distcorpus.engines.schedule import Cancel, Decision, Drop, Fail, Failure, Finish, Hand, Schedule
 from distcorpus.engines.sidebyside import SideBySide
 from distcorpus.engines.states import WorkerState, after, may
-from distcorpus.kernels import BlockResults, Result, as_dict
+from distcorpus.kernels import as_dict
 from distcorpus.wire import (
     CallTimeout,
     CannotSendError,
@@ -41,6 +48,8 @@ from distcorpus.wire import (
     abort,
     close,
     connect,
+    is_false_answer,
+    location_of,
     remote_traceback,
 )
 
@@ -63,6 +72,10 @@ PING_DEADLINE = 5.0
 WAITING_LOG_EVERY = 10.0
 #: How many sessions' job records are kept, and how many records of one session.
 SESSIONS_RECORDED, RECORDS_KEPT = 64, 10_000
+#: How many addresses of workers that were expelled are remembered.
+EXPELLED_KEPT = 1000
+#: Characters of a worker's traceback, from its end, that are kept.
+LONGEST_TRACEBACK = 20_000
 
 #: What `WorkerInfo` says of a link that is not closed.
 _SHOWN = {
@@ -75,8 +88,6 @@ _SHOWN = {
 
 #: Workers that are being connected to at once; further ones are at the next look for some.
 MAX_CONNECTING = 64
-#: How often a worker may say of one job that it lacks something.
-MAX_ASKED = 10
 
 
 class _JobFailed(Exception):
@@ -197,6 +208,7 @@ class PyroEngine:
         self._links: dict[str, _Link] = {}
         self._connecting: dict[str, str] = {}
         self._refused: dict[tuple[str, str], float] = {}
+        self._expelled: OrderedDict[str, str] = OrderedDict()  # by location, the last name seen there
         self._open: set[str] = set()
         self._rounds: dict[str, Round] = {}
         self._records: OrderedDict[str, deque[JobRecord]] = OrderedDict()
@@ -460,6 +472,8 @@ class PyroEngine:
                     continue
                 if len(self._connecting) >= MAX_CONNECTING:
                     break
+                if self._is_expelled(name, uri):
+                    continue
                 if link is not None and link.info.uri == uri:
                     continue
                 if link is not None:
@@ -529,6 +543,41 @@ class PyroEngine:
             self._unlink(link.info.name, reason)
             self._apply(link.schedule.worker_lost(link.info.name, reason, time.monotonic()))
 
+    def _expel(self, link: _Link, reason: str) -> None:
+        """Drop a worker for good, by its address (under the lock): what it answers cannot be believed."""
+        location = location_of(link.info.uri)
+        if location not in self._expelled:
+            logger.error(
+                "worker %s at %s is expelled: %s. Its jobs go to others, and nothing at this address is used "
+                "again; see what runs there, and start it anew elsewhere",
+                link.info.name,
+                location,
+                reason,
+            )
+            self._expelled[location] = link.info.name
+            while len(self._expelled) > EXPELLED_KEPT:
+                self._expelled.popitem(last=False)
+        for other in [other for other in self._links.values() if location_of(other.info.uri) == location]:
+            del self._links[other.info.name]
+            other.close()
+            self._apply(other.schedule.worker_expelled(other.info.name, reason, time.monotonic()))
+        self._changed.notify_all()
+
+    def _is_expelled(self, name: str, uri: str) -> bool:
+        """Whether nothing at this address is used (under the lock)."""
+        location = location_of(uri)
+        seen = self._expelled.get(location)
+        if seen is not None and seen != name:
+            logger.warning(
+                "worker %s at %s is not used: worker %s was expelled there. Start it at another --bind-port, "
+                "or the dispatcher anew",
+                name,
+                location,
+                seen,
+            )
+            self._expelled[location] = name
+        return seen is not None
+
     # One worker's ping thread.
 
     def _ping(self, link: _Link, proxy: Any) -> None:
@@ -595,6 +644,10 @@ class PyroEngine:
                 return True
         try:
             self._lease(link, calls, hand, round_)
+        except FalseAnswer as error:
+            with self._lock:
+                self._expel(link, f"it gave a false answer to a job: {error}")
+            return False
         except _JobFailed as failure:
             # Whether what was sent with it has arrived cannot be told.
             self._forget(link, hand, round_)
@@ -660,12 +713,14 @@ class PyroEngine:
             to_send = link.blocks_to_send(hand.session, hand.blocks)
         new_words = link.words_to_send(round_, words)
         handed_at = time.monotonic()
-        for _ in range(MAX_ASKED):
+        calls.most = largest_answer(round_, blocks, words)
+        for _ in range(MOST_MISSING):
             job, bytes_sent = self._job(hand, round_, blocks, to_send, new_words)
             began = time.monotonic()
-            answer = _ask(link, calls, job)
+            reply = _ask(link, calls, job)
             ended = time.monotonic()
-            if not isinstance(answer, _Lacking):
+            answer = read_answer(reply, job["lease"], round_, blocks, words)
+            if not isinstance(answer, Missing):
                 break
             # All blocks of the job, since those that it holds may have to make room for the others.
             to_send = hand.blocks
@@ -673,12 +728,12 @@ class PyroEngine:
                 link.forget_words(round_)
             new_words = link.words_to_send(round_, words)
         else:
-            raise _JobFailed(f"it lacked something {MAX_ASKED} times, and got it each time")
-        if answer is None:
+            raise FalseAnswer(f"{MOST_MISSING} times it missed what it had just been sent")
+        if isinstance(answer, HandedBack):
             with self._lock:
                 self._apply(link.schedule.handed_back(hand.lease, time.monotonic()))
             return
-        result, seconds = answer
+        result = answer.result
         record = JobRecord(
             round=hand.round,
             kernel=round_.kernel.name,
@@ -687,9 +742,9 @@ class PyroEngine:
             documents=sum(block.n_docs for block in blocks),
             bytes_sent=bytes_sent,
             bytes_received=result.nbytes,
-            transfer_seconds=ended - began - seconds["held"],
-            queue_seconds=began - handed_at + seconds["waited"],
-            compute_seconds=seconds["computed"],
+            transfer_seconds=ended - began - answer.held,
+            queue_seconds=began - handed_at + answer.waited,
+            compute_seconds=answer.computed,
             sum_seconds=0.0,
         )
         with self._lock:
@@ -745,52 +800,30 @@ class PyroEngine:
         return job, nbytes
 
 
-@dataclass(frozen=True, slots=True)
-class _Lacking:
-    """A worker's answer to a job of which it does not hold everything."""
-
-    rows: bool  # it is broadcast rows that it lacks
-
-
-def _ask(
-    link: _Link, calls: SlicedCalls, job: dict[str, Any]
-) -> tuple[Result, Mapping[str, float]] | _Lacking | None:
-    """Let a worker compute a job.
-
-    Returns
-    -------
-    (Result, dict), _Lacking or None
-        What it computed, and where its seconds went; None where it handed the job back.
+def _ask(link: _Link, calls: SlicedCalls, job: dict[str, Any]) -> Any:
+    """Let a worker compute a job, and return its answer as it arrived.
 
     Raises
     ------
     _JobFailed
-        It answered with an error, or with what is no answer; or the message is too large.
+        It answered with an error; or the message is too large.
+    FalseAnswer
+        What it answered cannot be read.
     CommunicationError
         It is lost.
     """
     try:
-        reply = calls("process", job)
+        return calls("process", job)
     except CannotSendError as error:
         raise TypeError(str(error)) from error  # before the worker heard of it
     except Exception as error:
-        trace = remote_traceback(error)
+        if is_false_answer(error):
+            raise FalseAnswer(str(error)) from error
+        trace = remote_traceback(error)[-LONGEST_TRACEBACK:]
         if not trace and not isinstance(error, MessageTooLargeError):
             raise
         logger.warning("worker %s: a job failed: %s", link.info.name, error)
         raise _JobFailed(trace or repr(error)) from error
-    try:
-        if "missing" in reply:
-            return _Lacking(bool(reply["rows_missing"]))
-        if "handed_back" in reply:
-            return None
-        seconds = {key: float(reply["seconds"][key]) for key in ("waited", "computed", "held")}
-        if "arrays" in reply:
-            return BlockResults({tuple(key): array for key, array in reply["arrays"]}), seconds
-        return Partial(*reply["partial"]), seconds
-    except (LookupError, TypeError, ValueError) as error:
-        logger.warning("worker %s: its answer to a job is none: %r", link.info.name, error)
-        raise _JobFailed(f"its answer is none: {error!r}") from error
 
 
 def _connecting_timed_out(error: CommunicationError) -> bool:

@@ -390,6 +390,14 @@ class Schedule:
             self._lose(self._workers[worker], reason)
         return self._decide()
 
+    def worker_expelled(self, worker: str, reason: str, now: float) -> list[Decision]:
+        """What it says cannot be believed: what it had to compute is requeued, and suspected of nothing."""
+        self._now = now
+        if worker in self._workers:
+            self._decisions.append(Drop(worker, reason))
+            self._lose(self._workers[worker], reason, suspect=False)
+        return self._decide()
+
     def worker_silent(self, worker: str, now: float) -> list[Decision]:
         """It missed its ping's deadline: it gets no new lease, and its blocks are handed on.
 
@@ -925,7 +933,7 @@ class Schedule:
                 round.shared.cost += block.cost
             self._count(round, len(job.blocks), job.cost)
 
-    def _lose(self, worker: _Worker, reason: str) -> None:
+    def _lose(self, worker: _Worker, reason: str, *, suspect: bool = True) -> None:
         """Take back what a lost worker had to compute.
 
         A block that was in one of its leases is a suspect from now on: it is leased alone, to a worker that
@@ -947,7 +955,7 @@ class Schedule:
             undone = [block for block in lease.job.blocks if block.state is _UNDONE]
             for block in undone:
                 block.history += (Attempt(worker.name, reason),)
-                if not block.losses or (alone and len(lease.job.blocks) == 1):
+                if suspect and (not block.losses or (alone and len(lease.job.blocks) == 1)):
                     block.losses += 1
             guilty = [block for block in undone if block.losses >= self._attempts]
             if guilty:

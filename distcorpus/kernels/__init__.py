@@ -6,6 +6,7 @@ A new kernel is one file: a class as `base.Kernel` describes it, with `register`
 from __future__ import annotations
 
 from distcorpus.kernels.base import BlockResults, Kernel, Key, Packed, Result, as_dict
+from distcorpus.kernels.checking import check_result
 from distcorpus.kernels.estep import EStep, EStepParams
 from distcorpus.kernels.inference import Inference, InferenceParams
 from distcorpus.kernels.job import run
@@ -26,6 +27,7 @@ __all__ = [
     "ProductParams",
     "Result",
     "as_dict",
+    "check_result",
     "kernel_named",
     "load_own",
     "register",

@@ -75,7 +75,14 @@ class Kernel(Protocol):
         Non-zeros for each term of the vocabulary that a job has to have: with fewer, sending its broadcast
         rows and adding its partial, which have a row a term, take longer than computing it.
     sums : bool
-        Whether jobs return a `Partial` that is added up; else they return `BlockResults`.
+        Whether jobs return a `Partial` that is added up, its rows as wide as the broadcast's; else they
+        return `BlockResults`.
+
+    Notes
+    -----
+    A kernel may have a static method ``check(result, params, words, blocks)`` that raises ValueError for a
+    result which these blocks, (documents, key) each, cannot have; what all results have to be was checked
+    before (`checking.check_result`).
     """
 
     name: ClassVar[str]

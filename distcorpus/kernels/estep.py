@@ -29,6 +29,7 @@ from distcorpus.algorithms.lda import (
 from distcorpus.algorithms.partial import Partial
 from distcorpus.algorithms.summation import MAX_STEPS, narrow_in_place, overflow, to_steps
 from distcorpus.kernels.base import Key
+from distcorpus.kernels.checking import MARGIN, check_array, check_extras, check_total
 from distcorpus.kernels.registry import register
 
 #: Documents of a block, the unit that is scheduled, retried and rounded. Of a default chunk of 2,000
@@ -213,6 +214,29 @@ class EStep:
                 extras["gamma_statistics"] = self._log_theta.copy()
             self._steps = narrow_in_place(self._steps)
             return Partial(self._words, self._steps, extras)
+
+    @staticmethod
+    def check(
+        result: Partial, params: EStepParams, words: np.ndarray, blocks: Sequence[tuple[Chunk, Key]]
+    ) -> None:
+        """Refuse statistics that are not of all words, or more than the documents' tokens."""
+        if len(result.words) != len(words):
+            raise ValueError(f"it has {len(result.words)} of the {len(words)} terms of its documents")
+        tokens = sum(float(block.data.sum(dtype=np.float64)) for block, _ in blocks)
+        rounded = sum(block.nnz for block, _ in blocks) * params.width  # each by half a step
+        check_total(result.steps, MARGIN * tokens / LDA_GRID + rounded)
+        extras = result.extras
+        counted: dict[str, type] = {"documents": int, "converged": int, "iterations": int}
+        check_extras(extras, counted | ({"gamma_statistics": np.ndarray} if params.gamma_statistics else {}))
+        documents = sum(block.n_docs for block, _ in blocks)
+        if extras["documents"] != documents:
+            raise ValueError(f"it counts {extras['documents']} documents, and there are {documents}")
+        if not 0 <= extras["converged"] <= documents:
+            raise ValueError(f"{extras['converged']} of {documents} documents converged")
+        if not 0 <= extras["iterations"] <= documents * max(params.iterations, 0):
+            raise ValueError(f"{documents} documents took {extras['iterations']} iterations")
+        if params.gamma_statistics:
+            check_array("gamma_statistics", extras["gamma_statistics"], (params.width,), np.float64)
 
     @classmethod
     def warm(cls, dtypes: Sequence[str] = ("float32",)) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -12,6 +12,7 @@ import numpy as np
 from distcorpus.algorithms.chunk import Chunk, positions_of
 from distcorpus.algorithms.lda import bound, infer, log_topics, topic_weights
 from distcorpus.kernels.base import BlockResults, Key
+from distcorpus.kernels.checking import MARGIN, check_array
 from distcorpus.kernels.estep import BLOCK_DOCUMENTS, TopicParams
 from distcorpus.kernels.registry import register
 
@@ -107,6 +108,29 @@ class Inference:
         """Return what was computed so far."""
         with self._lock:
             return BlockResults(dict(self._arrays))
+
+    @staticmethod
+    def check(
+        result: BlockResults,
+        params: InferenceParams,
+        words: np.ndarray,
+        blocks: Sequence[tuple[Chunk, Key]],
+    ) -> None:
+        """Refuse what is no gamma of these documents, or no bound."""
+        for block, key in blocks:
+            array, what = result.arrays[key], f"of block {key}"
+            if params.bound:
+                check_array(what, array, (1,), np.float64)
+                continue
+            check_array(what, array, (block.n_docs, params.width), np.dtype(params.dtype))
+            if array.size:
+                if not array.min() >= 0:
+                    raise ValueError(f"{what}: a negative gamma")
+                prior = block.n_docs * float(params.alpha.sum(dtype=np.float64))
+                most = MARGIN * (prior + float(block.data.sum(dtype=np.float64)))
+                total = float(array.sum(dtype=np.float64))
+                if total > most:
+                    raise ValueError(f"{what}: gamma sums to {total:g}, where {most:g} is the most")
 
     @classmethod
     def warm(cls) -> None:

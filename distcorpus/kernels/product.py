@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -15,7 +15,8 @@ from distcorpus.algorithms.lda import floats
 from distcorpus.algorithms.partial import Partial
 from distcorpus.algorithms.postings import Postings, postings
 from distcorpus.algorithms.summation import compiled_kernels, in_range, narrow_steps, overflow
-from distcorpus.kernels.base import Key
+from distcorpus.kernels.base import Key, Packed
+from distcorpus.kernels.checking import MARGIN, check_extras
 from distcorpus.kernels.registry import register
 
 #: Entries of a block of documents, about: few enough documents that a table with a row for each stays in a
@@ -134,6 +135,26 @@ class Product:
                 raise overflow(self._grid)
         self._totals, self._idle = [total], [total]
         return total
+
+    @staticmethod
+    def check(
+        result: Partial, params: ProductParams, words: np.ndarray, blocks: Sequence[tuple[Packed, Key]]
+    ) -> None:
+        """Refuse a product that is not of all words, or larger than the documents can make it: no entry of
+        A (A' Q) exceeds the squared Frobenius norm of A where the columns of Q have at most unit length.
+        """
+        if len(result.words) != len(words):
+            raise ValueError(f"it has {len(result.words)} of the {len(words)} terms of its documents")
+        check_extras(result.extras, {})
+        weights = params.weights or {}
+        norm = sum(
+            weights.get(key[0], 1.0) * float(np.square(block.data, dtype=np.float64).sum())
+            for block, key in blocks
+        )
+        steps, most = result.steps, MARGIN * norm / params.grid + len(blocks)
+        largest = max(-float(steps.min()), float(steps.max())) if steps.size else 0.0
+        if largest > most:
+            raise ValueError(f"it has entries of {largest:g} steps, and its documents make {most:g} at most")
 
     @classmethod
     def warm(cls) -> None:

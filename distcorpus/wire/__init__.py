@@ -25,6 +25,8 @@ from distcorpus.wire.proxy import (
     abort,
     close,
     connect,
+    is_false_answer,
+    location_of,
     remote_traceback,
 )
 from distcorpus.wire.serializer import install, limit_messages
@@ -59,9 +61,11 @@ __all__ = [
     "expose",
     "find",
     "install",
+    "is_false_answer",
     "is_loopback",
     "limit_messages",
     "list_names",
+    "location_of",
     "lookup",
     "message_limit",
     "names",

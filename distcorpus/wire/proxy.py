@@ -5,10 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 import Pyro4.core
-from Pyro4.errors import CommunicationError, ConnectionClosedError, MessageTooLargeError, NamingError
+from Pyro4.errors import (
+    CommunicationError,
+    ConnectionClosedError,
+    MessageTooLargeError,
+    NamingError,
+    ProtocolError,
+    SecurityError,
+)
 from Pyro4.errors import TimeoutError as CallTimeout
 
 from distcorpus.wire import sockets
+from distcorpus.wire.frames import CannotSendError
 from distcorpus.wire.serializer import install
 
 __all__ = [
@@ -20,6 +28,8 @@ __all__ = [
     "abort",
     "close",
     "connect",
+    "is_false_answer",
+    "location_of",
     "remote_traceback",
 ]
 
@@ -70,6 +80,11 @@ def connect(
     return proxy
 
 
+def location_of(uri: str) -> str:
+    """Return the ``host:port`` that a URI leads to."""
+    return uri.rpartition("@")[2]
+
+
 def abort(proxy: Proxy) -> None:
     """Break the proxy's connection from another thread, so that a call blocked in it fails at once."""
     connection = proxy._pyroConnection
@@ -80,6 +95,15 @@ def abort(proxy: Proxy) -> None:
 def close(proxy: Proxy) -> None:
     """Close the proxy's connection, after the call that another thread may have in it (see `abort`)."""
     proxy._pyroRelease()
+
+
+def is_false_answer(error: BaseException) -> bool:
+    """Whether an error of a call says that the peer does not keep to the protocol: its answer cannot be read,
+    asks for what may not arrive, or belongs to no call.
+    """
+    ours = CannotSendError, MessageTooLargeError
+    theirs = ProtocolError, SecurityError
+    return isinstance(error, theirs) and not isinstance(error, ours) and not remote_traceback(error)
 
 
 def remote_traceback(error: BaseException) -> str:

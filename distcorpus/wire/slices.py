@@ -17,6 +17,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 from Pyro4.configuration import config
+from Pyro4.errors import ProtocolError
 
 from distcorpus.wire.daemon import Connection, current_connection, expose
 
@@ -27,6 +28,7 @@ SLICE = 64 << 20
 SMALL = 4096
 #: The part of a machine's memory that arrays may take which are arriving in slices.
 SHARE_OF_MEMORY = 0.5
+_MOST_AXES = 8
 #: How many containers an array is in at most, from the arguments or the answer on.
 DEEPEST = 4
 #: Arrays of one call that travel in slices.
@@ -67,6 +69,10 @@ class _Arriving:
 _arriving = _Arriving()
 
 
+class FalseSliceError(ProtocolError):
+    """What an answer says of its slices cannot be: whatever answers does not keep to the protocol."""
+
+
 class _Parcels:
     """The arrays of one connection that are on their way, at its server."""
 
@@ -97,8 +103,8 @@ class _Parcels:
     def arrived(self, number: int, dtype: str, shape: tuple[int, ...]) -> np.ndarray:
         buffer, here = self._in.pop(number)
         _arriving.give_back(len(buffer))
-        kind = np.dtype(dtype if type(dtype) is str else "O")
-        if kind.kind not in "fiub" or math.prod(shape) * kind.itemsize != len(buffer) or here < len(buffer):
+        kind = _number_type(dtype)
+        if kind is None or math.prod(shape) * kind.itemsize != len(buffer) or here < len(buffer):
             raise ValueError("an array has not arrived as a whole")
         return buffer.view(kind).reshape(shape)
 
@@ -174,30 +180,80 @@ class SlicedCalls:
     ----------
     proxy : Proxy
         Of an object with `Slices`.
+
+    Attributes
+    ----------
+    most : int
+        Bytes that the arrays of an answer may have together; by default half of this machine's memory.
     """
 
     def __init__(self, proxy: Any) -> None:
         self.proxy = proxy
+        self.most = _arriving.most
         self._limit: int | None = None
 
     def __call__(self, method: str, *arguments: Any) -> Any:
-        """Call a method, and return what it returns."""
+        """Call a method, and return what it returns.
+
+        Raises
+        ------
+        FalseSliceError
+            What the answer says of its arrays cannot be.
+        """
         if self._limit is None:
-            self._limit = int(self.proxy.agree(message_limit()))
-        size = min(SLICE, self._limit // 2)
+            limit = self.proxy.agree(message_limit())
+            if type(limit) is not int or not 0 < limit <= message_limit():
+                raise FalseSliceError("the other side does not agree to a size of messages")
+            self._limit = limit
+        size = max(min(SLICE, self._limit // 2), 1)
         arrays: dict[int, np.ndarray] = {}
         arguments = _marked(arguments, self._limit, arrays)
         for number, array in arrays.items():
             for start, part in _parts(array, size):
                 self.proxy.put_slice(number, len(array), start, part)
         arrays.clear()
-        return _replaced(getattr(self.proxy, method)(*arguments), lambda mark: self._fetch(size, *mark))
+        answer = getattr(self.proxy, method)(*arguments)
+        left = self.most
 
-    def _fetch(self, size: int, number: int, dtype: str, shape: tuple[int, ...]) -> np.ndarray:
-        array = np.empty(shape, dtype)
-        for start, part in _parts(array.reshape(-1).view(np.uint8), size):
-            part[:] = self.proxy.get_slice(number, start, len(part))
-        return array
+        def fetch(mark: Any) -> np.ndarray:
+            nonlocal left
+            number, dtype, shape = _read_mark(mark, left)
+            array = np.empty(shape, dtype)
+            left -= array.nbytes
+            for start, part in _parts(array.reshape(-1).view(np.uint8), size):
+                came = self.proxy.get_slice(number, start, len(part))
+                if type(came) is not np.ndarray or came.dtype != np.uint8 or came.shape != part.shape:
+                    raise FalseSliceError("a slice of an answer is not the one that was asked for")
+                part[:] = came
+            return array
+
+        return _replaced(answer, fetch)
+
+
+def _read_mark(mark: Any, most: int) -> tuple[int, np.dtype, tuple[int, ...]]:
+    """Return number, type and shape of an array in slices, of `most` bytes."""
+    if type(mark) not in (tuple, list) or len(mark) != 3:
+        raise FalseSliceError("an answer has no array where it says so")
+    number, dtype, shape = mark
+    kind = _number_type(dtype)
+    lengths = type(shape) in (tuple, list) and all(type(length) is int and length >= 0 for length in shape)
+    if type(number) is not int or kind is None or not lengths or len(shape) > _MOST_AXES:
+        raise FalseSliceError("an answer has an array of no type or shape that it could have")
+    nbytes = math.prod(shape) * kind.itemsize
+    if nbytes > most:
+        raise FalseSliceError(
+            f"an answer has arrays of {nbytes / 1e6:,.1f} MB, where {most / 1e6:,.1f} MB are the most"
+        )
+    return number, kind, tuple(shape)
+
+
+def _number_type(dtype: Any) -> np.dtype | None:
+    """Return the type of numbers that a string names, or None."""
+    try:
+        kind = np.dtype(dtype if type(dtype) is str else "O")
+    except (TypeError, ValueError):
+        return None
+    return kind if kind.kind in "fiub" else None
 
 
 def _parts(array: np.ndarray, size: int) -> Iterator[tuple[int, np.ndarray]]:

@@ -15,7 +15,7 @@ import numpy as np
 from distcorpus._version import __version__
 from distcorpus.algorithms.chunk import Chunk, compact, from_arrays, words_in
 from distcorpus.algorithms.partial import Partial
-from distcorpus.kernels import KERNELS, Result, load_own
+from distcorpus.kernels import KERNELS, Result, check_result, load_own
 from distcorpus.kernels.kind import kind_of_kernels
 from distcorpus.wire import Connection, Slices, current_connection, expose, sliced
 from distcorpus.worker.cache import Cache, KeptBlock
@@ -115,14 +115,14 @@ class Worker(Slices):
         Returns
         -------
         dict
-            ``partial`` (words, steps, extras) or ``arrays``, a list of (key, array), and ``seconds``; or
-            ``missing`` with what has to be sent again; or ``handed_back`` where the worker is leaving, or the
-            job was cancelled or is of an earlier round.
+            ``lease``, as the job has it; and ``partial`` (words, steps, extras) or ``arrays``, a list of
+            (key, array), and ``seconds``; or ``missing`` with what has to be sent again; or ``handed_back``
+            where the worker is leaving, or the job was cancelled or is of an earlier round.
         """
         with self._calls_changed:
             self._calls += 1
         try:
-            return self._process(job)
+            return {"lease": job["lease"], **self._process(job)}
         finally:
             with self._calls_changed:
                 self._calls -= 1
@@ -173,6 +173,7 @@ class Worker(Slices):
                 return {"handed_back": True}
             waited = time.perf_counter() - arrived
             result, seconds = run(kernel, params, blocks, words, *found, self._pool)
+            check_result(kernel, params, result, words, [(block.documents, key) for block, key in blocks])
             self._jobs_done += 1
             self._seconds += seconds
         return {

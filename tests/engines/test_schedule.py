@@ -247,13 +247,15 @@ class Histories(RuleBasedStateMachine):
                 self.carry_out(self.schedule.worker_joined(name, self.now, threads))
 
     @precondition(lambda self: self.workers)
-    @rule(data=st.data(), what=st.sampled_from(["lost", "lost", "silent", "leaving"]))
+    @rule(data=st.data(), what=st.sampled_from(["lost", "lost", "expelled", "silent", "leaving"]))
     def meet_with_mishap(self, data: st.DataObject, what: str) -> None:
         before = self.any_available
         worker = self.workers[data.draw(st.sampled_from(sorted(self.workers)))]
         match what:
             case "lost":
                 self.lose(worker)
+            case "expelled":
+                self.lose(worker, suspect=False)
             case "silent":
                 worker.silent = True
                 for lease in worker.held.values():
@@ -266,7 +268,7 @@ class Histories(RuleBasedStateMachine):
                 self.carry_out(self.schedule.worker_leaving(worker.name, self.now))
                 assert self.schedule.has_left(worker.name) == (not worker.held)
 
-    def lose(self, worker: Worker) -> None:
+    def lose(self, worker: Worker, suspect: bool = True) -> None:
         before = self.any_available
         del self.workers[worker.name]
         alone = len(worker.held) == 1
@@ -275,11 +277,14 @@ class Histories(RuleBasedStateMachine):
                 self.end(lease)
                 if lease.round.open:
                     for block in lease.undone:
-                        if not lease.round.suspected[block] or (alone and len(lease.hand.blocks) == 1):
+                        if suspect and (
+                            not lease.round.suspected[block] or (alone and len(lease.hand.blocks) == 1)
+                        ):
                             lease.round.suspected[block] += 1
         self.watch_workers(before)
-        decisions = self.schedule.worker_lost(worker.name, "lost", self.now)
-        assert decisions[0] == Drop(worker.name, "lost")
+        event, reason = ("worker_lost", "lost") if suspect else ("worker_expelled", "it lied")
+        decisions = getattr(self.schedule, event)(worker.name, reason, self.now)
+        assert decisions[0] == Drop(worker.name, reason)
         self.carry_out(decisions)
 
     @precondition(lambda self: any(worker.silent for worker in self.workers.values()))

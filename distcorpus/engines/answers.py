@@ -1,0 +1,120 @@
+"""What a worker answers to a job, held against the job before anything is made of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distcorpus.algorithms.partial import Partial
+from distcorpus.engines.base import Block, Round
+from distcorpus.kernels import BlockResults, Result, check_result
+
+#: How often a worker may say of one job that it lacks what was just sent. Other jobs of its may displace
+#: that, but not again and again.
+MOST_MISSING = 20
+#: Bytes of an answer beside the arrays that follow from the job.
+_BESIDE = 1 << 20
+
+
+class FalseAnswer(Exception):
+    """A worker's answer is none to the job that it was handed: the worker cannot be trusted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Computed:
+    """A result that passed, and the seconds that the worker says it took."""
+
+    result: Result
+    waited: float
+    computed: float
+    held: float
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """The worker lacks documents or, with `rows`, broadcast rows."""
+
+    rows: bool
+
+
+@dataclass(frozen=True, slots=True)
+class HandedBack:
+    """The worker leaves, or does not want the job."""
+
+
+def largest_answer(round_: Round, blocks: Sequence[Block], words: NDArray[np.int32]) -> int:
+    """Return how many bytes the answer to a job may have."""
+    width = int(round_.params.width)
+    rows = len(words) if round_.kernel.sums else sum(block.n_docs for block in blocks)
+    return 2 * (rows * (8 * width + 4) + 8 * width) + _BESIDE
+
+
+def read_answer(
+    answer: Any, lease: str, round_: Round, blocks: Sequence[Block], words: NDArray[np.int32]
+) -> Computed | Missing | HandedBack:
+    """Return what a worker answered.
+
+    Parameters
+    ----------
+    answer : any
+        As it arrived.
+    lease : str
+        The name under which the job was handed out.
+    round_ : Round
+    blocks : sequence of Block
+        Those of the job.
+    words : ndarray of int32
+        The term ids that occur in them.
+
+    Raises
+    ------
+    FalseAnswer
+        It is no answer to this job; the message says why.
+    """
+    try:
+        return _read(answer, lease, round_, blocks, words)
+    except MemoryError:
+        raise
+    except Exception as error:  # whatever a made-up answer leads to
+        raise FalseAnswer(str(error) or repr(error)) from error
+
+
+def _read(
+    answer: Any, lease: str, round_: Round, blocks: Sequence[Block], words: NDArray[np.int32]
+) -> Computed | Missing | HandedBack:
+    if type(answer) is not dict:
+        raise ValueError(f"it is a {type(answer).__name__}")
+    if type(answer.get("lease")) is not str or answer["lease"] != lease:
+        raise ValueError("it is the answer to another job")
+    if "missing" in answer:
+        numbers, rows = answer["missing"], answer.get("rows_missing")
+        known = {block.number for block in blocks}
+        if type(numbers) is not list or type(rows) is not bool or not all(n in known for n in numbers):
+            raise ValueError("what it says it is missing is not of the job")
+        return Missing(rows)
+    if "handed_back" in answer:
+        return HandedBack()
+    result: Result
+    if round_.kernel.sums:
+        of, steps, extras = answer["partial"]
+        result = Partial(of, steps, extras)
+    else:
+        items = answer["arrays"]
+        result = BlockResults({tuple(key): array for key, array in items})
+        if len(items) != len(result.arrays):
+            raise ValueError("it has a block twice")
+    keyed = [(block.documents, block.key) for block in blocks]
+    check_result(round_.kernel, round_.params, result, words, keyed)
+    return Computed(result, *_seconds(answer["seconds"]))
+
+
+def _seconds(seconds: Mapping[str, Any]) -> list[float]:
+    values = [seconds[name] for name in ("waited", "computed", "held")]
+    if not all(type(value) is float and math.isfinite(value) and value >= 0 for value in values):
+        raise ValueError("its seconds are no durations")
+    return values
