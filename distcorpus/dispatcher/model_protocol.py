@@ -15,7 +15,7 @@ from distcorpus.dispatcher.client_training import ClientTraining
 from distcorpus.dispatcher.connection import WORKER_GRACE, Connection
 from distcorpus.dispatcher.dispatcher import Dispatcher
 from distcorpus.dispatcher.journal import DamagedJournal, Journal
-from distcorpus.dispatcher.limits import check_memory
+from distcorpus.dispatcher.limits import lda_bytes, lsi_bytes
 from distcorpus.training.evaluation import Evaluation, EvaluationTask
 from distcorpus.training.lda import LdaTask
 from distcorpus.training.lsi import LsiTask, LsiTraining
@@ -48,8 +48,12 @@ class _ModelConnection(Slices, Connection):
         """Return a new session for a task, which `begin` describes."""
         raise NotImplementedError
 
+    def _nbytes(self, task: dict[str, Any]) -> int:
+        """Return what the tables of a task take; raises where it claims what cannot be."""
+        raise NotImplementedError
+
     def _begin(self, task: dict[str, Any]) -> dict[str, Any]:
-        name, options = self._begin_session()
+        name, options = self._begin_session(self._nbytes(task))
         journals = self._dispatcher.journals
         journal = None if journals is None else journals.begin(task)
         try:
@@ -94,6 +98,7 @@ class _ModelConnection(Slices, Connection):
         task = journal.read("session")["task"]
         if "state" in journal:
             task |= journal.read("state")
+        self._admit(self._nbytes(task), anyway=True)
         name, options = self._name_session()
         kernels = journal.read("kernels") if "kernels" in journal else None
         if kernels is not None:
@@ -106,6 +111,7 @@ class _ModelConnection(Slices, Connection):
             self._session.put(kept)
 
     def _current(self) -> Any:
+        self._check_idle()
         if self._session is None:
             raise RuntimeError("this connection has no session: call begin() first")
         return self._session
@@ -153,6 +159,9 @@ class ModelLda(_ModelConnection):
             not be put.
         """
         return self._begin(task)
+
+    def _nbytes(self, task: dict[str, Any]) -> int:
+        return _bytes_of(task["topics"])
 
     def _make(self, name: str, task: dict[str, Any], **options: Any) -> ClientTraining:
         saved = {key: task.pop(key) for key in ("finished", "paused_at") if key in task}
@@ -202,7 +211,7 @@ class ModelLda(_ModelConnection):
         """
         asked = EvaluationTask.from_message(task)
         learnt = LazyTopics(**asked.topics)
-        name, options = self._begin_session()
+        name, options = self._begin_session(_bytes_of(asked.topics))
         engine = self._dispatcher.engine
         self._opened(Evaluation(name, engine, learnt, asked.params, asked.first, **options))
 
@@ -237,10 +246,13 @@ class ModelLsi(_ModelConnection):
         """
         return self._begin(task)
 
+    def _nbytes(self, task: dict[str, Any]) -> int:
+        asked = LsiTask(**task)
+        return lsi_bytes(asked.num_terms, asked.num_topics, asked.power_iters, asked.extra_samples)
+
     def _make(self, name: str, task: dict[str, Any], **options: Any) -> LsiTraining:
         self._factors = None
         asked = LsiTask(**task)
-        check_memory(asked.num_terms, asked.num_topics, asked.power_iters, asked.extra_samples)
         return LsiTraining(name, self._dispatcher.engine, asked, **options)
 
     @expose
@@ -265,3 +277,12 @@ class ModelLsi(_ModelConnection):
             "rounds": session.num_rounds,
             "workers": self._dispatcher.engine.num_workers,
         }
+
+
+def _bytes_of(topics: dict[str, Any]) -> int:
+    """Return what the tables of an LDA model take, whose topics have arrived."""
+    table = topics["table"]
+    if type(table) is not np.ndarray or table.ndim != 2:
+        raise ValueError("the topics' table is no array of terms x topics")
+    num_terms, num_topics = table.shape
+    return lda_bytes(num_terms, num_topics, table.itemsize)
