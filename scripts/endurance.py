@@ -52,19 +52,19 @@ class Daemon:
 
     def look(self, at: int) -> None:
         """Read /proc."""
-        status = dict(
-            line.split(":", 1) for line in Path(f"/proc/{self.pid}/status").read_text().splitlines()
-        )
+        status = Path(f"/proc/{self.pid}/status").read_text().splitlines()
+        resident = dict(line.split(":", 1) for line in status)["VmRSS"]
         self.at.append(at)
-        self.taken["memory"].append(int(status["VmRSS"].split()[0]) / 1024)
-        threads, descriptors = [], []
-        deadline = time.monotonic() + SETTLING
-        while time.monotonic() < deadline:
-            threads.append(len(list(Path(f"/proc/{self.pid}/task").iterdir())))
-            descriptors.append(len(list(Path(f"/proc/{self.pid}/fd").iterdir())))
-            time.sleep(0.02)
-        self.taken["threads"].append(min(threads))
-        self.taken["descriptors"].append(min(descriptors))
+        self.taken["memory"].append(int(resident.split()[0]) / 1024)
+        self.taken["threads"].append(np.inf)
+        self.taken["descriptors"].append(np.inf)
+        self.look_again()
+
+    def look_again(self) -> None:
+        """Count again what may have ended meanwhile."""
+        for name, folder in (("threads", "task"), ("descriptors", "fd")):
+            count = len(list(Path(f"/proc/{self.pid}/{folder}").iterdir()))
+            self.taken[name][-1] = min(self.taken[name][-1], count)
 
     def slope(self, name: str) -> float:
         """Return what a hundred more add, by least squares over the looks after the warm-up."""
@@ -75,6 +75,17 @@ class Daemon:
         """Whether that is more than it may be."""
         slope, span = self.slope(name), self.at[-1] * (1 - WARM_UP) / 100
         return slope > MOST_SLOPE[name] and slope * span > SLACK[name]
+
+
+def look(daemons: Sequence[Daemon], at: int) -> None:
+    """Read /proc, until the threads and descriptors of the last connections are gone."""
+    for daemon in daemons:
+        daemon.look(at)
+    deadline = time.monotonic() + SETTLING
+    while time.monotonic() < deadline:
+        time.sleep(0.02)
+        for daemon in daemons:
+            daemon.look_again()
 
 
 def daemons_of(cluster: LocalCluster) -> list[Daemon]:
@@ -94,7 +105,7 @@ def documents_of(number: int, seed: int) -> Documents:
 def train(number: int, documents: Documents) -> bytes:
     """Make one short training run, of each kind in turn; returns the bytes of what it learnt."""
     words = {term: str(term) for term in range(NUM_TERMS)}
-    common = {"id2word": words, "num_topics": 5, "chunksize": 50, "distributed": True}
+    common: dict[str, Any] = {"id2word": words, "num_topics": 5, "chunksize": 50, "distributed": True}
     lda = {**common, "random_state": 1, "iterations": 5, "eval_every": None}
     if number % 4 == 0:
         return bytes(LdaModel(documents, passes=2, **lda).state.sstats.tobytes())
@@ -109,7 +120,9 @@ def client(host: str, port: int, number: int, documents: Documents, began: Any) 
     """Be a client that is killed in its call, and says when that begins; `number` says in which."""
     nameserver = find(host, port, broadcast=False)
     kind, getstate = (names.LSI_DISPATCHER, names.LDA_DISPATCHER)[number % 2], number % 4 >= 2
-    proxy = connect(lookup(nameserver, kind), serializer="pickle")
+    uri = lookup(nameserver, kind)
+    assert uri is not None
+    proxy = connect(uri, serializer="pickle")
     proxy.initialize(id2word=dict.fromkeys(range(NUM_TERMS), "a"), num_topics=5, chunksize=50)
     if kind == names.LSI_DISPATCHER:
         proxy.reset()
@@ -238,9 +251,9 @@ def endure(runs: int, killed: int, every: int, seed: int = 1) -> Report:
                     once(number)
                     if number % every == 0:
                         wait_for_no_session(cluster)
-                        for daemon in report[what]:
-                            daemon.look(number)
-            run(4), run(5), run(6), run(7)  # the cluster is as good as it was
+                        look(report[what], number)
+            for number in range(4):  # the cluster is as good as it was
+                run(number)
             wait_for_no_session(cluster)
             left = [str(path.relative_to(spool)) for path in spool.rglob("*") if not path.is_dir()]
             left += [str(path.relative_to(spool)) for path in (spool / "sessions").iterdir()]

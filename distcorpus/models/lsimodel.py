@@ -29,6 +29,7 @@ from distcorpus.corpora.reading import (
 from distcorpus.engines.threads import ThreadsEngine
 from distcorpus.kernels import as_dict
 from distcorpus.models import _check as check
+from distcorpus.models._answers import check_factors
 from distcorpus.models._cluster import Cluster, Training, train_on
 from distcorpus.models._progress import ProgressBar
 from distcorpus.models._saving import Saved
@@ -263,6 +264,7 @@ class LsiModel(Saved, gensim.models.LsiModel):
                     told = state["rounds"]
                     reading.tell_round(told, workers=state["workers"])
                 if state["factors"] is not None:
+                    check_factors(state["factors"], task.num_terms, task.num_topics)
                     u, s = state["factors"]
                     return u, s
 

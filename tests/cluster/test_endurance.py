@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="it reads /proc")
 def test_a_short_form():
     """In a process of its own, whose clients are forked from a server of theirs."""
-    command = [sys.executable, "scripts/endurance.py", "--runs", "16", "--killed", "8", "--every", "2"]
+    command = [sys.executable, "scripts/endurance.py", "--runs", "12", "--killed", "4", "--every", "2"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("| dispatcher, ") == 2
