@@ -122,8 +122,8 @@ class _ModelConnection(Slices, Connection):
         self._dispatcher.engine.wait_for_workers(WORKER_GRACE)
         return len(self._dispatcher.engine.usable_workers())
 
+    @sliced  # outermost: what is in slices becomes arrays before the arguments are checked
     @expose
-    @sliced
     def put(self, indptr: np.ndarray, indices: np.ndarray, data: np.ndarray) -> None:
         """Add a chunk, the arrays of a `Chunk`; waits while the training is too far behind."""
         self._current().put(self._chunk(indptr, indices, data))
