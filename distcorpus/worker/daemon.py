@@ -173,9 +173,10 @@ class Worker(Slices):
                 return {"handed_back": True}
             waited = time.perf_counter() - arrived
             result, seconds = run(kernel, params, blocks, words, *found, self._pool)
-            check_result(kernel, params, result, words, [(block.documents, key) for block, key in blocks])
             self._jobs_done += 1
             self._seconds += seconds
+        # The next job is computed meanwhile.
+        check_result(kernel, params, result, words, [(block.documents, key) for block, key in blocks])
         return {
             **_reply(result),
             "seconds": {"waited": waited, "computed": seconds, "held": time.perf_counter() - arrived},
