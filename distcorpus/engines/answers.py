@@ -93,8 +93,6 @@ def _read(
 ) -> Computed | Missing | HandedBack:
     if type(answer) is not dict:
         raise ValueError(f"it is a {type(answer).__name__}")
-    if type(answer.get("lease")) is not str or answer["lease"] != lease:
-        raise ValueError("it is the answer to another job")
     if "missing" in answer:
         numbers, rows = answer["missing"], answer.get("rows_missing")
         known = {block.number for block in blocks}
@@ -103,6 +101,8 @@ def _read(
         return Missing(rows)
     if "handed_back" in answer:
         return HandedBack()
+    if type(answer.get("lease")) is not str or answer["lease"] != lease:
+        raise ValueError("it is the answer to another job")
     result: Result
     if round_.kernel.sums:
         of, steps, extras = answer["partial"]
