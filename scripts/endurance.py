@@ -263,7 +263,7 @@ def endure(runs: int, killed: int, every: int, seed: int = 1) -> Report:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run from the command line."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        allow_abbrev=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--runs", type=int, default=300, help="training runs (default: %(default)s)")
     parser.add_argument("--killed", type=int, default=100, help="clients to kill (default: %(default)s)")

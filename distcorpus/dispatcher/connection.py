@@ -40,13 +40,15 @@ class Connection:
         self._client: Any = None  # the connection of the wire that the session has
         self._ended_idle = ""
 
-    def _begin_session(self, nbytes: int) -> tuple[str, dict[str, Any]]:
+    def _begin_session(self, nbytes: int, what: str) -> tuple[str, dict[str, Any]]:
         """Close the session of an earlier ``initialize``; see that there are room and workers for a new one.
 
         Parameters
         ----------
         nbytes : int
             What its tables take.
+        what : str
+            Which they are.
 
         Returns
         -------
@@ -57,7 +59,7 @@ class Connection:
         """
         self.close()
         self._check_ending()
-        self._admit(nbytes)
+        self._admit(nbytes, what)
         if not self._dispatcher.engine.wait_for_workers(WORKER_GRACE):
             raise RuntimeError(
                 "no workers: the dispatcher is running but no worker is connected to it; start one with "
@@ -65,11 +67,11 @@ class Connection:
             )
         return self._name_session()
 
-    def _admit(self, nbytes: int, *, anyway: bool = False) -> None:
+    def _admit(self, nbytes: int, what: str = "its tables", *, anyway: bool = False) -> None:
         connection = current_connection()
         assert connection is not None  # this is one of its calls
         self._client, self._ended_idle = connection, ""
-        self._dispatcher.limits.admit(self, connection.peer, nbytes, anyway=anyway)
+        self._dispatcher.limits.admit(self, connection.peer, nbytes, what, anyway=anyway)
         self._dispatcher.connections.add(self)
 
     def end_if_idle(self, seconds: float) -> None:

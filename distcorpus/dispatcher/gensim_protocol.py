@@ -55,7 +55,10 @@ class GensimLsi(Connection):
         # Of which type the result will be, the first chunk says.
         check_result(self._num_terms, self._num_topics, np.dtype(np.float32).itemsize)
         self._projection = {"power_iters": power_iters, "extra_dims": extra_samples}
-        self._name, self._options = self._begin_session(lsi_bytes(self._num_terms, self._num_topics))
+        self._name, self._options = self._begin_session(
+            lsi_bytes(self._num_terms, self._num_topics),
+            f"{self._num_terms} terms x {self._num_topics} topics",
+        )
 
     def _open(self, dtype: np.dtype) -> None:
         # The model does not say its dtype; its first chunk shows it.
@@ -132,7 +135,10 @@ class GensimLda(Connection):
                 f"alpha has shape {prior.shape}: give one number for each of {num_topics} topics"
             )
         self._alpha = np.asarray(prior, dtype=np.float64)
-        name, options = self._begin_session(lda_bytes(shape["num_terms"], shape["num_topics"], itemsize))
+        name, options = self._begin_session(
+            lda_bytes(shape["num_terms"], shape["num_topics"], itemsize),
+            f"{shape['num_terms']} terms x {shape['num_topics']} topics",
+        )
         engine, num_terms = self._dispatcher.engine, shape["num_terms"]
         self._opened(EStepTraining(name, engine, num_terms, num_topics=len(prior), **options))
 

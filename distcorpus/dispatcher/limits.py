@@ -114,7 +114,9 @@ class Limits:
         self._accounts: dict[Hashable, _Account] = {}
         self._lock = threading.Lock()
 
-    def admit(self, who: Hashable, host: str, nbytes: int, *, anyway: bool = False) -> None:
+    def admit(
+        self, who: Hashable, host: str, nbytes: int, what: str = "its tables", *, anyway: bool = False
+    ) -> None:
         """Let a session begin, whose tables take `nbytes`; what `who` had before is released.
 
         Parameters
@@ -124,6 +126,8 @@ class Limits:
         host : str
             Where its program runs.
         nbytes : int
+        what : str
+            Which tables these are.
         anyway : bool, default False
             It was let in by a dispatcher before this one: count it only.
 
@@ -135,7 +139,7 @@ class Limits:
         with self._lock:
             self._accounts.pop(who, None)
             if not anyway:
-                self._check(host, nbytes)
+                self._check(host, nbytes, what)
             self._accounts[who] = _Account(host, nbytes)
 
     def opened(self, who: Hashable, documents: Callable[[], int]) -> None:
@@ -159,10 +163,10 @@ class Limits:
     def _taken(self) -> int:
         return sum(account.nbytes + account.documents() for account in self._accounts.values())
 
-    def _check(self, host: str, nbytes: int) -> None:
+    def _check(self, host: str, nbytes: int, what: str) -> None:
         if nbytes > self._session_memory:
             raise ValueError(
-                f"this model takes {_gb(nbytes)} at least, and a model may take {_gb(self._session_memory)} "
+                f"{what} take {_gb(nbytes)} at least, and a model may take {_gb(self._session_memory)} "
                 "of the dispatcher's memory: give the dictionary without gaps (Dictionary.compactify), fewer "
                 "terms (filter_extremes), or fewer topics; or start the dispatcher with a larger "
                 "--session-memory"
@@ -181,7 +185,7 @@ class Limits:
         taken = self._taken()
         if taken + nbytes > self._total_memory:
             raise RuntimeError(
-                f"this model takes {_gb(nbytes)} at least, and {len(self._accounts)} others have "
+                f"{what} take {_gb(nbytes)} at least, and {len(self._accounts)} others have "
                 f"{_gb(taken)} of the {_gb(self._total_memory)} that the dispatcher may take: train when "
                 "one of them has ended, or start the dispatcher with a larger --total-memory"
             )

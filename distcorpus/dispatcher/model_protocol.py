@@ -52,8 +52,12 @@ class _ModelConnection(Slices, Connection):
         """Return what the tables of a task take; raises where it claims what cannot be."""
         raise NotImplementedError
 
+    def _what(self, task: dict[str, Any]) -> str:
+        """Say which tables these are."""
+        return f"{task['num_terms']} terms x {task['num_topics']} topics"
+
     def _begin(self, task: dict[str, Any]) -> dict[str, Any]:
-        name, options = self._begin_session(self._nbytes(task))
+        name, options = self._begin_session(self._nbytes(task), self._what(task))
         journals = self._dispatcher.journals
         journal = None if journals is None else journals.begin(task)
         try:
@@ -163,6 +167,9 @@ class ModelLda(_ModelConnection):
     def _nbytes(self, task: dict[str, Any]) -> int:
         return _bytes_of(task["topics"])
 
+    def _what(self, task: dict[str, Any]) -> str:
+        return _tables(task["topics"])
+
     def _make(self, name: str, task: dict[str, Any], **options: Any) -> ClientTraining:
         saved = {key: task.pop(key) for key in ("finished", "paused_at") if key in task}
         return ClientTraining(name, self._dispatcher.engine, LdaTask.from_message(task), **saved, **options)
@@ -211,7 +218,7 @@ class ModelLda(_ModelConnection):
         """
         asked = EvaluationTask.from_message(task)
         learnt = LazyTopics(**asked.topics)
-        name, options = self._begin_session(_bytes_of(asked.topics))
+        name, options = self._begin_session(_bytes_of(asked.topics), _tables(asked.topics))
         engine = self._dispatcher.engine
         self._opened(Evaluation(name, engine, learnt, asked.params, asked.first, **options))
 
@@ -286,3 +293,8 @@ def _bytes_of(topics: dict[str, Any]) -> int:
         raise ValueError("the topics' table is no array of terms x topics")
     num_terms, num_topics = table.shape
     return lda_bytes(num_terms, num_topics, table.itemsize)
+
+
+def _tables(topics: dict[str, Any]) -> str:
+    num_terms, num_topics = topics["table"].shape
+    return f"{num_terms} terms x {num_topics} topics"

@@ -113,7 +113,7 @@ def test_more_sessions_than_there_may_be(tmp_path, lee_corpus):
 
 def test_limits_of_memory():
     limits = Limits(100 * MB, 256 * MB, sessions=8, sessions_of_host=4)
-    with pytest.raises(ValueError, match=r"takes 0\.98 GB.*--session-memory"):
+    with pytest.raises(ValueError, match=r"take 0\.98 GB.*--session-memory"):
         limits.admit("a", "host", 1000 * MB)
     limits.admit("a", "host", 90 * MB)
     limits.admit("a", "host", 95 * MB)  # another in its place
