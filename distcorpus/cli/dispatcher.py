@@ -64,6 +64,38 @@ def add(commands: Commands) -> None:
         help="keep the trainings of distcorpus.models in files of --spool, so that they go on when this "
         "dispatcher is killed and started again; it waits so long for their programs (default: 60)",
     )
+    for option, what in (
+        (
+            "--session-memory",
+            "the most that one model's tables may take (default: half of this machine's memory)",
+        ),
+        (
+            "--total-memory",
+            "the most that the tables and documents of all models may take (default: three quarters)",
+        ),
+    ):
+        parser.add_argument(option, type=float, metavar="GB", help=what)
+    parser.add_argument(
+        "--max-sessions",
+        type=int,
+        default=256,
+        metavar="N",
+        help="models that may be in training at once (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--max-sessions-of-host",
+        type=int,
+        default=128,
+        metavar="N",
+        help="the same, of programs on one host (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--idle",
+        type=float,
+        default=86_400.0,
+        metavar="SECONDS",
+        help="end the training of a program that has called nothing for so long; 0: never (default: a day)",
+    )
     parser.add_argument(
         "--worker-timeout",
         type=float,
@@ -91,6 +123,7 @@ def run(options: argparse.Namespace) -> None:
     from distcorpus.dispatcher.dispatcher import DRAIN_TIMEOUT, Dispatcher
     from distcorpus.dispatcher.gensim_protocol import GensimLda, GensimLsi
     from distcorpus.dispatcher.journal import Journals
+    from distcorpus.dispatcher.limits import Limits
     from distcorpus.dispatcher.model_protocol import ModelLda, ModelLsi, warm
     from distcorpus.engines.pyro import PyroEngine
     from distcorpus.training.spool import spool_directory
@@ -100,6 +133,12 @@ def run(options: argparse.Namespace) -> None:
             raise ValueError("--resume keeps trainings on disk: say where, with --spool DIR")
         if options.resume <= 0:
             raise ValueError(f"--resume {options.resume:g}: give a number of seconds above 0")
+    for name in ("session_memory", "total_memory", "max_sessions", "max_sessions_of_host"):
+        given = getattr(options, name)
+        if given is not None and not given > 0:
+            raise ValueError(f"--{name.replace('_', '-')} takes a number above 0")
+    if not options.idle >= 0:
+        raise ValueError("--idle takes a number of seconds, or 0 for never")
     if options.threads < 1:
         raise ValueError("--threads takes a number above 0")
     share_freed_memory()
@@ -121,6 +160,13 @@ def run(options: argparse.Namespace) -> None:
         memory=int(options.memory * 2**30),
         spool=spool,
         journals=Journals(spool / "sessions", options.resume) if spool and options.resume else None,
+        limits=Limits(
+            _bytes(options.session_memory),
+            _bytes(options.total_memory),
+            options.max_sessions,
+            options.max_sessions_of_host,
+        ),
+        idle=options.idle or None,
     )
     daemon = make_daemon(options, credentials, nameserver)
     daemon.serve(names.DISPATCHER, dispatcher)
@@ -137,6 +183,7 @@ def run(options: argparse.Namespace) -> None:
     gc.freeze()  # what is here stays: each collection at the end of a session would look through all of it
     daemon.start()
     engine.start()
+    dispatcher.start()
     try:
         if options.replace:
             replaced = find_dispatcher(nameserver.locate(), 5.0)
@@ -164,3 +211,7 @@ def run(options: argparse.Namespace) -> None:
         dispatcher.drain()
         daemon.stop(grace=DRAIN_TIMEOUT)
         engine.stop()
+
+
+def _bytes(gigabytes: float | None) -> int | None:
+    return None if gigabytes is None else int(gigabytes * 2**30)

@@ -37,9 +37,18 @@ class Connection:
         self._dispatcher = dispatcher
         self._session: Any = None
         self._initialized = False
+        self._client: Any = None  # the connection of the wire that the session has
+        self._ended_idle = ""
 
-    def _begin_session(self) -> tuple[str, dict[str, Any]]:
-        """Close the session of an earlier ``initialize`` and see that there are workers for a new one.
+    def _begin_session(self, nbytes: int, what: str) -> tuple[str, dict[str, Any]]:
+        """Close the session of an earlier ``initialize``; see that there are room and workers for a new one.
+
+        Parameters
+        ----------
+        nbytes : int
+            What its tables take.
+        what : str
+            Which they are.
 
         Returns
         -------
@@ -50,12 +59,33 @@ class Connection:
         """
         self.close()
         self._check_ending()
+        self._admit(nbytes, what)
         if not self._dispatcher.engine.wait_for_workers(WORKER_GRACE):
             raise RuntimeError(
                 "no workers: the dispatcher is running but no worker is connected to it; start one with "
                 "'distcorpus worker' (or scripts/run_worker.py) on any host that reaches the name server"
             )
         return self._name_session()
+
+    def _admit(self, nbytes: int, what: str = "its tables", *, anyway: bool = False) -> None:
+        connection = current_connection()
+        assert connection is not None  # this is one of its calls
+        self._client, self._ended_idle = connection, ""
+        self._dispatcher.limits.admit(self, connection.peer, nbytes, what, anyway=anyway)
+        self._dispatcher.connections.add(self)
+
+    def end_if_idle(self, seconds: float) -> None:
+        """End the session where its program has called nothing for so long."""
+        idle = self._client.idle_seconds()
+        if idle < seconds:
+            return
+        self._ended_idle = (
+            f"the program called nothing for {idle:,.0f} s, and the dispatcher ends what is idle for "
+            f"{seconds:g} s (--idle): train again"
+        )
+        name = self._session.name if self._session is not None else self.kind
+        logger.warning("session %s, of %s, is ended: %s", name, self._client.peer, self._ended_idle)
+        self.close()
 
     def _name_session(self) -> tuple[str, dict[str, Any]]:
         connection = current_connection()
@@ -64,6 +94,7 @@ class Connection:
         def check_client() -> None:
             if client_gone(connection.sock):
                 raise ConnectionResetError("the client is gone")
+            self._check_idle()
             self._check_ending()
 
         options = {**self._dispatcher.session_options, "check_client": check_client}
@@ -73,6 +104,7 @@ class Connection:
     def _opened(self, session: Session) -> None:
         self._session = session
         self._dispatcher.sessions[session.name] = session
+        self._dispatcher.limits.opened(self, lambda: session.spool.nbytes)
         logger.info("session %s begins", session.name)
 
     def _check_ending(self) -> None:
@@ -90,8 +122,13 @@ class Connection:
         """Return what the program is told at its next call, when the dispatcher will be gone."""
         return self._ended()
 
+    def _check_idle(self) -> None:
+        if self._ended_idle:
+            raise RuntimeError(f"this training was ended: {self._ended_idle}")
+
     def _check_initialized(self) -> None:
         self._check_ending()
+        self._check_idle()
         if not self._initialized:
             raise RuntimeError(
                 "this connection has no session: it broke, or the dispatcher was killed and started again "
@@ -107,6 +144,8 @@ class Connection:
     def close(self) -> None:
         """End the session of this connection, if it has one."""
         session, self._session = self._session, None
+        self._dispatcher.connections.discard(self)
+        self._dispatcher.limits.release(self)
         if session is not None:
             self._dispatcher.sessions.pop(session.name, None)
             session.close(keep=self._dispatcher.ending.is_set() and self._dispatcher.keeps_sessions)

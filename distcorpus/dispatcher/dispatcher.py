@@ -9,12 +9,14 @@ import secrets
 import socket
 import threading
 import time
+import weakref
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from distcorpus._version import __version__
 from distcorpus.dispatcher.journal import Journals
+from distcorpus.dispatcher.limits import Limits
 from distcorpus.engines.pyro import PyroEngine
 from distcorpus.training.session import Session
 from distcorpus.wire import expose
@@ -23,6 +25,8 @@ logger = logging.getLogger(__name__)
 
 #: Seconds that a dispatcher which is ending gives the calls under way to be answered.
 DRAIN_TIMEOUT = 5.0
+#: The most seconds between two looks for sessions that are idle.
+IDLE_POLL = 10.0
 
 
 class Dispatcher:
@@ -40,6 +44,10 @@ class Dispatcher:
         Directory where it keeps the others.
     journals : Journals, optional
         Keeps the sessions of our own models for a dispatcher after this one.
+    limits : Limits, optional
+        What sessions may take.
+    idle : float, optional
+        Seconds without a call after which a session is ended.
     """
 
     def __init__(
@@ -50,19 +58,25 @@ class Dispatcher:
         memory: int = 2 << 30,
         spool: Path | None = None,
         journals: Journals | None = None,
+        limits: Limits | None = None,
+        idle: float | None = None,
     ) -> None:
+        self.limits = limits or Limits()
+        self.idle = idle
         self.engine = engine
         self.journals = journals
         self.session_options = {
             "max_queued": max_queued,
             "memory": memory,
             "spool": spool,
+            "room": self.limits.has_room,
         }
         self.exit_asked = threading.Event()
         self.ending = threading.Event()
         #: Whether our own models will go on with a dispatcher after this one, which is ending.
         self.keeps_sessions = journals is not None
         self.sessions: dict[str, Session] = {}
+        self.connections: weakref.WeakSet[Any] = weakref.WeakSet()  # those that have a session
         self._numbers = itertools.count(1)
         self._token = secrets.token_hex(3)
         self.started = time.time()
@@ -70,6 +84,19 @@ class Dispatcher:
     def session_name(self, kind: str) -> str:
         """Return a name that no session of any dispatcher ever had: workers may still know those."""
         return f"{kind}-{self._token}-{next(self._numbers)}"
+
+    def start(self) -> None:
+        """Begin to end the sessions of programs that say nothing."""
+        if self.idle is not None:
+            threading.Thread(target=self._end_idle, args=(self.idle,), name="idle", daemon=True).start()
+
+    def _end_idle(self, idle: float) -> None:
+        while not self.ending.wait(min(idle / 4, IDLE_POLL)):
+            for connection in list(self.connections):
+                try:
+                    connection.end_if_idle(idle)
+                except Exception:  # without this thread no session would be ended any more
+                    logger.exception("unexpected, in ending an idle session")
 
     def drain(self) -> None:
         """Begin no session, and let all that wait for something be told why they will not get it."""

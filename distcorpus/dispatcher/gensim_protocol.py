@@ -17,7 +17,7 @@ from distcorpus.algorithms.lda import LDA_GRID
 from distcorpus.algorithms.received import check_received
 from distcorpus.algorithms.summation import GridSum
 from distcorpus.dispatcher.connection import Connection
-from distcorpus.dispatcher.limits import check_memory, check_result
+from distcorpus.dispatcher.limits import check_result, lda_bytes, lsi_bytes
 from distcorpus.kernels import EStepParams
 from distcorpus.training.lda import EStepTraining
 from distcorpus.training.lsi import LsiTask, LsiTraining
@@ -54,9 +54,11 @@ class GensimLsi(Connection):
             raise ValueError(f"decay={decay!r}: give a positive number, 1.0 to weigh all documents alike")
         # Of which type the result will be, the first chunk says.
         check_result(self._num_terms, self._num_topics, np.dtype(np.float32).itemsize)
-        check_memory(self._num_terms, self._num_topics)
         self._projection = {"power_iters": power_iters, "extra_dims": extra_samples}
-        self._name, self._options = self._begin_session()
+        self._name, self._options = self._begin_session(
+            lsi_bytes(self._num_terms, self._num_topics),
+            f"{self._num_terms} terms x {self._num_topics} topics",
+        )
 
     def _open(self, dtype: np.dtype) -> None:
         # The model does not say its dtype; its first chunk shows it.
@@ -122,7 +124,8 @@ class GensimLda(Connection):
             "num_terms": _num_terms(id2word),
             "dtype": np.float64,
         }
-        check_result(shape["num_terms"], shape["num_topics"], np.dtype(np.float32).itemsize)
+        itemsize = np.dtype(np.float32).itemsize
+        check_result(shape["num_terms"], shape["num_topics"], itemsize)
         # gensim's own reading of what it accepts as a prior, without making a model.
         prior, _ = LdaModel.init_dir_prior(SimpleNamespace(**shape), alpha, "alpha")
         if prior.shape != (shape["num_topics"],):
@@ -130,7 +133,10 @@ class GensimLda(Connection):
                 f"alpha has shape {prior.shape}: give one number for each of {num_topics} topics"
             )
         self._alpha = np.asarray(prior, dtype=np.float64)
-        name, options = self._begin_session()
+        name, options = self._begin_session(
+            lda_bytes(shape["num_terms"], shape["num_topics"], itemsize),
+            f"{shape['num_terms']} terms x {shape['num_topics']} topics",
+        )
         engine, num_terms = self._dispatcher.engine, shape["num_terms"]
         self._opened(EStepTraining(name, engine, num_terms, num_topics=len(prior), **options))
 

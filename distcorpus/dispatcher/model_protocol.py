@@ -15,7 +15,7 @@ from distcorpus.dispatcher.client_training import ClientTraining
 from distcorpus.dispatcher.connection import WORKER_GRACE, Connection
 from distcorpus.dispatcher.dispatcher import Dispatcher
 from distcorpus.dispatcher.journal import DamagedJournal, Journal
-from distcorpus.dispatcher.limits import check_memory
+from distcorpus.dispatcher.limits import lda_bytes, lsi_bytes
 from distcorpus.training.evaluation import Evaluation, EvaluationTask
 from distcorpus.training.lda import LdaTask
 from distcorpus.training.lsi import LsiTask, LsiTraining
@@ -57,8 +57,16 @@ class _ModelConnection(Slices, Connection):
     def farewell(self) -> Exception | None:
         return None if self._dispatcher.keeps_sessions else super().farewell()
 
+    def _nbytes(self, task: dict[str, Any]) -> int:
+        """Return what the tables of a task take; raises where it claims what cannot be."""
+        raise NotImplementedError
+
+    def _what(self, task: dict[str, Any]) -> str:
+        """Say which tables these are."""
+        return f"{task['num_terms']} terms x {task['num_topics']} topics"
+
     def _begin(self, task: dict[str, Any]) -> dict[str, Any]:
-        name, options = self._begin_session()
+        name, options = self._begin_session(self._nbytes(task), self._what(task))
         journals = self._dispatcher.journals
         journal = None if journals is None else journals.begin(task)
         try:
@@ -104,6 +112,7 @@ class _ModelConnection(Slices, Connection):
         task = journal.read("session")["task"]
         if "state" in journal:
             task |= journal.read("state")
+        self._admit(self._nbytes(task), anyway=True)
         name, options = self._name_session()
         kernels = journal.read("kernels") if "kernels" in journal else None
         if kernels is not None:
@@ -117,6 +126,7 @@ class _ModelConnection(Slices, Connection):
 
     def _current(self) -> Any:
         self._check_ending()
+        self._check_idle()
         if self._session is None:
             raise RuntimeError("this connection has no session: call begin() first")
         return self._session
@@ -127,8 +137,8 @@ class _ModelConnection(Slices, Connection):
         self._dispatcher.engine.wait_for_workers(WORKER_GRACE)
         return len(self._dispatcher.engine.usable_workers())
 
+    @sliced  # outermost: what is in slices becomes arrays before the arguments are checked
     @expose
-    @sliced
     def put(self, indptr: np.ndarray, indices: np.ndarray, data: np.ndarray) -> None:
         """Add a chunk, the arrays of a `Chunk`; waits while the training is too far behind."""
         self._current().put(self._chunk(indptr, indices, data))
@@ -164,6 +174,12 @@ class ModelLda(_ModelConnection):
             not be put.
         """
         return self._begin(task)
+
+    def _nbytes(self, task: dict[str, Any]) -> int:
+        return _bytes_of(task["topics"])
+
+    def _what(self, task: dict[str, Any]) -> str:
+        return _tables(task["topics"])
 
     def _make(self, name: str, task: dict[str, Any], **options: Any) -> ClientTraining:
         saved = {key: task.pop(key) for key in ("finished", "paused_at") if key in task}
@@ -213,7 +229,7 @@ class ModelLda(_ModelConnection):
         """
         asked = EvaluationTask.from_message(task)
         learnt = LazyTopics(**asked.topics)
-        name, options = self._begin_session()
+        name, options = self._begin_session(_bytes_of(asked.topics), _tables(asked.topics))
         engine = self._dispatcher.engine
         self._opened(Evaluation(name, engine, learnt, asked.params, asked.first, **options))
 
@@ -248,14 +264,18 @@ class ModelLsi(_ModelConnection):
         """
         return self._begin(task)
 
+    def _nbytes(self, task: dict[str, Any]) -> int:
+        asked = LsiTask(**task)
+        return lsi_bytes(asked.num_terms, asked.num_topics, asked.power_iters, asked.extra_samples)
+
     def close(self) -> None:
         """See `Connection.close`."""
         self._factors = None  # whoever computes them is told
         super().close()
 
-    def _begin_session(self) -> tuple[str, dict[str, Any]]:
+    def _begin_session(self, nbytes: int, what: str) -> tuple[str, dict[str, Any]]:
         self._check_finished("begin")
-        return super()._begin_session()
+        return super()._begin_session(nbytes, what)
 
     @expose
     def go_on(self, token: str) -> int | None:
@@ -278,7 +298,6 @@ class ModelLsi(_ModelConnection):
 
     def _make(self, name: str, task: dict[str, Any], **options: Any) -> LsiTraining:
         asked = LsiTask(**task)
-        check_memory(asked.num_terms, asked.num_topics, asked.power_iters, asked.extra_samples)
         return LsiTraining(name, self._dispatcher.engine, asked, **options)
 
     @expose
@@ -303,3 +322,17 @@ class ModelLsi(_ModelConnection):
             "rounds": session.num_rounds,
             "workers": self._dispatcher.engine.num_workers,
         }
+
+
+def _bytes_of(topics: dict[str, Any]) -> int:
+    """Return what the tables of an LDA model take, whose topics have arrived."""
+    table = topics["table"]
+    if type(table) is not np.ndarray or table.ndim != 2:
+        raise ValueError("the topics' table is no array of terms x topics")
+    num_terms, num_topics = table.shape
+    return lda_bytes(num_terms, num_topics, table.itemsize)
+
+
+def _tables(topics: dict[str, Any]) -> str:
+    num_terms, num_topics = topics["table"].shape
+    return f"{num_terms} terms x {num_topics} topics"

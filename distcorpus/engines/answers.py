@@ -17,6 +17,8 @@ from distcorpus.kernels import BlockResults, Result, check_result
 #: How often a worker may say of one job that it lacks what was just sent. Other jobs of its may displace
 #: that, but not again and again.
 MOST_MISSING = 20
+#: Bytes of an answer of a kernel that does not say what its results look like.
+MOST_OF_OTHERS = 4 << 30
 #: Bytes of an answer beside the arrays that follow from the job.
 _BESIDE = 1 << 20
 
@@ -48,7 +50,9 @@ class HandedBack:
 
 
 def largest_answer(round_: Round, blocks: Sequence[Block], words: NDArray[np.int32]) -> int:
-    """Return how many bytes the answer to a job may have."""
+    """Return how many bytes the answer to a job may have, where the kernel says what results look like."""
+    if getattr(round_.kernel, "check", None) is None:
+        return MOST_OF_OTHERS
     width = int(round_.params.width)
     rows = len(words) if round_.kernel.sums else sum(block.n_docs for block in blocks)
     return 2 * (rows * (8 * width + 4) + 8 * width) + _BESIDE
@@ -89,8 +93,6 @@ def _read(
 ) -> Computed | Missing | HandedBack:
     if type(answer) is not dict:
         raise ValueError(f"it is a {type(answer).__name__}")
-    if type(answer.get("lease")) is not str or answer["lease"] != lease:
-        raise ValueError("it is the answer to another job")
     if "missing" in answer:
         numbers, rows = answer["missing"], answer.get("rows_missing")
         known = {block.number for block in blocks}
@@ -99,6 +101,8 @@ def _read(
         return Missing(rows)
     if "handed_back" in answer:
         return HandedBack()
+    if type(answer.get("lease")) is not str or answer["lease"] != lease:
+        raise ValueError("it is the answer to another job")
     result: Result
     if round_.kernel.sums:
         of, steps, extras = answer["partial"]

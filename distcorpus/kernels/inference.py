@@ -126,7 +126,8 @@ class Inference:
             if array.size:
                 if not array.min() >= 0:
                     raise ValueError(f"{what}: a negative gamma")
-                prior = block.n_docs * float(params.alpha.sum(dtype=np.float64))
+                # Without iterations gamma is where it starts, about 1 for each topic.
+                prior = block.n_docs * (params.width + float(params.alpha.sum(dtype=np.float64)))
                 most = MARGIN * (prior + float(block.data.sum(dtype=np.float64)))
                 total = float(array.sum(dtype=np.float64))
                 if total > most:

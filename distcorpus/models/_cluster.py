@@ -15,6 +15,8 @@ from typing import Any, TypeVar
 import numpy as np
 
 from distcorpus.algorithms.chunk import Chunk
+from distcorpus.kernels import Inference
+from distcorpus.models import _answers
 from distcorpus.training.evaluation import CHUNKS_IN_FLIGHT, EvaluationTask
 from distcorpus.wire import (
     CannotSendError,
@@ -22,9 +24,11 @@ from distcorpus.wire import (
     ConnectionClosedError,
     MessageTooLargeError,
     NamingError,
+    PyroError,
     SlicedCalls,
     abort,
     connect,
+    is_false_answer,
     remote_traceback,
 )
 from distcorpus.wire.location import default_nameserver
@@ -99,7 +103,7 @@ class Cluster:
             if uri is None:
                 raise NamingError("the name server knows no dispatcher")
             return connect(uri)
-        except (CommunicationError, NamingError) as error:
+        except PyroError as error:  # also where what answers is no name server, or no dispatcher
             looked = (
                 f"where ns_conf={self.where} says"
                 if self.where
@@ -185,7 +189,22 @@ def _invoke(calls: SlicedCalls, method: str, *arguments: Any) -> Any:
     """Call a method, over the connection that there is: Pyro4 would make another one, without a session."""
     if calls.proxy._pyroConnection is None:
         raise ConnectionClosedError("the connection to the dispatcher broke")
-    return calls(method, *arguments)
+    try:
+        answer = calls(method, *arguments)
+    except PyroError as error:
+        if is_false_answer(error):
+            raise _answers.refuse(method, str(error)) from error
+        raise
+    return _answers.check(method, answer)
+
+
+def _check_result(task: EvaluationTask, chunk: Chunk, result: np.ndarray) -> None:
+    """Refuse what is no gamma of a chunk, or no bound of its blocks."""
+    if task.params.bound:
+        shape: tuple[int, ...] = (sum(1 for _ in chunk.split(**Inference.limits)),)
+        _answers.check_array("take", "the bound", result, shape)
+    else:
+        _answers.check_array("take", "gamma", result, (chunk.n_docs, task.params.width))
 
 
 def _say_broken(error: CommunicationError) -> None:
@@ -290,6 +309,7 @@ class Training:
                     self.call("end")
                     ended = True
                 result = self.call("take")
+                _check_result(task, waiting[0], result)
             except CommunicationError as error:
                 self._connect_again(error)
                 self._sent.clear()

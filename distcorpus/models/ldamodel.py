@@ -49,6 +49,7 @@ from distcorpus.corpora.reading import (
 from distcorpus.engines.base import Block
 from distcorpus.kernels import EStep, InferenceParams
 from distcorpus.models import _check as check
+from distcorpus.models._answers import check_topics
 from distcorpus.models._cluster import Cluster, Training, train_on
 from distcorpus.models._documents import DocumentTopics
 from distcorpus.models._drawing import Drawing
@@ -992,6 +993,7 @@ class _Run:
             def fetch() -> LazyTopics:
                 nonlocal kept_at
                 fetched = training.call("fetch")
+                check_topics(fetched, topics.table.shape, topics.dtype, topics.eta)
                 kept_at = time.monotonic()
                 if self.documents is not None:
                     task.update(fetched)  # where another attempt goes on

@@ -31,6 +31,7 @@ from distcorpus.corpora.reading import (
 from distcorpus.engines.base import OwnEngine
 from distcorpus.kernels import as_dict
 from distcorpus.models import _check as check
+from distcorpus.models._answers import check_factors
 from distcorpus.models._cluster import Cluster, Training, train_on
 from distcorpus.models._engine import chosen_client, engine_of
 from distcorpus.models._progress import ProgressBar
@@ -300,6 +301,7 @@ class LsiModel(Saved, gensim.models.LsiModel):
                     told = state["rounds"]
                     reading.tell_round(told, workers=state["workers"])
                 if state["factors"] is not None:
+                    check_factors(state["factors"], task.num_terms, task.num_topics)
                     u, s = state["factors"]
                     return u, s
 

@@ -265,7 +265,7 @@ class EStepTraining(Session):
             Returns lambda of an array of term ids.
         """
         # A new one: a round that was given up may still release chunks of the same numbers.
-        self.spool = Spool(self.memory, self.spool.directory)
+        self.spool = Spool(self.memory, self.spool.directory, room=self.spool.room)
         self.num_chunks = 0
         self._round = self.open_sum(params, total, rows)
 

@@ -46,6 +46,8 @@ class Session:
         Directory for those that do not fit there.
     journal : Journal, optional
         Keeps what it takes to go on with the session in another process; removed when the session ends.
+    room : callable, optional
+        As `Spool` takes it.
     check_client : callable
         Raises where the client is gone.
     """
@@ -62,6 +64,7 @@ class Session:
         memory: int = 2 << 30,
         spool: Path | None = None,
         journal: Journal | None = None,
+        room: Callable[[int, int], bool] | None = None,
         check_client: Callable[[], None] = lambda: None,
     ) -> None:
         self.name = name
@@ -70,7 +73,7 @@ class Session:
         self.num_chunks = 0
         self.num_rounds = 0
         self.memory = memory
-        self.spool = Spool(memory, spool, journal)
+        self.spool = Spool(memory, spool, journal, room)
         self._max_queued = max_queued
         self._journal = journal
         self._check_client = check_client

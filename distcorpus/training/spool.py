@@ -9,6 +9,7 @@ from __future__ import annotations
 import mmap
 import tempfile
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -50,10 +51,19 @@ class Spool:
         Where the others go; without one there is no place for them.
     journal : Journal, optional
         Keeps all of them on disk, for a dispatcher after this one.
+    room : callable, optional
+        Whether a model that has so many bytes in memory may have so many more, beside other models.
     """
 
-    def __init__(self, memory: int, directory: Path | None = None, journal: Journal | None = None) -> None:
+    def __init__(
+        self,
+        memory: int,
+        directory: Path | None = None,
+        journal: Journal | None = None,
+        room: Callable[[int, int], bool] | None = None,
+    ) -> None:
         self.directory = directory
+        self.room = room
         self._journal = journal
         self._memory = memory
         self._in_memory: dict[int, int] = {}  # bytes by number
@@ -67,7 +77,8 @@ class Spool:
 
     def has_room(self, nbytes: int) -> bool:
         """Whether a chunk of that size fits into memory with those that are there."""
-        return self.nbytes + nbytes <= self._memory
+        own = self.nbytes
+        return own + nbytes <= self._memory and (self.room is None or self.room(own, nbytes))
 
     def keep(self, number: int, chunk: Chunk) -> Chunk:
         """Keep a chunk until it is released, and its memory or its place on disk as long as somebody uses it.
@@ -82,7 +93,7 @@ class Spool:
         ValueError
             If it does not fit into memory, and there is no directory.
         RuntimeError
-            If the disk is full, or fails.
+            If the disk is full, or fails; or other models have the memory, and there is no directory.
         """
         if self._journal is not None:
             self._journal.keep(number, chunk)
@@ -93,6 +104,12 @@ class Spool:
         if self._journal is not None:
             return self._journal.mapped(number, chunk.num_terms)
         what = f"chunk {number} ({chunk.n_docs} documents, {chunk.nbytes / 1e6:.3g} MB)"
+        if self.directory is None and self.nbytes + chunk.nbytes <= self._memory:
+            raise RuntimeError(
+                f"{what} does not fit into the dispatcher's memory beside the documents of other models: "
+                "train when one of them has ended, or start the dispatcher with a larger --total-memory, or "
+                "with --spool DIR to keep the rest on disk"
+            )
         if self.directory is None:
             raise ValueError(
                 f"{what} does not fit into the {self._memory / 1e6:.3g} MB that the dispatcher keeps of a "

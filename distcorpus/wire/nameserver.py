@@ -279,6 +279,9 @@ class NameServerDaemon(Daemon):
             self.broadcasts.processRequest()  # waits 2 s at most
 
 
+_NO_NAME_SERVER = "what answers there is none, or a broken one"
+
+
 def find(
     host: str | None = None,
     port: int | None = None,
@@ -351,16 +354,44 @@ def unregister(ns: Proxy, name: str, uri: str) -> bool:
 
 
 def lookup(ns: Proxy, name: str) -> str | None:
-    """The URI registered under `name`, or None."""
+    """The URI registered under `name`, or None.
+
+    Raises
+    ------
+    NamingError
+        The name server answers with what is no address of an object.
+    """
     try:
-        return str(ns.lookup(name))
+        found = ns.lookup(name)
     except NamingError:
         return None
+    return _address(name, found)
 
 
 def list_names(ns: Proxy, prefix: str = "") -> dict[str, str]:
-    """The names that start with `prefix`, with their URIs."""
-    return {name: uri for name, uri in ns.list(prefix=prefix or None).items() if name.startswith(prefix)}
+    """The names that start with `prefix`, with their URIs.
+
+    Raises
+    ------
+    NamingError
+        The name server answers with what are no names and addresses.
+    """
+    answer = ns.list(prefix=prefix or None)
+    if type(answer) is not dict or not all(type(name) is str for name in answer):
+        raise NamingError(f"the name server's list of names is a {type(answer).__name__}: {_NO_NAME_SERVER}")
+    return {name: _address(name, uri) for name, uri in answer.items() if name.startswith(prefix)}
+
+
+def _address(name: str, uri: Any) -> str:
+    """Return a URI that leads to an object at a host and port, and nowhere else."""
+    if isinstance(uri, str | Pyro4.core.URI) and len(str(uri)) <= MAX_TEXT:
+        try:
+            parsed = Pyro4.core.URI(str(uri))
+        except PyroError:
+            parsed = None
+        if parsed is not None and parsed.protocol == "PYRO" and parsed.host and not parsed.sockname:
+            return str(parsed)
+    raise NamingError(f"the name server leads {name} to no host and port: {_NO_NAME_SERVER}")
 
 
 def _candidates(host: str | None, port: int | None, broadcast: bool) -> Iterator[tuple[str, str | None]]:

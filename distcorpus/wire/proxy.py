@@ -11,6 +11,7 @@ from Pyro4.errors import (
     MessageTooLargeError,
     NamingError,
     ProtocolError,
+    PyroError,
     SecurityError,
 )
 from Pyro4.errors import TimeoutError as CallTimeout
@@ -25,6 +26,7 @@ __all__ = [
     "ConnectionClosedError",
     "MessageTooLargeError",
     "NamingError",
+    "PyroError",
     "abort",
     "close",
     "connect",

@@ -201,7 +201,7 @@ class SlicedCalls:
             What the answer says of its arrays cannot be.
         """
         if self._limit is None:
-            limit = self.proxy.agree(message_limit())
+            limit = self._method("agree")(message_limit())
             if type(limit) is not int or not 0 < limit <= message_limit():
                 raise FalseSliceError("the other side does not agree to a size of messages")
             self._limit = limit
@@ -210,9 +210,9 @@ class SlicedCalls:
         arguments = _marked(arguments, self._limit, arrays)
         for number, array in arrays.items():
             for start, part in _parts(array, size):
-                self.proxy.put_slice(number, len(array), start, part)
+                self._method("put_slice")(number, len(array), start, part)
         arrays.clear()
-        answer = getattr(self.proxy, method)(*arguments)
+        answer = self._method(method)(*arguments)
         left = self.most
 
         def fetch(mark: Any) -> np.ndarray:
@@ -221,13 +221,19 @@ class SlicedCalls:
             array = np.empty(shape, dtype)
             left -= array.nbytes
             for start, part in _parts(array.reshape(-1).view(np.uint8), size):
-                came = self.proxy.get_slice(number, start, len(part))
+                came = self._method("get_slice")(number, start, len(part))
                 if type(came) is not np.ndarray or came.dtype != np.uint8 or came.shape != part.shape:
                     raise FalseSliceError("a slice of an answer is not the one that was asked for")
                 part[:] = came
             return array
 
         return _replaced(answer, fetch)
+
+    def _method(self, name: str) -> Any:
+        """Return a method of the remote object, if it says that it has one."""
+        if name not in self.proxy._pyroMethods:
+            raise FalseSliceError(f"what answers has no method {name!r}")
+        return getattr(self.proxy, name)
 
 
 def _read_mark(mark: Any, most: int) -> tuple[int, np.dtype, tuple[int, ...]]:

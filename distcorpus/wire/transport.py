@@ -59,6 +59,8 @@ class Connection(socketutil.SocketConnection):
         Whom it is put down to, see `sockets.peer_group`.
     idle : bool
         No call of this connection is being received, computed or answered.
+    idle_since : float
+        When (on the monotonic clock) that began.
     shaken : bool
         The peer has shaken hands.
     deadline : float or None
@@ -79,6 +81,7 @@ class Connection(socketutil.SocketConnection):
         super().__init__(sock)
         self.peer = peer
         self.idle = False
+        self.idle_since = 0.0
         self.shaken = False
         self.deadline: float | None = time.monotonic() + HANDSHAKE_SECONDS
         self.arriving = False
@@ -93,6 +96,10 @@ class Connection(socketutil.SocketConnection):
     def speed(self) -> float:
         """Bytes a second of the message that is arriving."""
         return self.nbytes / (time.monotonic() - self._began)
+
+    def idle_seconds(self) -> float:
+        """Return for how long no call has come; 0 where one is being received, computed or answered."""
+        return time.monotonic() - self.idle_since if self.idle else 0.0
 
     def recv(self, size: int) -> Any:
         """Receive a part of a message: its header, its annotations or its data."""
@@ -370,6 +377,7 @@ class Transport:
     def _may_wait(self, connection: Connection) -> bool:
         with self._lock:
             self._answered(connection)
+            connection.idle_since = time.monotonic()
             connection.idle = not self._closing
             return connection.idle
 

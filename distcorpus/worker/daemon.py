@@ -115,14 +115,14 @@ class Worker(Slices):
         Returns
         -------
         dict
-            ``lease``, as the job has it; and ``partial`` (words, steps, extras) or ``arrays``, a list of
-            (key, array), and ``seconds``; or ``missing`` with what has to be sent again; or ``handed_back``
+            ``lease``, as the job has it, ``partial`` (words, steps, extras) or ``arrays``, a list of (key,
+            array), and ``seconds``; or ``missing`` with what has to be sent again; or ``handed_back``
             where the worker is leaving, or the job was cancelled or is of an earlier round.
         """
         with self._calls_changed:
             self._calls += 1
         try:
-            return {"lease": job["lease"], **self._process(job)}
+            return self._process(job)
         finally:
             with self._calls_changed:
                 self._calls -= 1
@@ -173,10 +173,14 @@ class Worker(Slices):
                 return {"handed_back": True}
             waited = time.perf_counter() - arrived
             result, seconds = run(kernel, params, blocks, words, *found, self._pool)
-            check_result(kernel, params, result, words, [(block.documents, key) for block, key in blocks])
             self._jobs_done += 1
             self._seconds += seconds
+        # The next job is computed meanwhile.
+        check_result(
+            kernel, params, result, words, [(block.documents, key) for block, key in blocks], own=True
+        )
         return {
+            "lease": job["lease"],
             **_reply(result),
             "seconds": {"waited": waited, "computed": seconds, "held": time.perf_counter() - arrived},
         }

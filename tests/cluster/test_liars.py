@@ -47,8 +47,8 @@ class Liar(Worker):
     @expose
     @sliced
     def process(self, job: dict[str, Any]) -> Any:
-        lease = job["lease"]
-        if (answer := {"lease": lease, **self._process(job)}).keys() & {"missing", "handed_back"}:
+        answer = self._process(job)
+        if answer.keys() & {"missing", "handed_back"}:
             return answer
         self.answers.append(answer)
         return self.lie(self, answer)
@@ -184,7 +184,7 @@ WITNESS = Path(__file__).with_name("witness")
 #: Those that need a worker to be told.
 TOLD = {
     "an answer twice": lambda liar, answer: liar.answers[max(len(liar.answers) - 2, 0)],
-    "always missing": lambda liar, answer: {"lease": answer["lease"], "missing": [], "rows_missing": True},
+    "always missing": lambda liar, answer: {"missing": [], "rows_missing": True},
     "code to run": lambda liar, answer: {**answer, "seconds": RunsCode()},
     "an array without end": lambda liar, answer: {
         **answer,
