@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from distcorpus._version import __version__
+from distcorpus.algorithms.summation import compiled_kernels
 from distcorpus.dispatcher.journal import Journals
 from distcorpus.engines.pyro import PyroEngine
+from distcorpus.kernels.build import differences, this_build
 from distcorpus.training.session import Session
 from distcorpus.wire import expose
 
@@ -66,10 +68,19 @@ class Dispatcher:
         self._numbers = itertools.count(1)
         self._token = secrets.token_hex(3)
         self.started = time.time()
+        self.build = this_build(compiled_kernels() is not None)
 
     def session_name(self, kind: str) -> str:
         """Return a name that no session of any dispatcher ever had: workers may still know those."""
         return f"{kind}-{self._token}-{next(self._numbers)}"
+
+    def may_differ(self) -> list[str]:
+        """Return what may give workers other bits than each other or than this dispatcher, in words."""
+        found = []
+        for worker in self.engine.workers():
+            if worker.build:
+                found += differences(self.build, worker.build, "the dispatcher", f"worker {worker.name}")
+        return found
 
     def drain(self) -> None:
         """Begin no session, and let all that wait for something be told why they will not get it."""
@@ -85,6 +96,9 @@ class Dispatcher:
         """Who works, and for whom."""
         return {
             "version": __version__,
+            "build": self.build,
+            "may_differ": self.may_differ(),
+            "refused": self.engine.refused_workers(),
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "uptime_seconds": time.time() - self.started,
