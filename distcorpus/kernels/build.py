@@ -88,9 +88,8 @@ def contradiction(dispatcher: Mapping[str, str], other: Mapping[str, str], name:
         return None
     wanted, has = (f"{build['distcorpus']} (wire {build['wire']})" for build in (dispatcher, other))
     return (
-        f"{name} has distcorpus {has}, the dispatcher {wanted}, and they do not work together. Install the "
-        f"dispatcher's version where {name} runs (pip install distcorpus=={dispatcher['distcorpus']}) and "
-        f"start it again, or that of {name} where the dispatcher and its workers run"
+        f"{name} has distcorpus {has}, the dispatcher {wanted}: install the same version "
+        f"(pip install distcorpus=={dispatcher['distcorpus']}) where {name} runs, and start it again"
     )
 
 
