@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 import weakref
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
@@ -47,8 +48,10 @@ class LocalWorker:
 class LocalCluster:
     """Name server, dispatcher and workers as processes of this machine, on loopback and free ports.
 
-    While it is open, the gensim models of this process find it (``distributed=True``). No process is left
-    behind: not after an exception, not after Ctrl-C, not when this process is killed.
+    While it is open, the models of the thread that opened it find it (``distributed=True``). Where several
+    are open, a thread finds the latest of its own, and one that opened none the latest of all; they may be
+    closed in any order. No process is left behind: not after an exception, not after Ctrl-C, not when this
+    process is killed.
 
     Parameters
     ----------
@@ -107,7 +110,7 @@ class LocalCluster:
         self._leaving: list[_Process] = []
         self._num_started = 0
         self._dispatcher: Any = None
-        self._previous: tuple[str, int] | None = None
+        self._undo_location: Callable[[], None] = lambda: None
         self._certificates = _Certificates() if tls else None
         self._undo_tls = use_tls(None if self._certificates is None else self._certificates.of(roles.CLIENT))
         # Also when the interpreter ends, and when the cluster is simply forgotten.
@@ -137,7 +140,7 @@ class LocalCluster:
             raise RuntimeError("the dispatcher has lost its name to another one")
         self._dispatcher = connect(uri, timeout=30.0)
         self._wait_for_workers(deadline)
-        self._previous = use_nameserver(host, int(port))
+        self._undo_location = use_nameserver(host, int(port))
 
     @property
     def workers(self) -> list[LocalWorker]:
@@ -200,9 +203,7 @@ class LocalCluster:
 
     def close(self) -> None:
         """End every process; done when the ``with`` block ends."""
-        if self._previous is not None:
-            use_nameserver(*self._previous)
-            self._previous = None
+        self._undo_location()
         if self._dispatcher is not None:
             abort(self._dispatcher)
             self._dispatcher = None

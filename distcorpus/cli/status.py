@@ -40,6 +40,11 @@ def run(options: argparse.Namespace) -> None:
     mixed = len({worker["kernels"] for worker in status["workers"]}) > 1
     sessions = [f"{name} (with {status['kernels'][name]})" if mixed else name for name in status["sessions"]]
     console.print(f"models in training or open: {', '.join(sessions) or 'none'}")
+    for name, reason in status["refused"].items():
+        console.print(f"worker {name} cannot be used: {reason}", markup=False)
+    if status["may_differ"]:
+        found = "; ".join(status["may_differ"])
+        console.print(f"builds differ, so that results may in their last bits: {found}", markup=False)
     if mixed:
         console.print(
             "workers have different kernels, which could give different bits: "

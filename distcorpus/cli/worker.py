@@ -7,10 +7,10 @@ import logging
 import os
 import signal
 import socket
-import subprocess
 import sys
 
 from distcorpus._version import __version__
+from distcorpus.cli.children import run_children
 from distcorpus.cli.common import (
     Commands,
     find_dispatcher,
@@ -143,11 +143,11 @@ def _say_goodbye(nameserver: NameServerLocation, name: str, uri: str) -> None:
 
 
 def _run_worker_processes(options: argparse.Namespace) -> None:
-    """Run N daemons as processes, and end when all of them have ended."""
+    """Run N daemons as processes, see `children.run_children`."""
     lifetime = Lifetime(until_eof=options.until_eof)
     base = options.name or f"{socket.gethostname()}-{os.getpid()}"
     common = ["--bind", options.bind, "--threads", str(options.threads), "--cache", str(options.cache)]
-    common += ["--blas-threads", str(options.blas_threads), "--wait", str(options.wait), "--until-eof"]
+    common += ["--blas-threads", str(options.blas_threads), "--wait", str(options.wait)]
     common += ["--host", options.host] if options.host else []
     common += ["--port", str(options.port)] if options.port else []
     common += [] if options.broadcast else ["--no-broadcast"]
@@ -156,7 +156,7 @@ def _run_worker_processes(options: argparse.Namespace) -> None:
     common += ["--verbose"] if options.verbose else []
     common += [f"--allow={spec}" for spec in options.allow]
     common += [] if options.max_message is None else ["--max-message", str(options.max_message)]
-    processes = []
+    commands = {}
     for number in range(options.workers):
         port = options.bind_port + number if options.bind_port else 0
         command = [sys.executable, "-m", "distcorpus", "worker", *common]
@@ -164,21 +164,13 @@ def _run_worker_processes(options: argparse.Namespace) -> None:
         if options.advertise:
             host, advertised = parse_address(options.advertise)
             command += ["--advertise", format_address(host, advertised + number) if advertised else host]
-        # In a session of their own, so that Ctrl-C reaches them through us, once.
-        processes.append(subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True))
-    try:
-        while not lifetime.ended.wait(0.2):
-            if all(process.poll() is not None for process in processes):
-                break
-    finally:
-        for process in processes:
-            process.terminate()
-        for process in processes:
-            process.wait()
-    codes = [process.returncode for process in processes if process.returncode]
+        commands[f"{base}-{number}"] = command
+    codes = run_children(commands, lifetime.ended)
     # What was told to end before it had begun says so by its exit code, or was killed before it could.
-    failed = [code for code in codes if code not in (128 + signal.SIGTERM, -signal.SIGTERM)]
+    failed = [name for name, code in codes.items() if code not in (128 + signal.SIGTERM, -signal.SIGTERM)]
     if lifetime.ended.is_set() and codes and not failed:
         raise Interrupted(lifetime.signal, "before all workers were ready")
     if codes:
-        raise RuntimeError(f"{len(codes)} of {len(processes)} workers ended with an error, see above")
+        raise RuntimeError(
+            f"{len(codes)} of {len(commands)} workers ended with an error, see above: {', '.join(codes)}"
+        )

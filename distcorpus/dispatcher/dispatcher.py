@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from distcorpus._version import __version__
+from distcorpus.algorithms.summation import compiled_kernels
 from distcorpus.dispatcher.journal import Journals
 from distcorpus.dispatcher.limits import Limits
 from distcorpus.engines.pyro import PyroEngine
+from distcorpus.kernels.build import differences, this_build
 from distcorpus.training.session import Session
 from distcorpus.wire import expose
 
@@ -80,6 +82,7 @@ class Dispatcher:
         self._numbers = itertools.count(1)
         self._token = secrets.token_hex(3)
         self.started = time.time()
+        self.build = this_build(compiled_kernels() is not None)
 
     def session_name(self, kind: str) -> str:
         """Return a name that no session of any dispatcher ever had: workers may still know those."""
@@ -98,6 +101,14 @@ class Dispatcher:
                 except Exception:  # without this thread no session would be ended any more
                     logger.exception("unexpected, in ending an idle session")
 
+    def may_differ(self) -> list[str]:
+        """Return what may give workers other bits than each other or than this dispatcher, in words."""
+        found = []
+        for worker in self.engine.workers():
+            if worker.build:
+                found += differences(self.build, worker.build, "the dispatcher", f"worker {worker.name}")
+        return found
+
     def drain(self) -> None:
         """Begin no session, and let all that wait for something be told why they will not get it."""
         self.ending.set()
@@ -112,6 +123,9 @@ class Dispatcher:
         """Who works, and for whom."""
         return {
             "version": __version__,
+            "build": self.build,
+            "may_differ": self.may_differ(),
+            "refused": self.engine.refused_workers(),
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "uptime_seconds": time.time() - self.started,

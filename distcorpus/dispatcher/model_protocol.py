@@ -16,6 +16,7 @@ from distcorpus.dispatcher.connection import WORKER_GRACE, Connection
 from distcorpus.dispatcher.dispatcher import Dispatcher
 from distcorpus.dispatcher.journal import DamagedJournal, Journal
 from distcorpus.dispatcher.limits import lda_bytes, lsi_bytes
+from distcorpus.kernels.build import contradiction, read_build
 from distcorpus.training.evaluation import Evaluation, EvaluationTask
 from distcorpus.training.lda import LdaTask
 from distcorpus.training.lsi import LsiTask, LsiTraining
@@ -23,6 +24,8 @@ from distcorpus.wire import ConnectionClosedError, Slices, expose, sliced
 
 logger = logging.getLogger(__name__)
 
+#: Differences between builds that a program is told of.
+MOST_DIFFERENCES = 20
 #: The longest that a call waits for something to happen, in seconds.
 LONGEST_WAIT = 10.0
 
@@ -64,6 +67,32 @@ class _ModelConnection(Slices, Connection):
     def _what(self, task: dict[str, Any]) -> str:
         """Say which tables these are."""
         return f"{task['num_terms']} terms x {task['num_topics']} topics"
+
+    @expose
+    def hello(self, build: dict[str, Any]) -> dict[str, Any]:
+        """Say of which build the program is, when its connection is made.
+
+        Parameters
+        ----------
+        build : dict
+            See `kernels.build.this_build`.
+
+        Returns
+        -------
+        dict
+            ``build``, the dispatcher's, and ``may_differ``, what workers have that is not as with it.
+
+        Raises
+        ------
+        RuntimeError
+            They cannot work together.
+        """
+        theirs, ours = read_build(build), self._dispatcher.build
+        refusal = contradiction(ours, theirs, "the program")
+        if refusal is not None:
+            logger.warning("refused a program: %s", refusal)
+            raise RuntimeError(refusal)
+        return {"build": ours, "may_differ": self._dispatcher.may_differ()[:MOST_DIFFERENCES]}
 
     def _begin(self, task: dict[str, Any]) -> dict[str, Any]:
         name, options = self._begin_session(self._nbytes(task), self._what(task))

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from distcorpus._version import __version__
+from distcorpus._version import __version__, __wire__
 from distcorpus.engines.schedule import Schedule
+from distcorpus.kernels.build import contradiction, read_build, this_build
 
 #: Threads that a worker may have.
 MAX_THREADS = 4096
@@ -30,6 +31,11 @@ class WorkerInfo:
     threads: int
     state: str
     kernels: str  # see `kernels.kind`
+    build: Mapping[str, str] = field(default_factory=dict, compare=False)  # see `kernels.build`
+
+
+class RefusedError(RuntimeError):
+    """A worker cannot take part, and is told why."""
 
 
 def read_status(name: str, uri: str, status: Any) -> WorkerInfo:
@@ -37,8 +43,10 @@ def read_status(name: str, uri: str, status: Any) -> WorkerInfo:
 
     Raises
     ------
+    RefusedError
+        It is of another version.
     RuntimeError
-        It is of another version, or says something that cannot be.
+        It says something that cannot be.
     """
     if not isinstance(status, Mapping):
         raise RuntimeError("its status is no status")
@@ -59,9 +67,19 @@ def read_status(name: str, uri: str, status: Any) -> WorkerInfo:
 
     version = text("version")
     if version != __version__:
-        raise RuntimeError(f"it is of version {version}, the dispatcher of {__version__}")
+        said = {"distcorpus": version}  # the rest may be said otherwise
+    else:
+        said = status.get("build", {"distcorpus": version, "wire": str(__wire__)})
+    try:
+        build = read_build(said)
+    except ValueError as error:
+        raise RuntimeError(str(error)) from None
+    refusal = contradiction(this_build(), build, "the worker")
+    if refusal is not None:
+        raise RefusedError(refusal)
     threads = number("threads", 1, MAX_THREADS)
-    return WorkerInfo(name, uri, text("host"), number("pid", 1, 2**31), threads, "ready", text("kernels"))
+    pid = number("pid", 1, 2**31)
+    return WorkerInfo(name, uri, text("host"), pid, threads, "ready", text("kernels"), build)
 
 
 def best_of(workers: Iterable[WorkerInfo]) -> str | None:

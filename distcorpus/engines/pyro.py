@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import logging
 import queue
+import socket
 import threading
 import time
 import traceback
 import uuid
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -33,7 +34,7 @@ from distcorpus.engines.answers import (
 )
 from distcorpus.engines.base import Block, Round
 from distcorpus.engines.failures import tries
-from distcorpus.engines.kinds import Kinds, WorkerInfo, best_of, read_status
+from distcorpus.engines.kinds import Kinds, RefusedError, WorkerInfo, best_of, read_status
 from distcorpus.engines.schedule import Cancel, Decision, Drop, Fail, Failure, Finish, Hand, Schedule
 from distcorpus.engines.sidebyside import SideBySide
 from distcorpus.engines.states import WorkerState, after, may
@@ -212,7 +213,7 @@ class PyroEngine:
         self._open: set[str] = set()
         self._rounds: dict[str, Round] = {}
         self._records: OrderedDict[str, deque[JobRecord]] = OrderedDict()
-        self._complained: set[tuple[str, str]] = set()
+        self._complained: dict[tuple[str, str], str] = {}  # what is said of registered workers already
         self._log_at = 0.0
         self._stopping = threading.Event()
         # Two threads, since a name server that does not answer must not stop the clock.
@@ -257,6 +258,11 @@ class PyroEngine:
     def workers(self) -> Sequence[WorkerInfo]:
         with self._lock:
             return [replace(link.info, state=_SHOWN[link.state]) for link in self._links.values()]
+
+    def refused_workers(self) -> dict[str, str]:
+        """Return why registered workers cannot be used."""
+        with self._lock:
+            return {name: said for (name, _), said in self._complained.items() if said}
 
     def usable_workers(self) -> Sequence[WorkerInfo]:
         """Return the workers that a session which begins now would get."""
@@ -464,7 +470,8 @@ class PyroEngine:
                 if silent.info.name not in registered:
                     self._lose(silent, "it is silent, and gone from the name server")
             self._refused = {key: until for key, until in self._refused.items() if until > now}
-            self._complained.intersection_update(registered.items())
+            there = set(registered.items())
+            self._complained = {key: said for key, said in self._complained.items() if key in there}
         for name, uri in registered.items():
             with self._lock:
                 link = self._links.get(name)
@@ -494,7 +501,7 @@ class PyroEngine:
         except Exception as error:  # whatever is wrong with it, it is one worker fewer and no more
             with self._lock:
                 complained = (name, uri) in self._complained
-                self._complained.add((name, uri))
+                self._complained[name, uri] = str(error)
             logger.log(
                 logging.DEBUG if complained else logging.WARNING,
                 "worker %s at %s cannot be used: %s%s",
@@ -502,9 +509,12 @@ class PyroEngine:
                 uri,
                 error,
                 ". Its address has to be reachable from here: see its --bind and --advertise"
-                if isinstance(error, CommunicationError)
+                if isinstance(error, CommunicationError) and not remote_traceback(error)
                 else "",
             )
+            if isinstance(error, RefusedError):
+                with suppress(Exception):  # one of another version may not know the call
+                    proxies[0].refused(f"{error} (the dispatcher runs on {socket.gethostname()})")
             for proxy in proxies:
                 close(proxy)
             with self._lock:
@@ -519,7 +529,7 @@ class PyroEngine:
                 link.close()  # meanwhile it has registered elsewhere
                 return
             del self._connecting[name]
-            self._complained.add((name, uri))  # when it is gone, that will have been said
+            self._complained[name, uri] = ""  # when it is gone, that will have been said
             self._links[name] = link
             logger.info(
                 "worker %s joined (%s, pid %d, %d thread(s), %s)",

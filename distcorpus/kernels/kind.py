@@ -32,10 +32,10 @@ def kind_of_kernels(blas: str = "") -> str:
         import numba
 
         return f"numba {numba.__version__}, {version}"
-    return f"numpy {np.__version__}, {version}, {_instructions()}, {blas or 'BLAS unknown'}"
+    return f"numpy {np.__version__}, {version}, {instructions()}, {blas or 'BLAS unknown'}"
 
 
-def _instructions() -> str:
+def instructions() -> str:
     """Name the widest instructions that numpy has loops for and this CPU has."""
     core = getattr(np, "_core", None) or np.core
     features = core._multiarray_umath.__cpu_features__

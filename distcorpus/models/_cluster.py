@@ -16,6 +16,7 @@ import numpy as np
 
 from distcorpus.algorithms.chunk import Chunk
 from distcorpus.kernels import Inference
+from distcorpus.kernels.build import contradiction, differences, read_build, this_build
 from distcorpus.models import _answers
 from distcorpus.training.evaluation import CHUNKS_IN_FLIGHT, EvaluationTask
 from distcorpus.wire import (
@@ -48,6 +49,10 @@ RECONNECT_EVERY = 0.5
 RECONNECTS, RECONNECTS_WITHIN = 10, 120.0
 
 T = TypeVar("T")
+
+#: What was said of differences between builds; each once.
+_told: set[str] = set()
+MOST_TOLD = 100
 
 HOW_TO_START = (
     "Start one with\n"
@@ -95,14 +100,14 @@ class Cluster:
         Raises
         ------
         RuntimeError
-            If there is no cluster, or none that answers.
+            If there is no cluster, none that answers, or one of another version.
         """
         try:
             nameserver = find(**self.where)
             uri = lookup(nameserver, name)
             if uri is None:
                 raise NamingError("the name server knows no dispatcher")
-            return connect(uri)
+            return _met(connect(uri))
         except PyroError as error:  # also where what answers is no name server, or no dispatcher
             looked = (
                 f"where ns_conf={self.where} says"
@@ -138,6 +143,42 @@ class Cluster:
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(RECONNECT_EVERY)
+
+
+def _met(proxy: Any) -> Any:
+    """Tell a dispatcher of which build this process is, and see that it fits.
+
+    Raises
+    ------
+    RuntimeError
+        They cannot work together.
+    """
+    ours = this_build()
+    try:
+        answer = proxy.hello(ours)
+        theirs = read_build(answer["build"])
+        refusal = contradiction(theirs, ours, "this program")
+    except AttributeError:
+        refusal = (
+            f"the dispatcher has a version of distcorpus that does not say which it is, this program has "
+            f"{ours['distcorpus']} (wire {ours['wire']}), and they do not work together: install the same "
+            "one where the dispatcher, its workers and this program run, and start them again"
+        )
+    if refusal is not None:
+        raise RuntimeError(refusal)
+    found = differences(ours, theirs, "this program", "the dispatcher") + list(answer["may_differ"])
+    if found:
+        text = "; ".join(found)
+        if text not in _told:
+            if len(_told) > MOST_TOLD:
+                _told.clear()
+            _told.add(text)
+            logger.warning(
+                "results may differ in their last bits from those of other clusters, and of this program "
+                "without one: %s",
+                text,
+            )
+    return proxy
 
 
 def train_on(cluster: Cluster, name: str, attempt: Callable[[Training], T], *, rereadable: bool) -> T:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import socket
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import Pyro4
 
 from distcorpus.wire.nameserver import find
 from distcorpus.wire.proxy import CommunicationError
+from distcorpus.wire.scoped import override
 from distcorpus.wire.sockets import format_address
 
 
@@ -77,14 +79,13 @@ def default_nameserver() -> tuple[str, int]:
     return Pyro4.config.NS_HOST, Pyro4.config.NS_PORT
 
 
-def use_nameserver(host: str, port: int) -> tuple[str, int]:
-    """Let the gensim models of this process look for the name server there.
+def use_nameserver(host: str, port: int) -> Callable[[], None]:
+    """Let the models of this thread look for the name server there, and those of threads that have said
+    nothing else.
 
     Returns
     -------
-    tuple of (str, int)
-        Where they looked before.
+    callable
+        Undoes it.
     """
-    previous = (Pyro4.config.NS_HOST, Pyro4.config.NS_PORT)
-    Pyro4.config.NS_HOST, Pyro4.config.NS_PORT = host, port
-    return previous
+    return override(NS_HOST=host, NS_PORT=port)

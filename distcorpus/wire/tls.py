@@ -20,10 +20,10 @@ from typing import Any
 
 import Pyro4.core
 from Pyro4 import socketutil
-from Pyro4.configuration import config
 from Pyro4.errors import CommunicationError, ConnectionClosedError
 
 from distcorpus.wire import roles
+from distcorpus.wire.scoped import override, scoped
 
 AUTHORITY, CERTIFICATE, KEY = "ca.pem", "cert.pem", "key.pem"
 VARIABLE = "DISTCORPUS_TLS"
@@ -227,32 +227,23 @@ class Credentials:
         return context
 
 
-_credentials: Credentials | None = None
-
-
 def use(folder: str | os.PathLike[str] | None) -> Callable[[], None]:
-    """Let all connections that this process opens from now on use a folder's certificate; None: no TLS.
+    """Let all connections that this thread opens from now on use a folder's certificate, and those of threads
+    that have said nothing else; None: no TLS.
 
     Returns
     -------
     callable
         Undoes it.
     """
-    global _credentials
-    previous = _credentials, config.SSL
-
-    def undo() -> None:
-        global _credentials
-        _credentials, config.SSL = previous
-
-    _credentials = Credentials(folder) if folder is not None else None
-    config.SSL = folder is not None
-    return undo
+    credentials = Credentials(folder) if folder is not None else None
+    return override(credentials=credentials, SSL=folder is not None)
 
 
 def current() -> Credentials | None:
-    """What this process's connections use."""
-    return _credentials
+    """What this thread's connections use."""
+    credentials: Credentials | None = scoped("credentials")
+    return credentials
 
 
 def stock_variables(folder: str | os.PathLike[str]) -> dict[str, str]:
@@ -272,7 +263,8 @@ def install() -> None:
     stock = socketutil.getSSLcontext
 
     def context(**files: str) -> ssl.SSLContext:
-        made: ssl.SSLContext = stock(**files) if _credentials is None else _credentials.client_context()
+        credentials = current()
+        made: ssl.SSLContext = stock(**files) if credentials is None else credentials.client_context()
         return made
 
     socketutil.getSSLcontext = context

@@ -16,6 +16,7 @@ from distcorpus._version import __version__
 from distcorpus.algorithms.chunk import Chunk, compact, from_arrays, words_in
 from distcorpus.algorithms.partial import Partial
 from distcorpus.kernels import KERNELS, Result, check_result, load_own
+from distcorpus.kernels.build import this_build
 from distcorpus.kernels.kind import kind_of_kernels
 from distcorpus.wire import Connection, Slices, current_connection, expose, sliced
 from distcorpus.worker.cache import Cache, KeptBlock
@@ -60,6 +61,7 @@ class Worker(Slices):
         self._calls_changed = threading.Condition()
         self._cancelled: set[str] = set()
         self._started = time.time()
+        self._refused = ""
         self._jobs_done = 0
         self._seconds = 0.0
 
@@ -93,11 +95,20 @@ class Worker(Slices):
             "version": __version__,
             "threads": self.threads,
             "kernels": self.kernels,
+            "build": this_build(self.kernels.startswith("numba ")),
             "jobs_done": self._jobs_done,
             "compute_seconds": self._seconds,
             "cached_bytes": self._cache.nbytes,
             "uptime_seconds": time.time() - self._started,
         }
+
+    @expose
+    def refused(self, reason: str) -> None:
+        """A dispatcher says that it cannot use this worker, and why."""
+        reason = "".join(filter(str.isprintable, reason[:1000]))
+        if reason != self._refused:
+            self._refused = reason
+            logger.error("the dispatcher refuses this worker: %s", reason)
 
     @expose
     @sliced

@@ -6,11 +6,14 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
+import gensim.models
 import pytest
 from gensim.models import LsiModel
 
-from distcorpus import LocalCluster
+from distcorpus import LocalCluster, models
 
 from .conftest import wait_until
 from .test_clients import alive
@@ -125,3 +128,41 @@ def test_environ_is_enough_for_another_process(cluster):
         check=True,
     )
     assert result.stdout == "2\n"
+
+
+KINDS = [gensim.models.LsiModel, models.LsiModel]
+
+
+def workers_found(kind, corpus):
+    return kind(corpus.tfidf, id2word=corpus.dictionary, num_topics=2, distributed=True).numworkers
+
+
+def test_clusters_that_are_closed_in_the_wrong_order_leave_no_dead_address(lee_corpus):
+    """Three of which the first is closed first: models always find the latest that is open."""
+    first, second, third = LocalCluster(1), LocalCluster(2), LocalCluster(1, tls=True)
+    try:
+        first.close()
+        assert workers_found(models.LsiModel, lee_corpus) == 1  # the third's, with TLS
+        third.close()
+        assert [workers_found(kind, lee_corpus) for kind in KINDS] == [2, 2]
+    finally:
+        for cluster in (first, third, second):
+            cluster.close()
+
+
+def test_two_threads_have_a_cluster_each(lee_corpus):
+    """Each finds its own, one of them with TLS, while both are open; and so does a reconnection."""
+    both = threading.Barrier(2)
+
+    def train(number, tls):
+        with LocalCluster(number, tls=tls) as cluster:
+            both.wait(60)
+            found = [workers_found(kind, lee_corpus) for kind in KINDS]
+            sessions = len(cluster.dispatcher.recorded_sessions())
+            both.wait(60)
+        return found, sessions
+
+    with ThreadPoolExecutor(2) as threads:
+        one, two = threads.submit(train, 1, True), threads.submit(train, 2, False)
+        assert one.result(120) == ([1, 1], 2)
+        assert two.result(120) == ([2, 2], 2)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -9,9 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from distcorpus import LocalCluster
 from distcorpus.kernels import EStepParams, InferenceParams, ProductParams, as_dict
 from distcorpus.wire.frames import encode
 from distcorpus.worker.daemon import Worker
+
+from .conftest import wait_until
 
 PARAMS = {
     "lda": EStepParams(np.ones(2), np.ones(2), "float32", 5, 0.001, 1),
@@ -147,3 +152,28 @@ def test_memory_is_the_sums_and_two_rounds_topics(tmp_path):
     print(f"the memory of {tables:.1f} tables of float32")
     # The sums are of float64; the topics of a round arrive while those of the last one are held.
     assert tables < 4.7
+
+
+def test_a_daemon_of_several_that_dies_is_started_again(tmp_path):
+    """Under its name, and with a word at once; the command ends well all the same."""
+    with LocalCluster(0) as cluster, open(tmp_path / "log", "w+") as log:
+        command = [sys.executable, "-m", "distcorpus", "worker", "--no-broadcast"]
+        command += ["--name", "w", "--workers", "2"]
+        process = subprocess.Popen(command, env={**os.environ, **cluster.environ("worker")}, stderr=log)
+        try:
+
+            def pids():
+                return {worker["name"]: worker["pid"] for worker in cluster.dispatcher.status()["workers"]}
+
+            wait_until(lambda: pids().keys() == {"w-0", "w-1"}, "their joining")
+            before = pids()
+            os.kill(before["w-1"], signal.SIGKILL)
+            wait_until(lambda: pids().get("w-1", before["w-1"]) != before["w-1"], "its joining again")
+            assert pids()["w-0"] == before["w-0"]
+        finally:
+            process.terminate()
+            code = process.wait(60)
+        assert code == 0
+        log.seek(0)
+        said = log.read()
+        assert f"worker w-1 (pid {before['w-1']}) was killed by SIGKILL: it is started again in 1 s" in said

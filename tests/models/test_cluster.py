@@ -431,7 +431,7 @@ def test_the_cluster_is_found_by_ns_conf(cluster, monkeypatch, lee_corpus, model
         with pytest.raises(ValueError, match="hmac_key"):
             model(ns_conf={"hmac_key": "secret"}, **options)
     finally:
-        use_nameserver(*found)
+        found()
 
 
 @pytest.fixture

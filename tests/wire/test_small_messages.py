@@ -235,7 +235,7 @@ def test_a_worker_s_answer_ends_no_dispatcher(plain: Attacked, case: str, raised
     answer = framed(b"\x80\x04" + CASES[case]() + b".")
     asked = threading.Event()
     meta = {
-        "methods": {"ping", "status", "process", "cancel", "forget", "exit"},
+        "methods": {"ping", "status", "process", "cancel", "forget", "exit", "refused"},
         "oneway": set(),
         "attrs": set(),
     }
