@@ -5,6 +5,9 @@ this machine, again and again, two clients at once. Meanwhile workers are killed
 started, cut off and frozen at random. It prints what was done to them, how often, and how many of these
 faults the trainings survived that were under way: that is, ended with the bytes of the quiet run.
 
+With ``--engine dask`` it is workers of a Dask cluster, which are killed in the midst of this and that,
+stopped, retired, scaled to none and back and restarted, and models of `distcorpus.models` with ``client=``.
+
 With ``--dispatcher`` the dispatcher is killed too, and started again with ``--resume``. It is then the models
 of `distcorpus.models` that are trained, each on a generator, since gensim's own cannot outlive a dispatcher.
 """
@@ -360,6 +363,7 @@ class Report:
 
     faults: list[Fault]
     runs: list[Run] = field(default_factory=list)
+    kinds: Sequence[str] = (*FAULTS, STARTED)
 
     @property
     def good(self) -> bool:
@@ -375,7 +379,7 @@ class Report:
 
     def __str__(self) -> str:
         times, survived = Counter(fault.kind for fault in self.faults), self.survived()
-        kinds = [*FAULTS, STARTED, *([DISPATCHER] if DISPATCHER in times else [])]
+        kinds = [*self.kinds, *([DISPATCHER] if DISPATCHER in times else [])]
         rows = [(kind, str(times[kind]), str(survived[kind])) for kind in kinds]
         rows.append(("all", str(times.total()), str(survived.total())))
         lines = [f"| {'fault':<28} | times | survived |", f"|{'-' * 30}|------:|---------:|"]
@@ -432,23 +436,29 @@ def chaos(
         quiet = {model: train() for model, train in trainings.items()}
         report = Report(mischief.faults)
         mischief.begin()
-        deadline = time.monotonic() + seconds
-
-        def client(model: str, train: Training) -> None:
-            while time.monotonic() < deadline:
-                began = time.monotonic()
-                try:
-                    outcome = "same bytes" if train() == quiet[model] else "OTHER BYTES"
-                except Exception as error:
-                    outcome = f"{type(error).__name__}: {error}"
-                report.runs.append(Run(model, began, time.monotonic(), outcome))
-
-        clients = [threading.Thread(target=client, args=item) for item in trainings.items()]
-        for thread in clients:
-            thread.start()
-        for thread in clients:
-            thread.join()
+        train_until(time.monotonic() + seconds, trainings, quiet, report)
     return report
+
+
+def train_until(
+    deadline: float, trainings: Mapping[str, Training], quiet: Mapping[str, bytes], report: Report
+) -> None:
+    """Train again and again, all models at once, and report what came of it against quiet runs."""
+
+    def client(model: str, train: Training) -> None:
+        while time.monotonic() < deadline:
+            began = time.monotonic()
+            try:
+                outcome = "same bytes" if train() == quiet[model] else "OTHER BYTES"
+            except Exception as error:
+                outcome = f"{type(error).__name__}: {error}"
+            report.runs.append(Run(model, began, time.monotonic(), outcome))
+
+    clients = [threading.Thread(target=client, args=item) for item in trainings.items()]
+    for thread in clients:
+        thread.start()
+    for thread in clients:
+        thread.join()
 
 
 def gensims(
@@ -526,6 +536,9 @@ def main() -> int:
     parser.add_argument(
         "--dispatcher", action="store_true", help="train distcorpus.models, and kill the dispatcher too"
     )
+    parser.add_argument(
+        "--engine", choices=("pyro", "dask"), default="pyro", help="whose workers (default: %(default)s)"
+    )
     parser.add_argument("--tls", action="store_true", help="on a cluster with TLS")
     parser.add_argument("-v", "--verbose", action="store_true", help="show the dispatcher's log")
     options = parser.parse_args()
@@ -533,6 +546,15 @@ def main() -> int:
         dictionary, documents = corpora.bow(corpora.newsgroups())
     except corpora.CorpusUnavailable as error:
         sys.exit(str(error))
+    if options.engine == "dask":
+        import chaosdask
+
+        make_for = chaosdask.trainings(
+            dictionary, list(documents), topics=options.topics, chunksize=500, passes=options.passes
+        )
+        report = chaosdask.run(make_for, seconds=60 * options.minutes, seed=options.seed, every=options.every)
+        print(report)
+        return 0 if report.good else 1
     make = ours if options.dispatcher else gensims
     trainings = make(dictionary, documents, topics=options.topics, chunksize=500, passes=options.passes)
     report = chaos(

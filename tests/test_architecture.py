@@ -79,6 +79,8 @@ def breaches(root: Path) -> list[str]:
         forbidden = FORBIDDEN.get(room or "", set()) | FORBIDDEN.get(relative, set())
         if room != "wire":
             forbidden = forbidden | {"Pyro4"}
+        if relative != "engines/dask.py":
+            forbidden = forbidden | {"dask", "distributed"}
         for name in imported(path, root):
             if within(name, root.name):
                 target = name.removeprefix(f"{root.name}.")
@@ -127,6 +129,7 @@ def test_every_folder_is_a_room_of_the_plan():
             "distcorpus.worker.daemon.Worker",
         ),
         ("kernels/job.py", "import Pyro4.core", "Pyro4.core"),
+        ("models/_engine.py", "from distributed import Client", "distributed.Client"),
         (
             "wire/nameserver.py",
             "from distcorpus.algorithms.chunk import Chunk",

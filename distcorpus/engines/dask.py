@@ -42,7 +42,7 @@ from distcorpus.algorithms.chunk import Chunk, positions_of, words_in
 from distcorpus.algorithms.partial import Partial
 from distcorpus.engines.base import Block, Round
 from distcorpus.engines.schedule import Cancel, Decision, Drop, Fail, Failure, Finish, Hand, Schedule
-from distcorpus.engines.threads import ThreadsEngine, available_threads
+from distcorpus.engines.threads import ThreadsEngine, available_threads, let_this_thread_limit
 from distcorpus.kernels import KERNELS, Result
 from distcorpus.kernels.job import run
 
@@ -257,9 +257,7 @@ def _one_blas_thread() -> AbstractContextManager[Any]:
     blas = _blas()
     if all(library.num_threads == 1 for library in blas.lib_controllers):
         return nullcontext()
-    for library in blas.lib_controllers:
-        # A limit is ignored in silence as long as another thread is taken to have set one.
-        getattr(library, "clear_controlling_thread", lambda force: None)(force=True)
+    let_this_thread_limit(blas)
     limited: AbstractContextManager[Any] = blas.limit(limits=1)
     return limited
 

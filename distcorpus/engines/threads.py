@@ -70,6 +70,21 @@ class _Budget:
         self._permits.release()
 
 
+def let_this_thread_limit(blas: Any) -> None:
+    """See to it that a limit which this thread sets has an effect.
+
+    threadpoolctl (since 3.7) ignores it in silence where another thread, which is alive, has set one before.
+
+    Parameters
+    ----------
+    blas : ThreadpoolController
+    """
+    for library in blas.lib_controllers:
+        clear = getattr(library, "clear_controlling_thread", None)
+        if clear is not None:
+            clear(force=True)
+
+
 class _OneBlasThread:
     """Limits BLAS to one thread as long as some training run wants that.
 
@@ -80,6 +95,7 @@ class _OneBlasThread:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._users = 0
+        self._blas: Any = None
         self._limit: Any = None
 
     def __enter__(self) -> None:
@@ -88,13 +104,17 @@ class _OneBlasThread:
             if self._users == 1:
                 import threadpoolctl
 
-                self._limit = threadpoolctl.threadpool_limits(1, user_api="blas")
+                self._blas = threadpoolctl.ThreadpoolController().select(user_api="blas")
+                let_this_thread_limit(self._blas)
+                self._limit = self._blas.limit(limits=1)
 
     def __exit__(self, *exception: object) -> None:
         with self._lock:
             self._users -= 1
             if not self._users:
+                let_this_thread_limit(self._blas)
                 self._limit.restore_original_limits()
+                let_this_thread_limit(self._blas)  # nor does it keep others from it
 
 
 _shared: dict[str, Any] = {}

@@ -111,7 +111,7 @@ def threads_client() -> Iterator[Client]:
     """A worker in this very process, with two threads: what is sent is shared."""
     with (
         LocalCluster(
-            n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None, silence_logs=50
+            n_workers=1, threads_per_worker=2, processes=False, dashboard_address=":0", silence_logs=50
         ) as cluster,
         Client(cluster) as client,
     ):
@@ -289,7 +289,7 @@ def test_more_workers_than_the_client_remembers(corpus, dictionary):
     """`Client.scheduler_info` knows five."""
     with (
         LocalCluster(
-            n_workers=7, threads_per_worker=1, processes=False, dashboard_address=None, silence_logs=50
+            n_workers=7, threads_per_worker=1, processes=False, dashboard_address=":0", silence_logs=50
         ) as cluster,
         Client(cluster, set_as_default=False) as client,
         DaskEngine(client) as engine,
