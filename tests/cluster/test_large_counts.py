@@ -24,11 +24,11 @@ def test_one_document(cluster, kind, distributed):
         pytest.skip("gensim alone")
     model = train(kind, [[(0, 1)], [(1, 1e9), (2, 3)]], distributed=distributed)
     assert model.state.sstats.sum() == pytest.approx(1e9 + 4, rel=1e-4)
-    with pytest.raises(
-        ValueError, match=r"chunk 0: document 1: term id 2 has a count of 3000000000.*2147483648"
-    ):
+    # Our models look at each value while they read, the dispatcher at what they add up to.
+    too_large = r"has (a count of 3000000000.*2147483648|the value 3e\+09: values below 2\.14748e\+09)"
+    with pytest.raises(ValueError, match=rf"chunk 0: document 1: term id 2 {too_large}"):
         train(kind, [[(0, 1)], [(2, 3e9)]], distributed=distributed)
-    with pytest.raises(ValueError, match=r"document 2: term id 1 has a count of 1\.\d+e\+12.*2147483648"):
+    with pytest.raises(ValueError, match=r"document 2: term id 1 has (a count of|the value) 1\.\d+e\+12"):
         train(kind, [[(0, 1)], [(1, 2.0)], [(1, 1.5e12 + 2**30)]], distributed=distributed)
 
 
@@ -48,7 +48,7 @@ def test_several_documents(cluster, kind):
 def test_several_chunks(cluster, kind):
     """Which is seen when they are added up."""
     with pytest.raises(
-        RuntimeError, match=r"chunk \d, documents 0-0: the partial cannot be added.*2\.14748e\+09"
+        RuntimeError, match=r"chunk \d, documents 0-0: the result cannot be added.*2\.14748e\+09"
     ):
         train(kind, [[(1, 2e9)]] * 4, distributed=True, chunksize=1, update_every=0)
 
