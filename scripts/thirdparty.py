@@ -117,7 +117,9 @@ def differences(control: dict[str, str], ours: dict[str, str]) -> Iterator[str]:
 
 def main() -> None:
     """Run the suites and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        allow_abbrev=False, description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--suites", nargs="*", choices=SUITES, default=list(SUITES))
     parser.add_argument("--here", action="store_true", help="use this interpreter, without an environment")
     options = parser.parse_args()
