@@ -158,6 +158,11 @@ def _met(proxy: Any) -> Any:
         answer = proxy.hello(ours)
         theirs = read_build(answer["build"])
         refusal = contradiction(theirs, ours, "this program")
+        elsewhere = answer["may_differ"]
+        if type(elsewhere) is not list or not all(type(text) is str for text in elsewhere):
+            raise TypeError("what differs is not said in words")
+    except (LookupError, TypeError, ValueError) as error:
+        raise RuntimeError(f"the dispatcher's answer to 'hello' is refused: {error!r}") from error
     except AttributeError:
         refusal = (
             f"the dispatcher has a version of distcorpus that does not say which it is, this program has "
@@ -166,7 +171,7 @@ def _met(proxy: Any) -> Any:
         )
     if refusal is not None:
         raise RuntimeError(refusal)
-    found = differences(ours, theirs, "this program", "the dispatcher") + list(answer["may_differ"])
+    found = differences(ours, theirs, "this program", "the dispatcher") + elsewhere
     if found:
         text = "; ".join(found)
         if text not in _told:

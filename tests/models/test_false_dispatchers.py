@@ -13,6 +13,7 @@ from Pyro4.core import URI
 from Pyro4.errors import SecurityError
 
 from distcorpus import LdaModel, LsiModel
+from distcorpus.kernels.build import this_build
 from distcorpus.models import _cluster
 from distcorpus.wire import Daemon, expose, names
 from distcorpus.wire.location import use_nameserver
@@ -39,6 +40,8 @@ UPDATE = {
     "updates": 1,
     "rho": 0.5,
     "merged": 12,
+    "converged": 12,
+    "numdocs": 12,
     "workers": 1,
 }
 TOPICS = {
@@ -57,6 +60,7 @@ FETCHED = {
 }
 FACTORS = np.eye(NUM_TERMS, NUM_TOPICS), np.ones(NUM_TOPICS)
 HONEST = {
+    "hello": {"build": this_build(), "may_differ": []},
     "ready": 1,
     "agree": 2**27,
     "begin": {"token": None, "chunks": 0},
@@ -81,6 +85,9 @@ class Pretender:
 
     def __init__(self, answers: dict[str, Any]) -> None:
         self._answers = answers
+
+    def hello(self, build: Any) -> Any:
+        return self._answers["hello"]
 
     def ready(self) -> Any:
         return self._answers["ready"]
@@ -334,7 +341,7 @@ def test_a_name_server_that_leads_to_another_object():
     daemon.start()
     with (
         pretending({}, leads_to=uri) as where,
-        pytest.raises(RuntimeError, match=r"is refused: what answers has no method 'agree'"),
+        pytest.raises(RuntimeError, match="does not say which it is"),
     ):
         lda(where)
     daemon.stop(grace=0)
@@ -366,7 +373,7 @@ def test_gensims_class_takes_no_code_either(tmp_path):
     uri = daemon.serve(names.LSI_DISPATCHER, GensimPretender(RunsCode(witness)))
     daemon.start()
     with pretending({}, leads_to=URI(uri)) as where:
-        previous = use_nameserver(where["host"], where["port"])
+        undo = use_nameserver(where["host"], where["port"])
         try:
             with pytest.raises(SecurityError, match=r"refused \w+\.mkdir"):
                 gensims.LsiModel(
@@ -376,6 +383,6 @@ def test_gensims_class_takes_no_code_either(tmp_path):
                     distributed=True,
                 )
         finally:
-            use_nameserver(*previous)
+            undo()
     daemon.stop(grace=0)
     assert not witness.exists()
