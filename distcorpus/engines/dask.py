@@ -65,6 +65,8 @@ SENDINGS = 3
 SEND_AGAIN_AFTER = 0.5
 #: Seconds until a worker is asked again that sends too much already.
 BUSY_FOR = 0.05
+#: Seconds that the scheduler may need to read a task.
+GRAPH_WITHIN = 1.0
 #: Seconds between two log lines about a round that waits for a worker.
 WAITING_LOG_EVERY = 10.0
 
@@ -646,6 +648,8 @@ class DaskEngine:
     def _call_for_worker(self, wanted: bool) -> None:
         """Keep a task waiting as long as there is no worker: adaptive clusters start one for it."""
         if not wanted:
+            if self._ticket is not None:
+                self._let_go(self._ticket)
             self._ticket = None
         elif self._ticket is None or self._ticket.done():
             self._ticket = self._client.submit(nothing, key=self._key(None, "worker"), pure=False)
@@ -669,7 +673,7 @@ class DaskEngine:
             try:
                 refusal = _differences(await self._result(greeting, address, direct))
             finally:
-                greeting.release()
+                self._let_go(greeting)
             worker = _Worker(name, address, int(info["nthreads"]), direct)
         except LOST:
             pass  # it is gone, or the next look tries again
@@ -689,14 +693,29 @@ class DaskEngine:
         """Return whether this process can connect to a worker itself."""
         if self._client.direct_to_workers is False:
             return False
+        probing = asyncio.ensure_future(self._scattered({self._key(None, "probe"): None}, address, True))
         try:
-            scattering = self._scattered({self._key(None, "probe"): None}, address, True)
-            (probe,) = await asyncio.wait_for(scattering, ANSWER_WITHIN)
+            # Not `wait_for`, which up to Python 3.11 may overlook that it is cancelled itself.
+            await asyncio.wait({probing}, timeout=ANSWER_WITHIN)
+            if not probing.done():
+                raise TimeoutError(f"no answer within {ANSWER_WITHIN:g} s")
+            (probe,) = probing.result()
             probe.release()
         except (OSError, TimeoutError, asyncio.TimeoutError):
             logger.info("Dask worker %s cannot be reached: data go through the scheduler", address)
             return False
+        finally:
+            probing.cancel()
         return True
+
+    def _let_go(self, task: distributed.Future) -> None:
+        """Release a task. One that has just been submitted may come to the scheduler after its release, which
+        reads graphs in a thread, and would then stay there.
+        """
+        if task.done():
+            task.release()
+        else:
+            self._loop.call_later(GRAPH_WITHIN, task.release)
 
     def _key(self, kernel: Any, what: str, *of: Any) -> tuple[Any, ...]:
         """Return a new key; by its first word Dask's dashboard and reports group what they show."""
@@ -801,7 +820,7 @@ class DaskEngine:
             task.cancel()
         for joining in self._joining.values():
             joining.cancel()
-        self._ticket = None
+        self._call_for_worker(False)
         for worker in self._workers.values():
             worker.held.clear()
         if self._greeted and self._lost is None:
@@ -895,7 +914,8 @@ class DaskEngine:
         try:
             return (await self._result(job, worker.address, worker.direct)).content
         finally:
-            for future in (job, rows, *(() if round_.keep_blocks else sent)):
+            self._let_go(job)
+            for future in (rows, *(() if round_.keep_blocks else sent)):
                 future.release()
 
     def _moved(self, keeper: _Worker, hand: Hand) -> None:

@@ -79,9 +79,12 @@ def dictionary():
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[LocalCluster]:
-    with LocalCluster(
-        n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=50, memory_limit=0
-    ) as cluster:
+    with (
+        dask.config.set({"distributed.deploy.lost-worker-timeout": "3s"}),  # of which `scale` counts them
+        LocalCluster(
+            n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=50, memory_limit=0
+        ) as cluster,
+    ):
         yield cluster
 
 
@@ -99,8 +102,12 @@ def left_over(client: Client) -> list[Any]:
 @pytest.fixture
 def client(cluster, module_client) -> Iterator[Client]:
     """Two workers before a test, and nothing of ours on them after it."""
-    cluster.scale(2)
-    module_client.wait_for_workers(2, timeout=PATIENCE)
+
+    def two_workers() -> bool:
+        cluster.scale(2)
+        return len(cluster.scheduler.workers) >= 2
+
+    wait_until(two_workers)
     yield module_client
     wait_until(lambda: not left_over(module_client), lambda: left_over(module_client))
     wait_until(lambda: not cluster.scheduler.tasks, lambda: cluster.scheduler.tasks)
@@ -247,18 +254,19 @@ def test_workers_are_killed_in_mid_training(client, corpus, dictionary, expected
     assert events > 6
 
 
-def test_scaling(cluster, client, corpus, dictionary, expected):
+def test_scaling(cluster, client, corpus, dictionary, expected, monkeypatch):
+    engines: list[DaskEngine] = []
+    real = DaskEngine.__enter__
+    monkeypatch.setattr(DaskEngine, "__enter__", lambda engine: engines.append(engine) or real(engine))
     sizes = iter([3, 1, 2])
-    counts = set()
 
     def scale(event) -> None:
-        counts.add(event["workers"])
         if event["updates"] % 3 == 0 and (size := next(sizes, None)) is not None:
             cluster.scale(size)
-            wait_until(lambda: len(cluster.scheduler.workers) == size)
+            wait_until(lambda: engines[0].num_workers == size, lambda: engines[0].num_workers)
 
     assert content(lda(corpus, dictionary, client=client, progress=scale)) == expected["lda"]
-    assert len(counts) > 1
+    assert next(sizes, None) is None
 
 
 def test_retired_workers(cluster, client, corpus, dictionary, expected):
