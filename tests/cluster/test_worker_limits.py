@@ -14,6 +14,7 @@ import pytest
 from gensim.models import LdaModel, LsiModel
 
 from distcorpus import LocalCluster
+from distcorpus.cluster import LEAVE_TIMEOUT
 from distcorpus.wire import close, connect, find, list_names, names
 from distcorpus.wire.frames import encode
 from distcorpus.worker.daemon import Worker
@@ -59,7 +60,7 @@ def worker_of(cluster, *options, name="measured", variables=None):
         yield process.pid
     finally:
         process.terminate()
-        assert process.wait(30) == 0
+        assert process.wait(LEAVE_TIMEOUT) == 0  # the job under way, which may be compiling, is finished
 
 
 def uri_of(cluster, name="measured"):
