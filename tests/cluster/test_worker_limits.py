@@ -56,7 +56,8 @@ def worker_of(cluster, *options, name="measured", variables=None):
         stdout=subprocess.DEVNULL,
     )
     try:
-        wait_until(lambda: len(cluster.dispatcher.status()["workers"]) == before + 1, "its joining")
+        # On a machine, or for a CPU, that is new it compiles its kernels first.
+        wait_until(lambda: len(cluster.dispatcher.status()["workers"]) == before + 1, "its joining", 120.0)
         yield process.pid
     finally:
         process.terminate()
