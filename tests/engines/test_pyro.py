@@ -57,12 +57,15 @@ class Workers:
     """Worker objects, and where the engine is told that they are."""
 
     def __init__(self) -> None:
-        self.daemon = Daemon()
-        self.daemon.start()
+        self.daemons: list[Daemon] = []
         self.registered: dict[str, str] = {}
 
     def add(self, worker: Any) -> Any:
-        self.registered[worker.name] = self.daemon.serve(worker.name, worker)
+        """Serve a worker, at a port of its own as each has."""
+        daemon = Daemon()
+        self.daemons.append(daemon)
+        self.registered[worker.name] = daemon.serve(worker.name, worker)
+        daemon.start()
         return worker
 
     def __call__(self) -> dict[str, str]:
@@ -73,7 +76,8 @@ class Workers:
 def workers() -> Iterator[Workers]:
     served = Workers()
     yield served
-    served.daemon.stop(grace=0.1)
+    for daemon in served.daemons:
+        daemon.stop(grace=0.1)
 
 
 @pytest.fixture
@@ -241,8 +245,9 @@ def test_names_that_come_and_go_leave_nothing(workers, monkeypatch, caplog):
     monkeypatch.setattr(pyro, "RETRY_AFTER", 0.01)
     monkeypatch.setattr(pyro, "MAX_CONNECTING", 4)
     engine = PyroEngine(workers)
-    bad = workers.daemon.serve("bad", Refusing("bad"))
-    workers.registered = {"always": bad}
+    workers.add(Refusing("bad"))
+    bad = workers.registered.pop("bad")
+    workers.registered["always"] = bad
     most = 0
 
     def names(number: int) -> list[str]:
