@@ -460,9 +460,13 @@ ATTACKS: dict[str, Attack] = {
 
 def attack(field: Field, name: str, seed: int) -> None:
     """Make one attack until the siege is over."""
-    attempts = {**ATTACKS, "exhaustion": exhaustion}[name](field, random.Random(seed))
+    chance, begin = random.Random(seed), {**ATTACKS, "exhaustion": exhaustion}[name]
+    attempts = begin(field, chance)
     while not field.over.wait(PAUSE):
-        next(attempts)
+        try:
+            next(attempts)
+        except ConnectionError:  # to hang up is a refusal too
+            attempts = begin(field, chance)
         field.made[name] += 1
 
 
