@@ -79,12 +79,9 @@ def dictionary():
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[LocalCluster]:
-    with (
-        dask.config.set({"distributed.deploy.lost-worker-timeout": "3s"}),  # of which `scale` counts them
-        LocalCluster(
-            n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=50, memory_limit=0
-        ) as cluster,
-    ):
+    with LocalCluster(
+        n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=50, memory_limit=0
+    ) as cluster:
         yield cluster
 
 
@@ -269,17 +266,24 @@ def test_scaling(cluster, client, corpus, dictionary, expected, monkeypatch):
     assert next(sizes, None) is None
 
 
-def test_retired_workers(cluster, client, corpus, dictionary, expected):
+def test_retired_workers(corpus, dictionary, expected):
     """Dask moves their data to others, and nothing is computed twice."""
-    rounds = 0
+    with (
+        LocalCluster(
+            n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=50, memory_limit=0
+        ) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        rounds = 0
 
-    def retire(event) -> None:
-        nonlocal rounds
-        rounds += 1
-        if rounds == 8:
-            client.retire_workers(list(cluster.scheduler.workers)[:1])
+        def retire(event) -> None:
+            nonlocal rounds
+            rounds += 1
+            if rounds == 8:
+                client.retire_workers(list(cluster.scheduler.workers)[:1])
 
-    assert content(lsi(corpus, dictionary, client=client, progress=retire)) == expected["lsi"]
+        assert content(lsi(corpus, dictionary, client=client, progress=retire)) == expected["lsi"]
+        assert len(cluster.scheduler.workers) == 1
 
 
 def test_an_adaptive_cluster_that_has_no_worker(corpus, dictionary, expected):
@@ -652,7 +656,7 @@ def lost_at_the_fourth_update(client: Client, corpus, dictionary, lose: Callable
     model = lda(None, dictionary, client=client, progress=progress)
     with pytest.raises(RuntimeError, match=r"the Dask scheduler .* is lost: .*a new Client"):
         model.update(corpus)
-    assert time.monotonic() - lost_at < 15
+    assert 0 < lost_at < time.monotonic() < lost_at + 15
     assert model.num_updates == 600
     return model
 
@@ -672,8 +676,8 @@ def test_a_client_that_is_closed(cluster, client, corpus, dictionary, expected):
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
 def test_a_lost_scheduler_is_one_clear_error(corpus, dictionary, expected, monkeypatch, how):
     """The model is as after its latest update, and goes on from there."""
-    monkeypatch.setattr(engine_module, "SCHEDULER_TIMEOUT", 1.0)
-    monkeypatch.setattr(engine_module, "ANSWER_WITHIN", 1.0)
+    monkeypatch.setattr(engine_module, "SCHEDULER_TIMEOUT", 3.0)
+    monkeypatch.setattr(engine_module, "ANSWER_WITHIN", 2.0)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
