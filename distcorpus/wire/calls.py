@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import pickle
 import pickletools
 from collections.abc import Callable, Iterable
@@ -15,6 +16,25 @@ from distcorpus.wire import allowed, roles, unpickle
 _LONGEST_HEAD = 2048
 _LONGEST_NAME = 100
 _BEFORE_NAMES = frozenset({"PROTO", "FRAME", "MARK", "MEMOIZE", "BINPUT", "LONG_BINPUT"})
+
+
+#: In the place of `copyreg`'s, where other libraries register ways of their own for the whole process: once
+#: Dask is imported, it writes exceptions as calls of a function that no peer of ours has.
+_WAYS: dict[type, Callable[[Any], Any]] = {complex: lambda value: (complex, (value.real, value.imag))}
+
+
+def pickled(value: Any, protocol: int = 5) -> bytes:
+    """Return what `write` writes."""
+    stream = io.BytesIO()
+    write(value, stream, protocol)
+    return stream.getvalue()
+
+
+def write(value: Any, stream: Any, protocol: int, **options: Any) -> None:
+    """Pickle a value, whatever other libraries have registered for its classes."""
+    pickler = pickle.Pickler(stream, protocol, **options)
+    pickler.dispatch_table = _WAYS
+    pickler.dump(value)
 
 
 def read(data: Any, buffers: Iterable[Any] = (), size: int | None = None) -> Any:
@@ -116,7 +136,7 @@ def _readable(error: BaseException) -> bool:
     if not allowed.is_portable_exception(type(error)):
         return False
     try:
-        unpickle.load(pickle.dumps(error, protocol=5), allowed.resolve)
+        unpickle.load(pickled(error), allowed.resolve)
     except Exception:
         return False
     return True

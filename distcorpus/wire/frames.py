@@ -21,7 +21,7 @@ from typing import Any
 from Pyro4.errors import SecurityError, SerializeError
 from Pyro4.util import SerializerBase
 
-from distcorpus.wire.calls import portable, read, read_call
+from distcorpus.wire.calls import portable, read, read_call, write
 from distcorpus.wire.sockets import Gather
 
 FRAMES_ID = 64
@@ -88,7 +88,7 @@ def encode(value: Any) -> Gather:
 
     stream = io.BytesIO()
     try:
-        pickle.Pickler(stream, protocol=5, buffer_callback=keep_in_band).dump(value)
+        write(value, stream, 5, buffer_callback=keep_in_band)
     except (pickle.PicklingError, TypeError, AttributeError, RecursionError) as error:
         raise CannotSendError(f"cannot send a {type(value).__name__}: {error}") from error
     parts: list[bytes | memoryview] = [stream.getvalue(), *buffers]

@@ -14,7 +14,7 @@ from Pyro4.configuration import config
 from Pyro4.errors import SecurityError, SerializeError
 
 from distcorpus.wire import allowed, sockets, tls
-from distcorpus.wire.calls import portable, read, read_call
+from distcorpus.wire.calls import pickled, portable, read, read_call
 from distcorpus.wire.frames import FramesSerializer
 
 MAX_MESSAGE_BYTES = 1 << 30
@@ -37,7 +37,10 @@ class RestrictedPickleSerializer(util.PickleSerializer):
     """Pyro4's pickle, as unmodified programs speak it, which makes only what `wire.allowed` lists."""
 
     def dumps(self, data: Any) -> bytes:
-        return bytes(super().dumps(portable(data)))
+        return pickled(portable(data), config.PICKLE_PROTOCOL_VERSION)
+
+    def dumpsCall(self, obj: str, method: str, vargs: Any, kwargs: Any) -> bytes:
+        return pickled((obj, method, vargs, kwargs), config.PICKLE_PROTOCOL_VERSION)
 
     def loads(self, data: Any) -> Any:
         return read(data)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copyreg
 import pickle
 import socket
 import ssl
@@ -13,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import Pyro4.util
 import pytest
 import scipy.sparse
 from hypothesis import given, settings
@@ -278,3 +280,13 @@ def test_arrays_travel_at_the_speed_of_memory(daemon: wire.Daemon):
 def test_memory_limits_can_be_raised():
     assert wire.share_freed_memory() in (True, False)
     assert sockets.VANISHED_AFTER < 10
+
+
+@pytest.mark.parametrize("serializer", ["frames", "pickle"])
+def test_what_others_register_for_a_class_is_not_used(serializer, monkeypatch):
+    """As Dask does for exceptions, in every program that imports it."""
+    monkeypatch.setitem(copyreg.dispatch_table, ValueError, lambda error: (print, ("no peer reads this",)))
+    ours = Pyro4.util.get_serializer(serializer)
+    message = ours.dumps(ValueError("a"))
+    data = memoryview(b"".join(message.parts)) if serializer == "frames" else message
+    assert ours.loads(data).args == ("a",)
