@@ -1,4 +1,8 @@
-"""The protocol of gensim's unmodified models: the Pyro objects that they talk to, one a connection."""
+"""The protocol of gensim's unmodified models: the Pyro objects that they talk to, one a connection.
+
+gensim itself is imported where the first of its models asks for it: it takes a dispatcher longer to load than
+all else.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +10,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-from gensim.corpora import HashDictionary
-from gensim.models.ldamodel import LdaModel, LdaState
-from gensim.models.lsimodel import Projection
-from gensim.utils import FakeDict
 from numpy.typing import NDArray
 
 from distcorpus.algorithms.chunk import as_chunk
@@ -94,8 +94,10 @@ class GensimLsi(Connection):
         self._session.put(chunk)
 
     @expose
-    def getstate(self) -> Projection:
-        """Wait for all chunks and return the projection of all documents so far."""
+    def getstate(self) -> Any:
+        """Wait for all chunks and return gensim's ``Projection`` of all documents so far."""
+        from gensim.models.lsimodel import Projection
+
         self._check_initialized()
         projection = Projection(self._num_terms, self._num_topics, None, **self._projection)
         if self._session is not None:
@@ -119,6 +121,8 @@ class GensimLda(Connection):
         distributed: bool = False,
     ) -> None:
         """Begin a model; takes what ``LdaModel`` sends (the topics, with eta, come with ``reset``)."""
+        from gensim.models import LdaModel
+
         shape: dict[str, Any] = {
             "num_topics": _positive("num_topics", num_topics, MAX_TOPICS),
             "num_terms": _num_terms(id2word),
@@ -141,8 +145,12 @@ class GensimLda(Connection):
         self._opened(EStepTraining(name, engine, num_terms, num_topics=len(prior), **options))
 
     @expose
-    def reset(self, state: LdaState) -> None:
-        """Begin a round with the topics of `state`."""
+    def reset(self, state: Any) -> None:
+        """Begin a round with the topics of `state`, an ``LdaState``."""
+        from gensim.models.ldamodel import LdaState
+
+        if not isinstance(state, LdaState):
+            raise TypeError(f"reset() takes state as LdaState, not as a {type(state).__name__}")
         self._check_initialized()
         session = self._session
         shape = (session.num_topics, session.num_terms)
@@ -172,8 +180,10 @@ class GensimLda(Connection):
         session.put(as_chunk(job, session.num_terms, counts=True, what=what))
 
     @expose
-    def getstate(self) -> LdaState:
-        """Wait for the round and return its sufficient statistics."""
+    def getstate(self) -> Any:
+        """Wait for the round and return its sufficient statistics, an ``LdaState``."""
+        from gensim.models.ldamodel import LdaState
+
         self._check_initialized()
         total, documents = self._session.finish()
         state = LdaState(np.asarray(self._state.eta), (0, 0), dtype=self._state.sstats.dtype)
@@ -184,6 +194,9 @@ class GensimLda(Connection):
 
 def _num_terms(id2word: Any) -> int:
     """Return the size of the vocabulary, as gensim's models count it."""
+    from gensim.corpora import HashDictionary
+    from gensim.utils import FakeDict
+
     # These two have no ids, only the number that they state.
     if isinstance(id2word, HashDictionary):
         return int(id2word.id_range)

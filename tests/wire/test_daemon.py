@@ -78,7 +78,7 @@ class ClusterError(RuntimeError):
     ("raised", "arrives"),
     [
         (ClusterError("worker w1 is lost"), RuntimeError("worker w1 is lost")),
-        (ValueError("bad", object()), ValueError),
+        (ValueError("bad", NotImplemented), ValueError),
         (KeyError("missing"), KeyError("missing")),
         (UnicodeDecodeError("utf8", b"x", 0, 1, "why"), UnicodeDecodeError("utf8", b"x", 0, 1, "why")),
     ],

@@ -31,7 +31,7 @@ from distcorpus.worker.daemon import Worker
         (dict[str, Any], [{}, {"a": ()}], [{1: 2}, [], None]),
         (dict[str, int], [{"a": 1}], [{"a": "b"}]),
         (np.ndarray, [np.ones(2)], [[1.0], 1.0]),
-        (Any, [None, (), object()], []),
+        (Any, [None, (), NotImplemented], []),
     ],
     ids=str,
 )
@@ -67,7 +67,8 @@ def test_the_method_does_not_run(daemon: wire.Daemon):
 
 def test_every_method_that_a_daemon_serves_checks_its_arguments(daemon: wire.Daemon):
     description = type(daemon.objectsById["Pyro.Daemon"])
-    free = {("id2word", Any), ("alpha", Any), ("eta", Any), ("job", Any)}  # those that the method checks
+    # Those that the method checks.
+    free = {(parameter, Any) for parameter in ("id2word", "alpha", "eta", "job", "state")}
     for cls in (description, wire.NameServer, Dispatcher, GensimLsi, GensimLda, ModelLsi, ModelLda, Worker):
         for name in util.get_exposed_members(cls)["methods"]:
             hints = getattr(cls, name).checks_arguments()
