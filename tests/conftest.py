@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,6 +10,7 @@ import corpora
 import pytest
 from gensim.corpora import Dictionary
 from gensim.models import TfidfModel
+from threadpoolctl import threadpool_limits
 
 from distcorpus.wire import certificates, roles
 
@@ -25,6 +27,13 @@ def bags_of_words(corpus: corpora.Corpus) -> BagsOfWords:
     dictionary, counts = corpora.bow(corpus)
     model = TfidfModel(dictionary=dictionary)
     return BagsOfWords(dictionary, counts, [model[document] for document in counts])
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_blas_thread() -> Iterator[None]:
+    """As many processes test as there are cores: threads of BLAS besides would only wait for each other."""
+    with threadpool_limits(1, "blas"):
+        yield
 
 
 @pytest.fixture(scope="session")

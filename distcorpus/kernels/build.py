@@ -23,7 +23,7 @@ PARTS = "distcorpus", "wire", "python", "numpy", "scipy", "numba", "kernels", "m
 _ESSENTIAL = "distcorpus", "wire"
 #: What can change bits. Without numba that is also what numpy makes of the CPU.
 _SIGNIFICANT = "numpy", "scipy", "numba", "kernels", "machine", "vectors"
-_LONGEST = 200
+_LONGEST = 500
 NONE = "none"
 
 
@@ -94,6 +94,21 @@ def contradiction(dispatcher: Mapping[str, str], other: Mapping[str, str], name:
 
 
 def differences(ours: Mapping[str, str], theirs: Mapping[str, str], us: str, them: str) -> list[str]:
-    """Say what may give two processes other bits, a sentence's part each."""
+    """Say what may give two processes other bits, a sentence's part each.
+
+    A kernel that only one of them has changes no bits: the other computes nothing with it.
+    """
     parts = [part for part in _SIGNIFICANT if ours[part] != theirs[part]]
+    if "kernels" in parts and _agree(_kernels(ours["kernels"]), _kernels(theirs["kernels"])):
+        parts.remove("kernels")
     return [f"{part} {theirs[part]} of {them}, {ours[part]} of {us}" for part in parts]
+
+
+def _kernels(said: str) -> dict[str, str]:
+    pairs = (kernel.rpartition(" ") for kernel in said.split(", "))
+    return {name: version for name, _, version in pairs}
+
+
+def _agree(ours: Mapping[str, str], theirs: Mapping[str, str]) -> bool:
+    common = ours.keys() & theirs.keys()
+    return bool(common) and all(ours[name] == theirs[name] for name in common)

@@ -115,8 +115,7 @@ def test_a_look_at_a_cluster_that_is_interrupted_says_so_in_one_line():
             with connection:
                 process.send_signal(signal.SIGINT)
                 errors = process.communicate(timeout=60)[1]
-    assert process.returncode == 130
-    assert errors == "distcorpus status: interrupted\n"
+    assert (process.returncode, errors) == (130, "distcorpus status: interrupted\n")
 
 
 def test_status(cluster):

@@ -168,6 +168,11 @@ def test_builds():
     for part in ("numpy", "scipy", "numba", "kernels", "machine", "vectors"):
         (found,) = differences(build, {**build, part: "other"}, "a", "b")
         assert found == f"{part} other of b, {build[part]} of a"
+    more = {**build, "kernels": build["kernels"] + ", of its own 7"}
+    assert differences(build, more, "a", "b") == differences(more, build, "a", "b") == []
+    newer = {**build, "kernels": "of its own 7, lda 999"}
+    (found,) = differences(build, newer, "a", "b")
+    assert found == f"kernels {newer['kernels']} of b, {build['kernels']} of a"
     for wrong in (None, [], {"numpy": 3}, {"numpy": ""}, {"numpy": "a\nb"}, {"numpy": "x" * 1000}):
         with pytest.raises(ValueError, match="build"):
             read_build(wrong)
