@@ -8,6 +8,7 @@ import os
 import pickle
 import signal
 import threading
+from functools import partial
 
 import numpy as np
 import pytest
@@ -16,8 +17,11 @@ import scipy.sparse
 from gensim.matutils import corpus2csc
 
 from distcorpus import LocalCluster, LsiModel
+from distcorpus.algorithms.chunk import as_chunk
 from distcorpus.models import lsimodel
 from distcorpus.models._cluster import Cluster
+from distcorpus.models._kept import Addition, Kept
+from distcorpus.training.lsi import LsiTask
 
 LSI = {"num_topics": 20, "chunksize": 40}
 #: Where an addition begins; chunks of 40 are cut alike if it all came at once.
@@ -63,29 +67,21 @@ def weights_of(sizes, decay, chunksize=40):
 
 
 def test_additions_are_exact_with_any_number_of_workers(lee_corpus, dense):
-    """Against LAPACK; and the bytes of a model without a cluster, which are those of one that had everything
-    at once.
-    """
-    at_once = {
-        dtype: lsi_bytes(LsiModel(lee_corpus.tfidf, id2word=lee_corpus.dictionary, dtype=dtype, **LSI))
-        for dtype in DTYPES
-    }
+    """They give the bytes of a model that had everything at once, which is held against LAPACK."""
+    dictionary, at_once = lee_corpus.dictionary, {}
+    for dtype in DTYPES:
+        model = LsiModel(lee_corpus.tfidf, id2word=dictionary, dtype=dtype, **LSI)
+        assert_exact(model, dense)
+        at_once[dtype] = lsi_bytes(model)
     with LocalCluster(n_workers=1) as cluster:
-        for workers in (1, 2):
-            cluster.scale(workers)
+        for workers in (0, 1, 2):
+            cluster.scale(max(workers, 1))
             for dtype in DTYPES:
                 for cut in PARTS:
                     parts = parts_of(lee_corpus, cut)
-                    model = added(parts, lee_corpus.dictionary, distributed=True, dtype=dtype)
-                    assert model.numworkers == workers
-                    assert_exact(model, dense)
-                    assert model.docs_processed == 300
+                    model = added(parts, dictionary, distributed=workers > 0, dtype=dtype)
                     assert lsi_bytes(model) == at_once[dtype]
-    for dtype in DTYPES:
-        assert (
-            lsi_bytes(added(parts_of(lee_corpus, "three"), lee_corpus.dictionary, dtype=dtype))
-            == at_once[dtype]
-        )
+                    assert model.docs_processed == 300
 
 
 @pytest.mark.parametrize(("dtype", "decay"), [(np.float32, 1.2), (np.float64, 0.7)])
@@ -147,7 +143,7 @@ def test_what_is_too_much_to_keep_is_said(cluster, lee_corpus, dense, monkeypatc
 
 
 def test_what_a_dispatcher_folds_is_said(lee_corpus, dense, caplog):
-    """To the program too. With a spool nothing is folded."""
+    """To the program too."""
     parts = parts_of(lee_corpus, "two")
     little = ("--memory", str(100_000 / 2**30))
     with LocalCluster(1, dispatcher_options=little):
@@ -165,15 +161,6 @@ def test_what_a_dispatcher_folds_is_said(lee_corpus, dense, caplog):
     assert_exact(model, np.hstack([dense, dense[:, :40]]))
 
 
-def test_a_spool_takes_what_is_sent_again(lee_corpus, dense, tmp_path, caplog):
-    parts = parts_of(lee_corpus, "three")
-    options = ("--memory", str(100_000 / 2**30), "--spool", str(tmp_path))
-    with LocalCluster(1, dispatcher_options=options):
-        model = added(parts, lee_corpus.dictionary, distributed=True)
-    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
-    assert lsi_bytes(model) == lsi_bytes(added(parts, lee_corpus.dictionary))
-
-
 def test_additions_need_no_cluster_that_was_there_before(lee_corpus, dense):
     """Each on another one, or on none."""
     parts = parts_of(lee_corpus, "three")
@@ -185,22 +172,22 @@ def test_additions_need_no_cluster_that_was_there_before(lee_corpus, dense):
     assert lsi_bytes(model) == lsi_bytes(LsiModel(lee_corpus.tfidf, id2word=lee_corpus.dictionary, **LSI))
 
 
-@pytest.mark.parametrize("kind", ["update", "round"])
-def test_a_worker_is_killed_in_an_addition(lee_corpus, kind):
-    """While the documents arrive, those that were there among them, or are multiplied."""
-    parts = parts_of(lee_corpus, "two")
-    killed = []
-    with LocalCluster(n_workers=2) as cluster:
+def test_a_worker_is_killed_in_each_addition(lee_corpus):
+    """While the documents arrive, those that were there among them, and while they are multiplied."""
+    parts = parts_of(lee_corpus, "three")
+    killed = {}
+    with LocalCluster(n_workers=3) as cluster:
 
-        def kill(event):
-            if event["kind"] == kind and not killed:
-                killed.append(cluster.workers[0].pid)
-                os.kill(killed[0], signal.SIGKILL)
+        def kill(kind, event):
+            if event["kind"] == kind and kind not in killed:
+                killed[kind] = cluster.workers[len(killed)].pid
+                os.kill(killed[kind], signal.SIGKILL)
 
         model = added(parts[:1], lee_corpus.dictionary, distributed=True)
-        model.progress = kill
-        model.add_documents(parts[1])
-    assert killed
+        for kind, part in zip(("update", "round"), parts[1:], strict=True):
+            model.progress = partial(kill, kind)
+            model.add_documents(part)
+    assert len(set(killed.values())) == 2
     assert lsi_bytes(model) == lsi_bytes(LsiModel(lee_corpus.tfidf, id2word=lee_corpus.dictionary, **LSI))
 
 
@@ -320,3 +307,25 @@ def test_a_matrix_that_the_program_uses_again(cluster, lee_corpus, dense, distri
     matrix.indices[:] = 0
     model.add_documents(scipy.sparse.csc_array(dense[:, 160:].astype(np.float32)))
     assert_exact(model, dense)
+
+
+def test_a_second_attempt_keeps_what_it_read_once():
+    """A dispatcher that is lost is given everything again."""
+    there, new = ([as_chunk([[(word, 1.0)]], 9) for word in words] for words in ((0, 1), (2, 3, 4)))
+    factors = np.eye(9, 2), np.ones(2)
+    nbytes = sum(chunk.nbytes for chunk in there + new)
+    for limit, keeps in ((nbytes, True), (nbytes - 1, False)):
+        addition = Addition(Kept(None, tuple(there), (4.0, 1.0)), new, limit)
+        task = LsiTask(9, 2, decay=0.5, squared_weights=(4.0, 1.0))
+        for read in range(1, 6):  # and no further
+            attempt = iter(addition)
+            assert [int(next(attempt).indices[0]) for _ in range(read)] == list(range(read))
+            assert addition.kept(task, factors) is None
+        assert [int(chunk.indices[0]) for chunk in addition] == [0, 1, 2, 3, 4]
+        kept = addition.kept(task, factors)
+        assert (kept is not None) == keeps
+        if kept is not None:
+            assert [int(chunk.indices[0]) for chunk in kept.chunks] == [0, 1, 2, 3, 4]
+            assert kept.squared_weights == (4.0 / 64, 1.0 / 64, 1 / 16, 1 / 4, 1.0)
+            assert kept.n_docs == 5
+            assert kept.weighed(3.0).squared_weights[-1] == 9.0
