@@ -31,11 +31,6 @@ class Kept:
     squared_weights: tuple[float, ...] = ()
     factors: Factors | None = None
 
-    @property
-    def n_docs(self) -> int:
-        """Documents in the chunks."""
-        return sum(chunk.n_docs for chunk in self.chunks)
-
     def weighed(self, weight: float) -> Kept:
         """Return the same documents, each counting `weight` times as much."""
         return replace(

@@ -327,5 +327,4 @@ def test_a_second_attempt_keeps_what_it_read_once():
         if kept is not None:
             assert [int(chunk.indices[0]) for chunk in kept.chunks] == [0, 1, 2, 3, 4]
             assert kept.squared_weights == (4.0 / 64, 1.0 / 64, 1 / 16, 1 / 4, 1.0)
-            assert kept.n_docs == 5
             assert kept.weighed(3.0).squared_weights[-1] == 9.0
