@@ -13,7 +13,7 @@ Randomized block Krylov methods for stronger and faster approximate singular val
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -363,10 +363,25 @@ def must_fold(kept_nbytes: int, next_nbytes: int, memory_budget: int | None) -> 
     return memory_budget is not None and kept_nbytes > 0 and kept_nbytes + next_nbytes > memory_budget
 
 
-def chunk_weights(numbers: Iterable[int], last: int, decay: float) -> dict[int, float]:
-    """Return the squared weights of some chunks, ``decay**(2 * (last - number))``, where `last` is the
-    newest."""
-    return {number: decay ** (2 * (last - number)) for number in numbers}
+def chunks_since(start: int, end: int, earlier: int = 0) -> int:
+    """Return how many chunks with numbers from `start` to before `end` weigh down what came before them.
+
+    The first chunks, so many as `earlier`, weigh on nothing: what they count beside each other is settled.
+    """
+    return max(end, earlier) - max(start, earlier)
+
+
+def chunk_weights(
+    numbers: Iterable[int], last: int, decay: float, settled: Sequence[float] = ()
+) -> dict[int, float]:
+    """Return the squared weights of some chunks, where `last` is the newest: each counts `decay` times as
+    much as the next one, but the first ones beside each other as their `settled` squared weights say.
+    """
+    weights = {}
+    for number in numbers:
+        squared = settled[number] if number < len(settled) else 1.0
+        weights[number] = squared * decay ** (2 * chunks_since(number + 1, last + 1, len(settled)))
+    return weights
 
 
 def bound_foreseen(squared_norm: float) -> float:

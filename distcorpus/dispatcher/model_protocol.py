@@ -338,7 +338,8 @@ class ModelLsi(_ModelConnection):
         -------
         dict
             ``factors``: U and s, or None where they are not there after `timeout` seconds; ``rounds``, how
-            many were begun, and ``workers``, how many there are.
+            many were begun, ``workers``, how many there are, and ``folds``, how often documents that are too
+            many to keep were folded.
         """
         session = self._current()
         if self._factors is None:
@@ -350,6 +351,7 @@ class ModelLsi(_ModelConnection):
             "factors": self._factors.result() if done else None,
             "rounds": session.num_rounds,
             "workers": self._dispatcher.engine.num_workers,
+            "folds": session.num_folds,
         }
 
 

@@ -175,9 +175,9 @@ def _read_fetch(answer: Any) -> None:
 
 
 def _read_finish(answer: Any) -> None:
-    _mapping(answer, "it", ("factors", "rounds", "workers"))
-    _whole(answer["rounds"], "rounds")
-    _whole(answer["workers"], "workers")
+    _mapping(answer, "it", ("factors", "rounds", "workers", "folds"))
+    for name in ("rounds", "workers", "folds"):
+        _whole(answer[name], name)
 
 
 def _read_take(answer: Any) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar
 
@@ -28,15 +28,15 @@ from distcorpus.corpora.reading import (
     length,
     vocabulary,
 )
-from distcorpus.engines.base import OwnEngine
 from distcorpus.kernels import as_dict
 from distcorpus.models import _check as check
 from distcorpus.models._answers import check_factors
 from distcorpus.models._cluster import Cluster, Training, train_on
 from distcorpus.models._engine import chosen_client, engine_of
+from distcorpus.models._kept import Addition, Kept
 from distcorpus.models._progress import ProgressBar
 from distcorpus.models._saving import Saved
-from distcorpus.training.lsi import LsiTask, LsiTraining, in_this_process
+from distcorpus.training.lsi import LsiTask, train
 from distcorpus.wire import names
 
 # Under the name that gensim's users know its lines by.
@@ -44,8 +44,13 @@ logger = logging.getLogger("gensim.models.lsimodel")
 
 #: Bytes of chunks that a training in this process keeps before it folds them.
 MEMORY = 2 << 30
-#: Bytes of chunks that a model keeps after that: documents can be added as if all had come at once.
+#: Bytes of chunks that a model keeps, wherever it is trained: documents can be added as if all had come at
+#: once.
 KEPT_BYTES = 512 << 20
+FOLDED = (
+    "the dispatcher has folded this model's documents, which are more than it keeps of a model: singular "
+    "values may come out too small. Start it with a larger --memory, or with --spool DIR"
+)
 #: The largest value of a document where the result is float32.
 LARGEST_SINGLE = 1e18
 #: Seconds between two looks at how far a cluster is.
@@ -100,8 +105,8 @@ class LsiModel(Saved, gensim.models.LsiModel):
         If there is no cluster, or a chunk cannot be computed.
     """
 
-    #: The training run, and its engine, that still has all documents, and the vectors that it made of them.
-    _kept: tuple[LsiTraining, OwnEngine, np.ndarray] | None = None
+    #: The documents that the factors were made of, while they are not too many.
+    _kept: Kept | None = None
 
     gensims_class: ClassVar[Any] = gensim.models.LsiModel
     own_options: ClassVar[dict[str, Any]] = {
@@ -154,6 +159,7 @@ class LsiModel(Saved, gensim.models.LsiModel):
             self._first = corpus, documents
         check_memory(self.num_terms, self.num_topics, np.dtype(self.dtype).itemsize)
         self.docs_processed = 0
+        self._adding = threading.RLock()
         self.projection = Projection(
             self.num_terms,
             self.num_topics,
@@ -179,7 +185,10 @@ class LsiModel(Saved, gensim.models.LsiModel):
     def add_documents(self, corpus: Any, chunksize: int | None = None, decay: float | None = None) -> None:
         """Train on more documents.
 
-        The earlier ones count by their `num_topics` leading factors, each of which is weighed by `decay`.
+        The factors are then those of all documents, as if they had come at once: while all of them take up to
+        `KEPT_BYTES`, the model keeps them, in this process, and sends a cluster the earlier ones again. What
+        is more, and what a model had that was loaded, unpickled or copied, counts by its `num_topics` leading
+        factors, and the log says so. Several threads may add documents, one after the other.
 
         Parameters
         ----------
@@ -212,6 +221,15 @@ class LsiModel(Saved, gensim.models.LsiModel):
         before = decay
         if not self.onepass or is_sparse(corpus):  # gensim merges these as one
             decay = 1.0
+        with self._adding:
+            self._add(_Reading(self, corpus, documents, size), decay, before, must_have=first is not None)
+
+    def _add(self, reading: _Reading, decay: float, before: float, must_have: bool) -> None:
+        """Factorise what there is and what is read, as `add_documents` says; `before` weighs what there is
+        where the chunks, with a `decay` of 1, count as one.
+        """
+        had = self.projection.u, self.projection.s
+        earlier = self._earlier().weighed(before if decay == 1.0 else 1.0)
         power_iters, extra_samples = self._effort()
         task = LsiTask(
             self.num_terms,
@@ -221,17 +239,19 @@ class LsiModel(Saved, gensim.models.LsiModel):
             seed=self.random_seed or 0,
             power_iters=power_iters,
             extra_samples=extra_samples,
+            base=earlier.base,
+            squared_weights=earlier.squared_weights,
         )
-        reading = _Reading(self, corpus, documents, size)
+        addition = Addition(earlier, reading, KEPT_BYTES)
         cluster = self._cluster()
         try:
             with reading.bar, np.errstate(all="ignore"):
                 if cluster is not None:
-                    u, s = self._on_cluster(cluster, self._with_base(task, before), reading)
+                    u, s = self._on_cluster(cluster, task, addition, reading)
                 else:
-                    u, s = self._on_engine(task, before, reading)
+                    u, s = self._on_engine(task, addition, reading)
         except EmptyCorpusError:
-            if first is not None:
+            if must_have:
                 raise
             logger.warning("LsiModel.add_documents() called with an empty corpus")
             return
@@ -242,12 +262,39 @@ class LsiModel(Saved, gensim.models.LsiModel):
                 f"singular values up to {s[0]:g} are beyond dtype={np.dtype(self.dtype)}: give "
                 "dtype=numpy.float64, or divide the documents' values by a number"
             )
+        if not self._has(had):
+            raise RuntimeError(
+                "the model was changed while documents were added to it (by its corpus or `progress`): these "
+                "are not in it; add them again"
+            )
         u, s = narrow
+        self._kept = addition.kept(task, (u, s))  # of no use without these factors
         vars(self.projection).update(u=u, s=s)  # both or none, if Ctrl-C comes now
         self.docs_processed += reading.documents
         logger.info("processed documents up to #%s", self.docs_processed)
         if logger.isEnabledFor(logging.INFO):
             self.print_topics(5)
+
+    def _has(self, factors: tuple[Any, Any]) -> bool:
+        """Return whether these very arrays are the model's factors."""
+        return factors[0] is self.projection.u and factors[1] is self.projection.s
+
+    def _earlier(self) -> Kept:
+        """Return what the factors were made of, as far as it is here."""
+        if self.projection.u is None:
+            return Kept()
+        kept = self._kept
+        if kept is not None and kept.factors is not None and self._has(kept.factors):
+            return kept
+        logger.warning(
+            "documents are added to the %d leading factors of the %d documents before, which are not here: "
+            "a model keeps up to %.3g MB of them, and copies and files have none. Singular values may come "
+            "out too small",
+            len(self.projection.s),
+            self.docs_processed,
+            KEPT_BYTES / 1e6,
+        )
+        return Kept((np.asarray(self.projection.u), np.asarray(self.projection.s, dtype=np.float64)))
 
     def _effort(self) -> tuple[int | None, int | None]:
         """Return `power_iters` and `extra_samples`; one that is not given is gensim's, where the other is."""
@@ -255,42 +302,24 @@ class LsiModel(Saved, gensim.models.LsiModel):
             return None, None
         return self.projection.power_iters, self.projection.extra_dims
 
-    def _with_base(self, task: LsiTask, decay: float) -> LsiTask:
-        """Return the task of adding documents to the factors that this model has."""
-        if self.projection.u is None:
-            return task
-        s = np.asarray(self.projection.s, dtype=np.float64)
-        # Chunks weigh what came before them themselves, unless they count as one.
-        weighed = s * decay if task.decay == 1.0 else s
-        return replace(task, base=(np.asarray(self.projection.u), weighed))
-
-    def _on_engine(self, task: LsiTask, decay: float, reading: _Reading) -> lsi.Factors:
-        """Train by threads or a Dask cluster; with the documents that came before, if they are here."""
+    def _on_engine(self, task: LsiTask, addition: Addition, reading: _Reading) -> lsi.Factors:
+        """Train by threads or a Dask cluster."""
         warm()
-        kept, self._kept = self._kept, None
-        if kept is not None and kept[2] is self.projection.u and _is_continued(kept[0].task, task, decay):
-            training, engine, _ = kept
-        else:
-            engine = engine_of(self.client, self.workers)
-            training = in_this_process(engine, self._with_base(task, decay), fold_at=MEMORY)
-        with engine:
-            training.after_round = lambda rounds: reading.tell_round(rounds, workers=engine.num_workers)
-            try:
-                factors = training.add_documents(reading)
-            except BaseException:
-                self._kept = kept  # whose next addition gives up this one's documents
-                raise
-        training.after_round = lambda rounds: None
-        if self.client is None and training.nbytes <= KEPT_BYTES:
-            self._kept = training, engine, factors[0]
-        return factors
+        with engine_of(self.client, self.workers) as engine:
 
-    def _on_cluster(self, cluster: Cluster, task: LsiTask, reading: _Reading) -> lsi.Factors:
+            def after_round(rounds: int) -> None:
+                reading.tell_round(rounds, workers=engine.num_workers)
+
+            return train(engine, task, addition, fold_at=MEMORY, after_round=after_round)
+
+    def _on_cluster(
+        self, cluster: Cluster, task: LsiTask, addition: Addition, reading: _Reading
+    ) -> lsi.Factors:
         """Train on a cluster."""
 
         def attempt(training: Training) -> lsi.Factors:
             training.begin(as_dict(task))
-            for chunk in reading:
+            for chunk in addition:
                 training.put(chunk)
                 logger.info("dispatched documents up to #%s", reading.documents)
             logger.info("reached the end of input; now waiting for all remaining jobs to finish")
@@ -302,6 +331,8 @@ class LsiModel(Saved, gensim.models.LsiModel):
                     reading.tell_round(told, workers=state["workers"])
                 if state["factors"] is not None:
                     check_factors(state["factors"], task.num_terms, task.num_topics)
+                    if state["folds"]:
+                        logger.warning(FOLDED)
                     u, s = state["factors"]
                     return u, s
 
@@ -340,7 +371,12 @@ class LsiModel(Saved, gensim.models.LsiModel):
             yield matrix @ self.projection.u[:, : self.num_topics]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in super().__getstate__().items() if name != "_kept"}
+        state = super().__getstate__()
+        return {name: value for name, value in state.items() if name not in ("_kept", "_adding")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._adding = threading.RLock()
 
     def as_gensim(self) -> Any:
         plain = super().as_gensim()
@@ -349,11 +385,6 @@ class LsiModel(Saved, gensim.models.LsiModel):
         plain.extra_samples = self.projection.extra_dims
         plain.distcorpus_options |= {"power_iters": self.power_iters, "extra_samples": self.extra_samples}
         return plain
-
-
-def _is_continued(kept: LsiTask, task: LsiTask, decay: float) -> bool:
-    """Return whether documents can be added to those of an earlier task as its next chunks."""
-    return decay == task.decay and as_dict(replace(kept, base=None)) == as_dict(task)
 
 
 class _Reading:

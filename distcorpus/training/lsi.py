@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -17,6 +19,8 @@ from distcorpus.engines.base import Block, Engine
 from distcorpus.kernels import Product, ProductParams
 from distcorpus.training.rounds import SumRound
 from distcorpus.training.session import Session
+
+logger = logging.getLogger(__name__)
 
 #: A factorisation that documents are added to has this many times the wanted rank.
 KEPT_RANKS = 2
@@ -42,13 +46,16 @@ class LsiTask:
         Fixes the effort instead of the accuracy, see `algorithms.lsi.factorise`.
     base : (ndarray, ndarray), optional
         U and s of documents that came before all chunks.
+    squared_weights : tuple of float
+        Of the first chunks, which a model has had before and are put again: how they count beside each other
+        and `base`, whatever `decay` says. The chunks after them weigh down all of these alike.
     tolerance : float
         Relative error of each singular value.
 
     Raises
     ------
-    ValueError
-        If the shapes of `base` do not fit.
+    TypeError, ValueError
+        If the shapes of `base` do not fit, or the weights are none.
     """
 
     num_terms: int
@@ -59,9 +66,19 @@ class LsiTask:
     power_iters: int | None = None
     extra_samples: int | None = None
     base: lsi.Factors | None = None
+    squared_weights: tuple[float, ...] = ()
     tolerance: float = lsi.TOLERANCE
 
     def __post_init__(self) -> None:
+        if type(self.squared_weights) is not tuple or set(map(type, self.squared_weights)) - {float}:
+            raise TypeError(
+                "squared_weights: give a tuple of floats, one for each chunk that was there before"
+            )
+        if not all(0 <= squared < math.inf for squared in self.squared_weights):
+            raise ValueError(
+                "squared_weights: earlier documents count infinitely much, or less than nothing: give a "
+                "decay of 1 or less"
+            )
         if self.base is not None:
             U, s = self.base
             if U.ndim != 2 or len(U) != self.num_terms or U.shape[1:] != s.shape:
@@ -118,6 +135,7 @@ class LsiTraining(Session):
         self._base = None if task.base is None else _Base(*task.base, -1)
         self._committed = 0
         self._committed_base = self._base  # of what was committed, while a fold has mixed it
+        self.num_folds = 0
         self._streamed: SumRound | None = None
         self._streamed_bound = 0.0  # on the squared norm of what the round may have
         self._streamed_norm = 0.0
@@ -174,22 +192,22 @@ class LsiTraining(Session):
         for number in range(first, self.num_chunks):
             self.spool.release(number)
 
-    def _squared_norm(self, blocks: Iterable[Block], weights: Mapping[int, float]) -> float:
-        """Return the squared Frobenius norm of some blocks, each chunk with its squared weight."""
-        return exact_sum(
-            np.array([weights[block.key[0]] * self._squared_norms[block.number] for block in blocks])
-        )
+    def _squared_norm(self, blocks: Iterable[Block], weights: Mapping[int, float] | None = None) -> float:
+        """Return the squared Frobenius norm of some blocks, each chunk with its squared weight, or 1."""
+        norms = [(block.key[0], self._squared_norms[block.number]) for block in blocks]
+        return exact_sum(np.array([norm if weights is None else weights[n] * norm for n, norm in norms]))
 
-    def _weights(self, blocks: Iterable[Block], end: int, decay: float) -> dict[int, float]:
+    def _weights(self, blocks: Iterable[Block], end: int) -> dict[int, float]:
         """Return the squared weight of each block's chunk when those before number `end` are all."""
-        return lsi.chunk_weights({block.key[0] for block in blocks}, end - 1, decay)
+        numbers = {block.key[0] for block in blocks}
+        return lsi.chunk_weights(numbers, end - 1, self.task.decay, self.task.squared_weights)
 
     def _stream(self) -> SumRound:
         """Open the round that multiplies the chunks with the start block as they arrive."""
         task = self.task
         width = lsi.block_width(task.num_terms, task.num_topics, task.power_iters, task.extra_samples)
         blocks, end = list(self._blocks.values()), self.num_chunks
-        self._streamed_norm = self._squared_norm(blocks, self._weights(blocks, end, 1.0))
+        self._streamed_norm = self._squared_norm(blocks)
         self._streamed_bound = lsi.bound_foreseen(self._streamed_norm)
         dtype = lsi.iteration_dtype(
             task.num_terms,
@@ -223,7 +241,7 @@ class LsiTraining(Session):
     def _factorise(self, end: int, num_topics: int) -> lsi.Factors:
         """Factorise the documents of all chunks before number `end`, to so many triplets."""
         blocks = [block for block in self._blocks.values() if block.key[0] < end]
-        weights = self._weights(blocks, end, self.task.decay)
+        weights = self._weights(blocks, end)
         squared_norm = self._squared_norm(blocks, weights)
 
         def product(Q: NDArray) -> NDArray:
@@ -231,7 +249,10 @@ class LsiTraining(Session):
             self.add(round_, blocks)
             return self._computed(round_, Q.dtype)
 
-        base, start = self._base, None
+        base, start = None, None
+        if self._base is not None:
+            newer = lsi.chunks_since(self._base.last + 1, end, len(self.task.squared_weights))
+            base = self._base.U, self._base.s * self.task.decay**newer
         if self._streamed is not None and end == self.num_chunks:
             start = self._computed(self._streamed, np.float64)
         with self.engine.algebra():
@@ -243,7 +264,7 @@ class LsiTraining(Session):
                 dtype=self.task.dtype,
                 seed=self.task.seed,
                 tolerance=self.task.tolerance,
-                base=None if base is None else (base.U, base.s * self.task.decay ** (end - 1 - base.last)),
+                base=base,
                 start=start,
                 side_by_side=self.engine.map,
                 power_iters=self.task.power_iters,
@@ -253,6 +274,15 @@ class LsiTraining(Session):
     def _fold(self) -> None:
         """Put a factorisation in the place of the kept chunks."""
         rank = KEPT_RANKS * self.task.num_topics
+        logger.warning(
+            "session %s: the chunks before number %d are folded into up to %d factors, as no more than "
+            "%.3g MB are kept; singular values may come out too small",
+            self.name,
+            self.num_chunks,
+            rank,
+            self._fold_at / 1e6,
+        )
+        self.num_folds += 1
         committed_only = self._base is None or self._base.last < self._committed
         # First of all, as it begins with the sum that any other round would end.
         everything = _Base(*self._factorise(self.num_chunks, rank), self.num_chunks - 1)

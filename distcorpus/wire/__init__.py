@@ -1,4 +1,7 @@
-"""The only place that knows Pyro4: serializers, sockets, daemons, the name server."""
+"""The only place that knows Pyro4: serializers, sockets, daemons, the name server.
+
+Importing it configures Pyro4 for the whole process, see `install`.
+"""
 
 from distcorpus.wire import names
 from distcorpus.wire.allowed import allow
@@ -79,3 +82,5 @@ __all__ = [
     "unregister",
     "use_tls",
 ]
+
+install()

@@ -22,6 +22,7 @@ from distcorpus.algorithms.chunk import Chunk, as_chunk
 from distcorpus.algorithms.lsi import (
     block_width,
     chunk_weights,
+    chunks_since,
     factorise,
     iteration_dtype,
     must_fold,
@@ -244,6 +245,18 @@ def test_when_to_fold():
     assert must_fold(51, 50, 100)
     assert not must_fold(10**12, 10**12, None)
     assert chunk_weights([1, 3], 3, 0.5) == {1: 0.0625, 3: 1.0}
+
+
+def test_weights_of_chunks_that_were_there_before():
+    """Beside each other they count as they did; what is new weighs them all down alike."""
+    settled = (0.3, 7.0)
+    assert chunk_weights([0], 0, 0.5, settled) == {0: 0.3}
+    assert chunk_weights([0, 1], 1, 0.5, settled) == {0: 0.3, 1: 7.0}
+    assert chunk_weights([0, 1, 2], 2, 0.5, settled) == {0: 0.3 / 4, 1: 7.0 / 4, 2: 1.0}
+    assert chunk_weights([1, 2, 3], 3, 0.5, settled) == {1: 7.0 / 16, 2: 0.25, 3: 1.0}
+    # Of a base that ends before chunk `start`.
+    assert [chunks_since(start, 5, 2) for start in range(6)] == [3, 3, 3, 2, 1, 0]
+    assert [chunks_since(0, end, 2) for end in range(4)] == [0, 0, 0, 1]
 
 
 def test_keep_returns_more_directions(lee):

@@ -156,6 +156,21 @@ def test_trainings_have_the_bytes_of_threads(client, corpus, matrix, dictionary,
     assert content(TRAIN[model](documents, dictionary, client=client)) == expected[model]
 
 
+@pytest.mark.parametrize("decay", [1.0, 0.8])
+def test_additions_have_the_bytes_of_threads(client, corpus, matrix, dictionary, decay):
+    """And are exact: what was there before is sent again, to a cluster that has kept nothing of it."""
+    models = []
+    for options in ({}, {"client": client}):
+        model = lsi(corpus[:300], dictionary, decay=decay, **options)
+        model.add_documents(corpus[300:450])
+        model.add_documents(corpus[450:])
+        models.append(model)
+    assert content(models[0]) == content(models[1])
+    weights = np.repeat(decay ** np.arange(5, -1, -1.0), 150)
+    exact = np.linalg.svd(matrix.toarray() * weights, compute_uv=False)
+    np.testing.assert_allclose(models[1].projection.s, exact[:9], rtol=1e-4)
+
+
 @pytest.mark.parametrize(
     "options", [{"update_every": 0}, {"update_chunks": 3, "alpha": "auto", "eta": "auto"}]
 )

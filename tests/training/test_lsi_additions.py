@@ -110,3 +110,48 @@ def test_a_round_that_another_one_ends_is_not_waited_for():
         training._stream()
         with pytest.raises(RuntimeError, match="was given up: its session has begun another one"):
             streamed.wait()
+
+
+@pytest.mark.parametrize("kept", [1.5, 2.5, 3.5, 100], ids=lambda kept: f"{kept} chunks kept")
+@pytest.mark.parametrize("based", [False, True])
+def test_chunks_that_a_model_had_before_keep_their_weights(kept, based):
+    """Wherever they are folded, `decay` is of what is added alone, and weighs down what came before."""
+    settled, decay, added = (0.25, 9.0, 4.0), 0.8, [3, 4, 5]
+    base = None
+    weighed = [matrix(n) * squared**0.5 * decay**3 for n, squared in enumerate(settled)]
+    weighed += [matrix(n) * decay ** (5 - n) for n in added]
+    if based:
+        U, s, _ = scipy.linalg.svd(matrix(9), full_matrices=False)
+        base = (np.ascontiguousarray(U[:, :6]), s[:6])
+        weighed.append(matrix(9) * decay**3)
+    task = LsiTask(NUM_TERMS, NUM_TOPICS, decay=decay, base=base, squared_weights=settled)
+    with ThreadsEngine(2) as engine, LsiTraining("s", engine, task, fold_at=int(kept * NBYTES)) as training:
+        values = add(training, range(6))
+        assert (training.num_folds > 0) == (kept < 6)
+    np.testing.assert_allclose(values, scipy.linalg.svdvals(np.hstack(weighed))[:NUM_TOPICS], rtol=1e-4)
+
+
+def test_a_fold_is_said(caplog):
+    task = LsiTask(NUM_TERMS, NUM_TOPICS)
+    with ThreadsEngine(1) as engine, LsiTraining("s", engine, task, fold_at=int(2.5 * NBYTES)) as training:
+        add(training, [0, 1])
+        assert not caplog.records
+        add(training, [2])
+    assert "session s: the chunks before number 2 are folded into up to 8 factors" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("weights", "error"),
+    [
+        ([1.0], TypeError),
+        ((1,), TypeError),
+        (("1",), TypeError),
+        (np.ones(2), TypeError),
+        ((1.0, -1.0), ValueError),
+        ((np.inf,), ValueError),
+        ((float("nan"),), ValueError),
+    ],
+)
+def test_weights_that_are_none(weights, error):
+    with pytest.raises(error, match="squared_weights: "):
+        LsiTask(NUM_TERMS, NUM_TOPICS, squared_weights=weights)

@@ -1,0 +1,85 @@
+"""The documents of an LSI model, kept so that others can be added as if all had come at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+
+from distcorpus.algorithms.chunk import Chunk
+from distcorpus.algorithms.lsi import Factors, chunk_weights
+from distcorpus.training.lsi import LsiTask
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Kept:
+    """What the factors of a model were made of.
+
+    Attributes
+    ----------
+    base : (ndarray, ndarray), optional
+        U and s of documents that came before all chunks.
+    chunks : tuple of Chunk
+        In memory of their own.
+    squared_weights : tuple of float
+        Of each chunk, as it counts in the factors.
+    factors : (ndarray, ndarray), optional
+        U and s that were made of all this.
+    """
+
+    base: Factors | None = None
+    chunks: tuple[Chunk, ...] = ()
+    squared_weights: tuple[float, ...] = ()
+    factors: Factors | None = None
+
+    def weighed(self, weight: float) -> Kept:
+        """Return the same documents, each counting `weight` times as much."""
+        return replace(
+            self,
+            base=None if self.base is None else (self.base[0], self.base[1] * weight),
+            squared_weights=tuple(squared * weight * weight for squared in self.squared_weights),
+        )
+
+
+class Addition:
+    """The chunks of a model with those that are added: may be read more than once, if the added ones can.
+
+    Parameters
+    ----------
+    before : Kept
+    added : iterable of Chunk
+    limit : int
+        Bytes of chunks to keep; if there are more, none of them is.
+    """
+
+    def __init__(self, before: Kept, added: Iterable[Chunk], limit: int) -> None:
+        self._before = before
+        self._added = added
+        self._limit = limit
+        self._kept: list[Chunk] | None = None
+
+    def __iter__(self) -> Iterator[Chunk]:
+        base = self._before.base
+        kept = list(self._before.chunks)
+        left = self._limit - sum(chunk.nbytes for chunk in kept) - (0 if base is None else base[0].nbytes)
+        self._kept = None
+        yield from self._before.chunks
+        for chunk in self._added:
+            left -= chunk.nbytes
+            if left >= 0:
+                kept.append(chunk.copy())  # the program may change what the chunk shares with its corpus
+            else:
+                kept.clear()
+            yield chunk
+            del chunk  # whoever has taken it need not keep it
+        self._kept = kept if left >= 0 else None
+
+    def kept(self, task: LsiTask, factors: Factors) -> Kept | None:
+        """Return what was read, and counts as `task` says, or None where it is too much to keep."""
+        if self._kept is None:
+            return None
+        number = len(self._kept)
+        weights = chunk_weights(range(number), number - 1, task.decay, task.squared_weights)
+        base = self._before.base
+        if base is not None:
+            base = base[0], base[1] * task.decay ** (number - len(task.squared_weights))
+        return Kept(base, tuple(self._kept), tuple(weights[n] for n in range(number)), factors)
