@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Any
 
 from distcorpus.wire import abort, connect, names, roles, tls, use_tls
+from distcorpus.wire.inherited import announce
 from distcorpus.wire.location import use_nameserver
 from distcorpus.wire.nameserver import find, lookup
 
@@ -50,7 +51,8 @@ class LocalCluster:
 
     While it is open, the models of the thread that opened it find it (``distributed=True``). Where several
     are open, a thread finds the latest of its own, and one that opened none the latest of all; they may be
-    closed in any order. No process is left behind: not after an exception, not after Ctrl-C, not when this
+    closed in any order. A process that is started by multiprocessing or loky (joblib) finds what the thread
+    finds that started it. No process is left behind: not after an exception, not after Ctrl-C, not when this
     process is killed.
 
     Parameters
@@ -111,6 +113,7 @@ class LocalCluster:
         self._num_started = 0
         self._dispatcher: Any = None
         self._undo_location: Callable[[], None] = lambda: None
+        self._undo_announcement: Callable[[], None] = lambda: None
         self._certificates = _Certificates() if tls else None
         self._undo_tls = use_tls(None if self._certificates is None else self._certificates.of(roles.CLIENT))
         # Also when the interpreter ends, and when the cluster is simply forgotten.
@@ -141,6 +144,8 @@ class LocalCluster:
         self._dispatcher = connect(uri, timeout=30.0)
         self._wait_for_workers(deadline)
         self._undo_location = use_nameserver(host, int(port))
+        folder = None if self._certificates is None else self._certificates.of(roles.CLIENT)
+        self._undo_announcement = announce(host, int(port), folder, self._undo_settings)
 
     @property
     def workers(self) -> list[LocalWorker]:
@@ -203,13 +208,17 @@ class LocalCluster:
 
     def close(self) -> None:
         """End every process; done when the ``with`` block ends."""
-        self._undo_location()
+        self._undo_announcement()
         if self._dispatcher is not None:
             abort(self._dispatcher)
             self._dispatcher = None
-        self._undo_tls()
+        self._undo_settings()
         self._finalizer.detach()
         _end_all(*self._processes)
+
+    def _undo_settings(self) -> None:
+        self._undo_location()
+        self._undo_tls()
 
     def __enter__(self) -> LocalCluster:
         return self

@@ -152,10 +152,16 @@ def run(options: argparse.Namespace) -> None:
         registered = list_names(nameserver.locate(), names.WORKER_PREFIX)
         return {name.removeprefix(names.WORKER_PREFIX): uri for name, uri in registered.items()}
 
+    def list_stock_workers() -> list[str]:
+        return sorted(
+            name for prefix in names.STOCK_WORKERS for name in list_names(nameserver.locate(), prefix)
+        )
+
     engine = PyroEngine(list_workers, worker_timeout=options.worker_timeout, threads=options.threads)
     spool = spool_directory(options.spool) if options.spool else None
     dispatcher = Dispatcher(
         engine,
+        list_stock_workers=list_stock_workers,
         max_queued=options.maxsize,
         memory=int(options.memory * 2**30),
         spool=spool,

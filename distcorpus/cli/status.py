@@ -42,6 +42,12 @@ def run(options: argparse.Namespace) -> None:
     console.print(f"models in training or open: {', '.join(sessions) or 'none'}")
     for name, reason in status["refused"].items():
         console.print(f"worker {name} cannot be used: {reason}", markup=False)
+    for name in status["stock_workers"]:
+        console.print(
+            f"{name} is gensim's own worker, for gensim's dispatchers only: start 'distcorpus worker' in its "
+            "place",
+            markup=False,
+        )
     if status["may_differ"]:
         found = "; ".join(status["may_differ"])
         console.print(f"builds differ, so that results may in their last bits: {found}", markup=False)

@@ -20,6 +20,8 @@ logger = logging.getLogger(__name__)
 #: Seconds that a model which finds no worker waits for one: workers that start together with it are found
 #: meanwhile.
 WORKER_GRACE = 5.0
+#: How many of gensim's own workers an error names.
+STOCK_SHOWN = 5
 
 
 class Connection:
@@ -64,8 +66,20 @@ class Connection:
             raise RuntimeError(
                 "no workers: the dispatcher is running but no worker is connected to it; start one with "
                 "'distcorpus worker' (or scripts/run_worker.py) on any host that reaches the name server"
+                + self._stock_workers()
             )
         return self._name_session()
+
+    def _stock_workers(self) -> str:
+        """Return what to add to an error about missing workers: gensim's own do not count as such."""
+        stock = self._dispatcher.stock_workers()
+        if not stock:
+            return ""
+        shown = ", ".join(stock[:STOCK_SHOWN]) + (", ..." if len(stock) > STOCK_SHOWN else "")
+        return (
+            f". The name server has {len(stock)} of gensim's own workers ({shown}), which work for gensim's "
+            "dispatchers only: stop them, and start 'distcorpus worker' in their place"
+        )
 
     def _admit(self, nbytes: int, what: str = "its tables", *, anyway: bool = False) -> None:
         connection = current_connection()

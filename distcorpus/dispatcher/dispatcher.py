@@ -10,6 +10,8 @@ import socket
 import threading
 import time
 import weakref
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,7 @@ from distcorpus.dispatcher.limits import Limits
 from distcorpus.engines.pyro import PyroEngine
 from distcorpus.kernels.build import differences, this_build
 from distcorpus.training.session import Session
-from distcorpus.wire import expose
+from distcorpus.wire import PyroError, expose
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +40,8 @@ class Dispatcher:
     ----------
     engine : PyroEngine
         Computes the rounds.
+    list_stock_workers : callable
+        Returns the registered names of gensim's own workers, which this dispatcher cannot use.
     max_queued : int
         Chunks that a session may have waiting; 0: no limit.
     memory : int
@@ -56,6 +60,7 @@ class Dispatcher:
         self,
         engine: PyroEngine,
         *,
+        list_stock_workers: Callable[[], list[str]] = list,
         max_queued: int = 10,
         memory: int = 2 << 30,
         spool: Path | None = None,
@@ -66,6 +71,7 @@ class Dispatcher:
         self.limits = limits or Limits()
         self.idle = idle
         self.engine = engine
+        self._list_stock_workers = list_stock_workers
         self.journals = journals
         self.session_options = {
             "max_queued": max_queued,
@@ -109,6 +115,12 @@ class Dispatcher:
                 found += differences(self.build, worker.build, "the dispatcher", f"worker {worker.name}")
         return found
 
+    def stock_workers(self) -> list[str]:
+        """Return the registered names of gensim's own workers; none where the name server cannot be asked."""
+        with suppress(PyroError):
+            return self._list_stock_workers()
+        return []
+
     def drain(self) -> None:
         """Begin no session, and let all that wait for something be told why they will not get it."""
         self.ending.set()
@@ -120,7 +132,8 @@ class Dispatcher:
 
     @expose
     def status(self) -> dict[str, Any]:
-        """Who works, and for whom."""
+        """Who works, and for whom; where nobody does, also which of gensim's own workers there are."""
+        workers = [asdict(worker) for worker in self.engine.workers()]
         return {
             "version": __version__,
             "build": self.build,
@@ -129,7 +142,8 @@ class Dispatcher:
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "uptime_seconds": time.time() - self.started,
-            "workers": [asdict(worker) for worker in self.engine.workers()],
+            "workers": workers,
+            "stock_workers": [] if workers else self.stock_workers(),
             "sessions": sorted(self.sessions.copy()),
             "kernels": {name: self.engine.kernels_of(name) for name in sorted(self.sessions.copy())},
         }

@@ -10,6 +10,8 @@ LSI_MODELS = "distcorpus.lsi"
 LDA_MODELS = "distcorpus.lda"
 OF_THE_DISPATCHER = (DISPATCHER, LSI_DISPATCHER, LDA_DISPATCHER, LSI_MODELS, LDA_MODELS)
 WORKER_PREFIX = "distcorpus.worker."
+#: What gensim's own workers register as, each with a suffix of its own.
+STOCK_WORKERS = ("gensim.lsi_worker", "gensim.lda_worker")
 
 
 def worker(name: str) -> str:

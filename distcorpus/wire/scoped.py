@@ -1,19 +1,25 @@
 """Settings of Pyro4 and of ours that somebody has set for a while: each thread sees its own, if it has any.
 
-A thread that has set nothing sees what was set last, by whichever thread, and is not undone yet. Undoing has
-no order: what stays is what others have set.
+A thread that has set nothing sees what was set last, by whichever thread, and is not undone yet; where nobody
+has set anything, the cluster that the parent process has open. Undoing has no order: what stays is what
+others have set.
 """
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from typing import Any
 
 from Pyro4.configuration import config
 
+from distcorpus.wire import inherited
+
 _lock = threading.Lock()
 _entries: tuple[tuple[threading.Thread, dict[str, Any]], ...] = ()
+_CLUSTERS = ("NS_HOST", "NS_PORT", "SSL", "credentials")  # what a cluster sets
+_defaults: dict[str, Any] = {}
 
 
 def override(**values: Any) -> Callable[[], None]:
@@ -21,8 +27,6 @@ def override(**values: Any) -> Callable[[], None]:
     global _entries
     entry = threading.current_thread(), values
     with _lock:
-        if type(config) is not _Config:
-            config.__class__ = _Config
         _entries = (*_entries, entry)
 
     def undo() -> None:
@@ -33,18 +37,38 @@ def override(**values: Any) -> Callable[[], None]:
     return undo
 
 
+def set_default(**values: Any) -> None:
+    """Set something for where nobody has set it, and no parent has a cluster open."""
+    _defaults.update(values)
+
+
+def install() -> None:
+    """Let Pyro4 see what is set."""
+    config.__class__ = _Config
+
+
 def scoped(name: str, default: Any = None) -> Any:
     """Return what this thread sees of a setting."""
-    values = _values(name)
-    return default if values is None else values[name]
+    for values in (*_entries_with(name)[-1:], _of_parent(name) or _defaults):
+        if name in values:
+            return values[name]
+    return default
 
 
-def _values(name: str) -> dict[str, Any] | None:
-    """Return where this thread's value of a setting is; None where nobody has set one."""
+def _entries_with(name: str) -> list[dict[str, Any]]:
+    """Return where a setting is set, the one that this thread sees last."""
     me = threading.current_thread()
     setting = [entry for entry in _entries if name in entry[1]]
-    own = [entry for entry in setting if entry[0] is me]
-    return (own or setting)[-1][1] if setting else None
+    return [values for _, values in [entry for entry in setting if entry[0] is me] or setting]
+
+
+def _of_parent(name: str) -> dict[str, Any] | None:
+    """Return what a cluster that the parent process has open sets; None where it has none, or not this."""
+    cluster = inherited.find() if name in _CLUSTERS else None
+    if cluster is None:
+        return None
+    values = (cluster.host, cluster.port, cluster.folder is not None, cluster.folder)
+    return dict(zip(_CLUSTERS, values, strict=True))
 
 
 def _setting(name: str) -> property:
@@ -54,11 +78,15 @@ def _setting(name: str) -> property:
         return scoped(name, kept.__get__(self))
 
     def write(self: Any, value: Any) -> None:
-        values = _values(name)
-        if values is None:
-            kept.__set__(self, value)
+        entries = _entries_with(name)
+        if entries:
+            entries[-1][name] = value  # what is set by hand later counts, for as long
+        elif _of_parent(name) is not None:
+            override(**{name: value})
+        elif name in _defaults:
+            _defaults[name] = value
         else:
-            values[name] = value  # what is set by hand later counts, for as long
+            kept.__set__(self, value)
 
     return property(read, write)
 
@@ -70,3 +98,13 @@ class _Config(type(config)):  # type: ignore[misc]
     NS_HOST = _setting("NS_HOST")
     NS_PORT = _setting("NS_PORT")
     SSL = _setting("SSL")
+
+
+def _forked() -> None:
+    """In a forked child."""
+    global _lock
+    _lock = threading.Lock()
+    inherited.forked()
+
+
+os.register_at_fork(after_in_child=_forked)

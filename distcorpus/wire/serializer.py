@@ -13,7 +13,7 @@ from Pyro4 import message, socketutil, util
 from Pyro4.configuration import config
 from Pyro4.errors import SecurityError, SerializeError
 
-from distcorpus.wire import allowed, sockets, tls
+from distcorpus.wire import allowed, scoped, sockets, tls
 from distcorpus.wire.calls import pickled, portable, read, read_call
 from distcorpus.wire.frames import FramesSerializer
 
@@ -147,6 +147,7 @@ def install() -> None:
         config.ONEWAY_THREADED = False  # any caller may ask for a oneway call, and each would start a thread
         config.SOCK_NODELAY = True
         config.MAX_MESSAGE_SIZE = config.MAX_MESSAGE_SIZE or MAX_MESSAGE_BYTES
+        scoped.install()
         tls.install()
         _installed = True
 

@@ -6,6 +6,7 @@ Credentials are a folder of three files, as ``distcorpus certs issue`` writes th
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import socket
@@ -23,7 +24,7 @@ from Pyro4 import socketutil
 from Pyro4.errors import CommunicationError, ConnectionClosedError
 
 from distcorpus.wire import roles
-from distcorpus.wire.scoped import override, scoped
+from distcorpus.wire.scoped import override, scoped, set_default
 
 AUTHORITY, CERTIFICATE, KEY = "ca.pem", "cert.pem", "key.pem"
 VARIABLE = "DISTCORPUS_TLS"
@@ -242,8 +243,14 @@ def use(folder: str | os.PathLike[str] | None) -> Callable[[], None]:
 
 def current() -> Credentials | None:
     """What this thread's connections use."""
-    credentials: Credentials | None = scoped("credentials")
-    return credentials
+    credentials: Credentials | str | None = scoped("credentials")
+    return _parents(credentials) if isinstance(credentials, str) else credentials
+
+
+@functools.lru_cache(maxsize=8)
+def _parents(folder: str) -> Credentials:
+    """The credentials of a cluster that the parent process has open."""
+    return Credentials(folder)
 
 
 def stock_variables(folder: str | os.PathLike[str]) -> dict[str, str]:
@@ -270,7 +277,7 @@ def install() -> None:
     socketutil.getSSLcontext = context
     Pyro4.core.Proxy._pyroValidateHandshake = _check_server
     if folder := os.environ.get(VARIABLE):
-        use(folder)
+        set_default(credentials=Credentials(folder), SSL=True)
 
 
 class Complaints:

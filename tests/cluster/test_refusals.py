@@ -15,7 +15,9 @@ from gensim.models import LdaModel, LsiModel
 from gensim.utils import FakeDict
 
 from distcorpus import LocalCluster
-from distcorpus.wire import connect, find, lookup, names
+from distcorpus.wire import connect, find, list_names, lookup, names
+
+from .conftest import wait_until
 
 
 @pytest.fixture(autouse=True)
@@ -86,6 +88,32 @@ def test_session_that_was_interrupted(cluster, lee_corpus, kind):
 def test_no_workers(lee_corpus):
     with LocalCluster(n_workers=0), pytest.raises(RuntimeError, match=r"no workers.*distcorpus worker"):
         lsi(lee_corpus, lee_corpus.tfidf)
+
+
+@pytest.mark.parametrize("kind", ["lsi", "lda"])
+def test_stock_workers_are_named(lee_corpus, kind):
+    """gensim's own worker does not count: the error says that it was seen, and what to start."""
+    with LocalCluster(n_workers=0) as cluster:
+        stock = subprocess.Popen(
+            [sys.executable, "-m", f"gensim.models.{kind}_worker"],
+            env={**os.environ, **cluster.environ()},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            nameserver = find(broadcast=False)
+            wait_until(lambda: list_names(nameserver, f"gensim.{kind}_worker"), "gensim's worker")
+            (name,) = list_names(nameserver, f"gensim.{kind}_worker")
+            with pytest.raises(
+                RuntimeError, match=rf"no workers.*1 of gensim's.*{name}.*'distcorpus worker'"
+            ):
+                (lsi if kind == "lsi" else lda)(lee_corpus, lee_corpus.counts)
+            assert cluster.dispatcher.status()["stock_workers"] == [name]
+            cluster.scale(1)
+            lsi(lee_corpus, lee_corpus.tfidf)
+        finally:
+            stock.kill()
+            stock.wait()
 
 
 def dispatcher_command(cluster, *options):

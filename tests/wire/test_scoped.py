@@ -8,13 +8,21 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from Pyro4.configuration import config
 
+from distcorpus.wire import scoped as module
 from distcorpus.wire.scoped import override, scoped
 
 
+@pytest.fixture(autouse=True)
+def nothing_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even by other tests' clusters."""
+    monkeypatch.setattr(module, "_entries", ())
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(orders=st.permutations(range(4)), number=st.integers(1, 4))
 def test_what_stays_is_what_others_have_set(orders, number):
     before = config.NS_HOST, config.NS_PORT
