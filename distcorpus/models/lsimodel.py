@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import gensim.models
 import numpy as np
@@ -16,26 +16,27 @@ from gensim.matutils import Sparse2Corpus
 from gensim.models.lsimodel import P2_EXTRA_DIMS, P2_EXTRA_ITERS, Projection
 
 from distcorpus.algorithms import lsi
-from distcorpus.algorithms.chunk import Chunk, warm
+from distcorpus.algorithms.chunk import Chunk, Divisible, warm
 from distcorpus.corpora.reading import (
     EmptyCorpusError,
-    as_corpus,
     check_corpus,
     check_memory,
     chunks,
+    divisible,
     is_rereadable,
     is_sparse,
     length,
     vocabulary,
 )
 from distcorpus.engines.base import OwnEngine
-from distcorpus.kernels import as_dict
+from distcorpus.kernels import DocumentProjection, Product, ProjectionParams, as_dict
 from distcorpus.models import _check as check
 from distcorpus.models._answers import check_factors
 from distcorpus.models._cluster import Cluster, Training, train_on
-from distcorpus.models._engine import chosen_client, engine_of
+from distcorpus.models._engine import chosen_client, engine_of, placed, placed_with
 from distcorpus.models._progress import ProgressBar
 from distcorpus.models._saving import Saved
+from distcorpus.training.evaluation import Evaluation, evaluate
 from distcorpus.training.lsi import LsiTask, LsiTraining, in_this_process
 from distcorpus.wire import names
 
@@ -144,7 +145,7 @@ class LsiModel(Saved, gensim.models.LsiModel):
         self.client = chosen_client(client, distributed=distributed or None, ns_conf=ns_conf, workers=workers)
         self.ns_conf = ns_conf
         if corpus is not None:
-            corpus = as_corpus(corpus)
+            corpus = placed(corpus, self.client)
         self.id2word, self.num_terms = vocabulary(id2word, corpus)
         if corpus is not None:
             check_corpus(corpus, self.num_terms)
@@ -203,7 +204,7 @@ class LsiModel(Saved, gensim.models.LsiModel):
         size = check.whole("chunksize", self.chunksize if chunksize is None else chunksize, 1)
         decay = check.positive("decay", self.decay if decay is None else decay)
         first = self.__dict__.pop("_first", None)  # where the constructor has looked already
-        corpus = as_corpus(corpus)
+        corpus = placed(corpus, self.client)
         check_corpus(corpus, self.num_terms)
         documents = length(corpus) if first is None else first[1]
         if documents == 0:
@@ -290,7 +291,7 @@ class LsiModel(Saved, gensim.models.LsiModel):
 
         def attempt(training: Training) -> lsi.Factors:
             training.begin(as_dict(task))
-            for chunk in reading:
+            for chunk in cast("Iterable[Chunk]", reading):
                 training.put(chunk)
                 logger.info("dispatched documents up to #%s", reading.documents)
             logger.info("reached the end of input; now waiting for all remaining jobs to finish")
@@ -316,7 +317,9 @@ class LsiModel(Saved, gensim.models.LsiModel):
             bow = Sparse2Corpus(bow.tocsc())
         return super().__getitem__(bow, scaled, chunksize)
 
-    def transform(self, corpus: Any, chunksize: int | None = None) -> Iterator[np.ndarray]:
+    def transform(
+        self, corpus: Any, chunksize: int | None = None, *, client: Any = None
+    ) -> Iterator[np.ndarray]:
         """Project a whole corpus, in a stream that needs memory for one chunk.
 
         Parameters
@@ -324,6 +327,9 @@ class LsiModel(Saved, gensim.models.LsiModel):
         corpus : iterable of documents, or scipy sparse matrix (terms x documents)
         chunksize : int, optional
             Documents of a chunk; the model's by default.
+        client : dask.distributed.Client or "active", optional
+            Compute on a Dask cluster. By default that of a model which was made with one, if the corpus is
+            on it; other documents are projected in this process.
 
         Yields
         ------
@@ -333,11 +339,28 @@ class LsiModel(Saved, gensim.models.LsiModel):
         if self.projection.u is None:
             raise ValueError("this model has not been trained: call add_documents(corpus) first")
         size = check.whole("chunksize", self.chunksize if chunksize is None else chunksize, 1)
-        for chunk in chunks(as_corpus(corpus), size, self.num_terms, counts=False):
+        corpus, client = placed_with(corpus, client, self.client)
+        if client is not None:
+            yield from self._project(corpus, client, size)
+            return
+        for chunk in chunks(corpus, size, self.num_terms, counts=False):
             matrix = scipy.sparse.csr_array(
                 (chunk.data, chunk.indices, chunk.indptr), shape=(chunk.n_docs, self.num_terms)
             )
             yield matrix @ self.projection.u[:, : self.num_topics]
+
+    def _project(self, corpus: Any, client: Any, chunksize: int) -> Iterator[np.ndarray]:
+        """Project a corpus on a Dask cluster."""
+        vectors = np.ascontiguousarray(self.projection.u[:, : self.num_topics])
+        read = divisible(corpus, chunksize, self.num_terms, counts=False, limits=DocumentProjection.limits)
+        params = ProjectionParams(vectors.shape[1])
+        with (
+            engine_of(client, None) as engine,
+            Evaluation(
+                "lsi", engine, self.num_terms, params, vectors.__getitem__, kernel=DocumentProjection
+            ) as projecting,
+        ):
+            yield from evaluate(projecting, read)
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in super().__getstate__().items() if name != "_kept"}
@@ -366,12 +389,14 @@ class _Reading:
         self.bar = ProgressBar(model.progress, "LSI")
         self._of = of
         self.rereadable = is_rereadable(corpus)
-        self._read = partial(chunks, corpus, chunksize, model.num_terms, counts=False)
+        self._read = partial(
+            divisible, corpus, chunksize, model.num_terms, counts=False, limits=Product.limits
+        )
 
-    def __iter__(self) -> Iterator[Chunk]:
+    def __iter__(self) -> Iterator[Divisible]:
         self.documents = 0
         for number, chunk in enumerate(self._read()):
-            largest = float(np.abs(chunk.data).max(initial=0.0))
+            largest = chunk.largest()
             if largest > self._largest:
                 raise ValueError(
                     f"chunk {number}: a document has the value {largest:g}: with dtype=float32 values are "
