@@ -91,7 +91,8 @@ class LdaModel(Saved, gensim.models.LdaModel):
 
     The arguments and methods are gensim's, of which docs/models.md says what is different. All arguments have
     their effect in distributed mode too, ``alpha='auto'`` and ``eta='auto'`` included, and the corpus is read
-    once: it may be a generator, or a scipy sparse matrix (terms x documents).
+    once: it may be a generator, a scipy sparse matrix (terms x documents) or, with `client`, a Dask
+    collection, whose documents stay on the cluster (docs/dask.md).
 
     The same arguments and `random_state` give the same bytes here and on a cluster of any size.
 
@@ -375,7 +376,7 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
 
         Parameters
         ----------
-        corpus : iterable of documents, or scipy sparse matrix (terms x documents)
+        corpus : iterable of documents, scipy sparse matrix (terms x documents), or Dask collection
             Where it has no ``len()`` it is read to its end before the first update.
         chunksize, decay, offset, passes, update_every, eval_every, iterations, gamma_threshold
             As in gensim; by default those that the model was made with.
@@ -536,7 +537,7 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
 
         Parameters
         ----------
-        chunk : iterable of documents, or scipy sparse matrix (terms x documents)
+        chunk : iterable of documents, scipy sparse matrix (terms x documents), or Dask collection
         collect_sstats : bool
             Return the expected statistics too.
 
@@ -649,7 +650,7 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
 
         Parameters
         ----------
-        corpus : iterable of documents, or scipy sparse matrix (terms x documents)
+        corpus : iterable of documents, scipy sparse matrix (terms x documents), or Dask collection
         chunksize : int, optional
             Documents of a chunk; the model's by default.
         sparse : bool
@@ -769,7 +770,7 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
 
         Parameters
         ----------
-        corpus : iterable of documents, or scipy sparse matrix (terms x documents)
+        corpus : iterable of documents, scipy sparse matrix (terms x documents), or Dask collection
         gamma : ndarray, shape (n_docs, num_topics), optional
             Their Dirichlet parameters; inferred by default.
         subsample_ratio : float
@@ -836,7 +837,7 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
 
         Parameters
         ----------
-        chunk : iterable of documents, or scipy sparse matrix (terms x documents)
+        chunk : iterable of documents, scipy sparse matrix (terms x documents), or Dask collection
         total_docs : int, optional
             How many documents they stand for; themselves by default.
         distributed, client : optional

@@ -56,9 +56,9 @@ SECONDS_BETWEEN_EVENTS = 1.0
 class LsiModel(Saved, gensim.models.LsiModel):
     """Latent semantic indexing, with everything that ``gensim.models.LsiModel`` has.
 
-    The arguments and methods are gensim's, of which docs/models.md says what is different. The corpus is read
-    once; it may be a generator or a scipy sparse matrix, and all singular values are accurate, where gensim's
-    one pass merges truncated factorisations.
+    The arguments and methods are gensim's, of which docs/models.md says what is different. The corpus is
+    read once; it may be a generator, a scipy sparse matrix or, with `client`, a Dask collection, and all
+    singular values are accurate, where gensim's one pass merges truncated factorisations.
 
     Parameters
     ----------
@@ -184,7 +184,7 @@ class LsiModel(Saved, gensim.models.LsiModel):
 
         Parameters
         ----------
-        corpus : iterable of documents, or scipy sparse matrix (terms x documents)
+        corpus : iterable of documents, scipy sparse matrix (terms x documents), or Dask collection
             Read once.
         chunksize : int, optional
             Documents of a chunk, which is what `decay` is counted in and what travels at once.
@@ -324,7 +324,7 @@ class LsiModel(Saved, gensim.models.LsiModel):
 
         Parameters
         ----------
-        corpus : iterable of documents, or scipy sparse matrix (terms x documents)
+        corpus : iterable of documents, scipy sparse matrix (terms x documents), or Dask collection
         chunksize : int, optional
             Documents of a chunk; the model's by default.
         client : dask.distributed.Client or "active", optional
