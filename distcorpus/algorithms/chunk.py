@@ -5,16 +5,18 @@ from __future__ import annotations
 import functools
 import numbers
 import reprlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, pairwise
 from types import ModuleType
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import scipy.sparse
 
 from .summation import exact_sum
+
+R = TypeVar("R")
 
 #: A scipy sparse matrix or array; its orientation is always gensim's, terms x documents.
 Sparse = Any
@@ -31,6 +33,55 @@ DOCUMENTS_AT_ONCE, ENTRIES_AT_ONCE = 1 << 15, 1 << 18
 
 #: Reading so many documents without the compiled reader takes about as long as loading it.
 WORTH_LOADING = 40_000
+
+
+class Documents(Protocol):
+    """What a training run has to know of documents, which may be on another machine."""
+
+    @property
+    def n_docs(self) -> int:
+        """The number of documents, empty ones included."""
+
+    @property
+    def nnz(self) -> int:
+        """The number of entries."""
+
+    def words(self) -> np.ndarray:
+        """Return the distinct term ids that occur, ascending (int32)."""
+
+    def squared_norm(self) -> float:
+        """Return the sum of the squared values, correctly rounded."""
+
+
+class Divisible(Protocol):
+    """A chunk that can be cut into blocks of `Documents`; a `Chunk` is one that is here."""
+
+    @property
+    def n_docs(self) -> int:
+        """The number of documents, empty ones included."""
+
+    @property
+    def nnz(self) -> int:
+        """The number of entries."""
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes that it takes in this process."""
+
+    def words(self) -> np.ndarray:
+        """Return the distinct term ids that occur, ascending (int32)."""
+
+    def total(self) -> float:
+        """Return the sum of the values."""
+
+    def largest(self) -> float:
+        """Return the largest absolute value."""
+
+    def split(self, max_docs: int | None = None, max_nnz: int | None = None) -> Sequence[Documents]:
+        """Cut it into blocks, see `Chunk.split`."""
+
+    def apply(self, function: Callable[..., R], *arguments: Any) -> R:
+        """Return ``function(chunk, *arguments)``, computed where the documents are."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -127,6 +178,18 @@ class Chunk:
     def squared_norm(self) -> float:
         """Return the sum of the squared values, correctly rounded (so the same in any order)."""
         return exact_sum(np.square(self.data, dtype=np.float64))
+
+    def total(self) -> float:
+        """Return the sum of the values."""
+        return float(self.data.sum(dtype=np.float64))
+
+    def largest(self) -> float:
+        """Return the largest absolute value; 0 where there is none."""
+        return float(np.abs(self.data).max(initial=0.0))
+
+    def apply(self, function: Callable[..., R], *arguments: Any) -> R:
+        """Return ``function(self, *arguments)``."""
+        return function(self, *arguments)
 
 
 def words_in(id_lists: Sequence[np.ndarray], num_terms: int) -> np.ndarray:

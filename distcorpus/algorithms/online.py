@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .chunk import Chunk, positions_of
+from .chunk import Chunk, Divisible, positions_of
 from .lda import LDA_GRID, bound, infer, log_topics, topic_bound, topic_weights
 from .topics import LazyTopics, StatisticsSum, newton_step
 
@@ -147,34 +147,47 @@ class OnlineLda:
             words = np.arange(first, min(first + 4096, self.topics.num_terms), dtype=np.int32)
             yield log_topics(self.topics.rows(words), totals)
 
-    def per_word_bound(self, plan: Plan, chunk: Chunk, number: int, documents: int) -> float:
+    def per_word_bound(self, plan: Plan, chunk: Divisible, number: int, documents: int) -> float:
         """Return the variational bound of a chunk a word, in nats, as gensim's ``log_perplexity`` has it.
 
         Parameters
         ----------
         plan : Plan
-        chunk : Chunk
+        chunk : Divisible
         number : int
             Its number, from which its documents' gamma starts.
         documents : int
             Documents that it stands for.
         """
         words = chunk.words()
-        row_of = positions_of(words, chunk.num_terms)
         rows, totals = self.topics.rows(words), self.topics.totals()
-        gamma = infer(
-            chunk,
-            topic_weights(rows, totals, plan.variant),
-            row_of,
-            self.alpha,
-            variant=plan.variant,
-            iterations=plan.iterations,
-            gamma_threshold=plan.gamma_threshold,
-            seed=plan.seed,
-            key=(number, 0),
-        )
         ratio = documents / chunk.n_docs
-        score = ratio * bound(chunk, log_topics(rows, totals), row_of, self.alpha, gamma)
+        score = ratio * chunk.apply(_chunk_bound, words, rows, totals, self.alpha, plan, number)
         everything = self.topics.rows(np.arange(self.topics.num_terms, dtype=np.int32))
         score += topic_bound(everything.T, self.eta)
-        return float(score / (ratio * chunk.data.sum(dtype=np.float64)))
+        return float(score / (ratio * chunk.total()))
+
+
+def _chunk_bound(
+    chunk: Chunk,
+    words: np.ndarray,
+    rows: np.ndarray,
+    totals: np.ndarray,
+    alpha: np.ndarray,
+    plan: Plan,
+    number: int,
+) -> float:
+    """Return the documents' part of the variational bound of a chunk, given the topics' rows of its words."""
+    row_of = positions_of(words, chunk.num_terms)
+    gamma = infer(
+        chunk,
+        topic_weights(rows, totals, plan.variant),
+        row_of,
+        alpha,
+        variant=plan.variant,
+        iterations=plan.iterations,
+        gamma_threshold=plan.gamma_threshold,
+        seed=plan.seed,
+        key=(number, 0),
+    )
+    return bound(chunk, log_topics(rows, totals), row_of, alpha, gamma)

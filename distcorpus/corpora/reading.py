@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import numbers
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 import scipy.sparse
 from gensim import utils
 
-from distcorpus.algorithms.chunk import MAX_TERMS, Chunk, as_chunk
+from distcorpus.algorithms.chunk import MAX_TERMS, Chunk, Divisible, as_chunk
 
 T = TypeVar("T")
 
@@ -39,6 +39,24 @@ class EmptyCorpusError(ValueError):
         super().__init__("the corpus is empty: give at least one document")
 
 
+class PlacedCorpus(Protocol):
+    """A corpus whose documents are on a cluster, and are read there."""
+
+    num_terms: int | None  # the size of its vocabulary, where it is known
+
+    def __len__(self) -> int: ...
+
+    def placed_chunks(
+        self, chunksize: int, num_terms: int, limits: Mapping[str, int], options: Mapping[str, Any]
+    ) -> Iterator[Divisible]:
+        """Cut the documents into chunks, and these into blocks; `options` are `as_chunk`'s."""
+
+
+def is_placed(corpus: Any) -> bool:
+    """Return whether the documents of a corpus are on a cluster."""
+    return hasattr(type(corpus), "placed_chunks")  # a Dask `Delayed` has attributes of every name
+
+
 def is_sparse(corpus: Any) -> bool:
     """Return whether a corpus is a scipy sparse matrix or array."""
     return bool(scipy.sparse.issparse(corpus))
@@ -58,6 +76,8 @@ def as_corpus(corpus: Any) -> Any:
     TypeError
         If it is neither.
     """
+    if is_placed(corpus):
+        return corpus
     matrix = getattr(corpus, "sparse", corpus)
     if is_sparse(matrix):
         return matrix.tocsc()
@@ -77,6 +97,13 @@ def check_corpus(corpus: Any, num_terms: int) -> None:
     ValueError
         If it is a matrix of more terms than the vocabulary has, or seems to be one of documents x terms.
     """
+    if is_placed(corpus):
+        if (corpus.num_terms or 0) > num_terms:
+            raise ValueError(
+                f"the corpus has {corpus.num_terms} terms, the vocabulary (id2word) {num_terms}: give the "
+                "id2word that the corpus was made with, and an array of documents x terms"
+            )
+        return
     if not is_sparse(corpus):
         return
     rows, columns = corpus.shape
@@ -108,8 +135,24 @@ def is_rereadable(corpus: Any) -> bool:
     return is_sparse(corpus) or hasattr(corpus, "__len__") or not hasattr(corpus, "__next__")
 
 
+def divisible(
+    corpus: Any, chunksize: int, num_terms: int, *, counts: bool, limits: Mapping[str, int]
+) -> Iterator[Divisible]:
+    """Read a corpus in chunks of `chunksize` documents, to be cut into blocks of these `limits`, here or
+    where it is (see `chunks`).
+    """
+    if not is_placed(corpus):
+        return chunks(corpus, chunksize, num_terms, counts=counts)
+    check_corpus(corpus, num_terms)
+    return corpus.placed_chunks(chunksize, num_terms, limits, _options(counts))
+
+
+def _options(counts: bool) -> dict[str, Any]:
+    return {"counts": counts, "largest": LARGEST_COUNT if counts else LARGEST_WEIGHT}
+
+
 def chunks(corpus: Any, chunksize: int, num_terms: int, *, counts: bool) -> Iterator[Chunk]:
-    """Read a corpus in chunks of `chunksize` documents.
+    """Read a corpus that is here in chunks of `chunksize` documents.
 
     Raises
     ------
@@ -124,8 +167,7 @@ def chunks(corpus: Any, chunksize: int, num_terms: int, *, counts: bool) -> Iter
         documents = (document for document in corpus)
         parts = iter(lambda: list(islice(documents, chunksize)), [])
     for number, part in enumerate(parts):
-        largest = LARGEST_COUNT if counts else LARGEST_WEIGHT
-        yield as_chunk(part, num_terms, counts=counts, largest=largest, what=f"chunk {number}")
+        yield as_chunk(part, num_terms, what=f"chunk {number}", **_options(counts))
 
 
 def vocabulary(id2word: Any, corpus: Any) -> tuple[Any, int]:
@@ -149,6 +191,13 @@ def vocabulary(id2word: Any, corpus: Any) -> tuple[Any, int]:
             )
         if is_sparse(corpus):
             return utils.FakeDict(corpus.shape[0]), int(corpus.shape[0])
+        if is_placed(corpus):
+            if corpus.num_terms is None:
+                raise ValueError(
+                    "documents on a Dask cluster are not read for their largest term id: give id2word with "
+                    "them, from which the vocabulary is taken"
+                )
+            return utils.FakeDict(corpus.num_terms), _checked_size(corpus.num_terms)
         if not is_rereadable(corpus):
             raise ValueError(
                 "a generator can be read only once: give id2word with it, from which the vocabulary is taken"
@@ -253,13 +302,16 @@ class ReadAhead(Generic[T]):
         self._limit = limit
         self._read: deque[T] = deque()
         self._error: Exception | None = None  # raised when its item is needed, and not before
+        self._ended = False  # no StopIteration is kept: its traceback would keep all that was read
 
     def fill(self, enough: Callable[[], bool]) -> None:
         """Read on, until `enough` says so; at most one item after that."""
-        while self._error is None and len(self._read) < self._limit and not enough():
+        while not self._ended and self._error is None and len(self._read) < self._limit and not enough():
             try:
                 self._read.append(next(self._items))
-            except Exception as error:  # the end is a StopIteration
+            except StopIteration:
+                self._ended = True
+            except Exception as error:
                 self._error = error
 
     def __iter__(self) -> Iterator[T]:
@@ -270,4 +322,6 @@ class ReadAhead(Generic[T]):
             return self._read.popleft()
         if self._error is not None:
             raise self._error
+        if self._ended:
+            raise StopIteration
         return next(self._items)

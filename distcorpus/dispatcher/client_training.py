@@ -16,7 +16,7 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any
 
-from distcorpus.algorithms.chunk import Chunk
+from distcorpus.algorithms.chunk import Chunk, Divisible
 from distcorpus.engines.base import Block, Engine
 from distcorpus.training.lda import LdaTask, LdaTraining, Numbered, Observer, topics_as_dict
 from distcorpus.training.rounds import CLIENT_CHECK_EVERY, Round
@@ -220,7 +220,7 @@ class ClientTraining(LdaTraining, Observer):
             yield number, self._kept(number)[0]
             number += 1
 
-    def blocks(self, number: int, chunk: Chunk) -> list[Block]:
+    def blocks(self, number: int, chunk: Divisible) -> list[Block]:
         """Return the blocks of a chunk."""
         return self._kept(number)[1]
 

@@ -260,7 +260,9 @@ class ModelLda(_ModelConnection):
         learnt = LazyTopics(**asked.topics)
         name, options = self._begin_session(_bytes_of(asked.topics), _tables(asked.topics))
         engine = self._dispatcher.engine
-        self._opened(Evaluation(name, engine, learnt, asked.params, asked.first, **options))
+        self._opened(
+            Evaluation(name, engine, learnt.num_terms, asked.params, learnt.rows, asked.first, **options)
+        )
 
     @expose
     @sliced

@@ -14,7 +14,6 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from distcorpus.algorithms.chunk import Chunk
 from distcorpus.kernels import Result
 
 T = TypeVar("T")
@@ -95,8 +94,10 @@ class Engine(Protocol):
     def close_session(self, session: str) -> None:
         """Drop all that belongs to a session; its jobs under way count for nothing."""
 
-    def hold(self, kernel: Any, documents: Chunk) -> Any:
-        """Return a block's documents as this engine keeps them, for the rounds of a kernel."""
+    def hold(self, kernel: Any, documents: Any) -> Any:
+        """Return a block's `Documents`, which are here or where this engine computes, as it keeps them for
+        the rounds of a kernel.
+        """
 
     def open_round(self, round_: Round) -> None:
         """Begin a round; a round of the same session that is not finished is dropped."""

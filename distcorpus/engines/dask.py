@@ -187,6 +187,22 @@ def widened(result: Any) -> Any:
     return Partial(result.partial.words, steps, result.partial.extras)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Placed:
+    """A block that is on the cluster already, and that Dask can compute again.
+
+    Attributes
+    ----------
+    future : Future
+        Of a `Parcel`.
+    address : str
+        The worker that its documents were on when they were looked at.
+    """
+
+    future: distributed.Future
+    address: str
+
+
 class Parcel:
     """Something that travels, whose size Dask knows and whose arrays arrive as compiled loops take them."""
 
@@ -314,6 +330,11 @@ def _warm(kernel: Any) -> None:
     kernel.warm()
 
 
+def here(parcel: Parcel) -> Parcel:
+    """Return what is given: on the worker that it then is on."""
+    return parcel
+
+
 def nothing() -> None:
     """A task that waits for a worker, which adaptive clusters start for one."""
 
@@ -419,7 +440,7 @@ class DaskEngine:
 
     def __enter__(self) -> DaskEngine:
         self._loop: asyncio.AbstractEventLoop = self._client.loop.asyncio_loop
-        self._gave_place = _give_place()
+        self._gave_place = give_place()
         self._watcher.start()
         return self
 
@@ -447,8 +468,10 @@ class DaskEngine:
         with self._lock:
             return len(self._by_name)
 
-    def hold(self, kernel: Any, documents: Chunk) -> Any:
-        return kernel.pack(documents)  # kept as long as the round may have to send it again
+    def hold(self, kernel: Any, documents: Any) -> Any:
+        if isinstance(documents, Chunk):
+            return kernel.pack(documents)  # kept as long as the round may have to send it again
+        return documents.packed(kernel)
 
     def map(self, function: Callable[[T], R], items: Sequence[T]) -> list[R]:
         return self._here.map(function, items)
@@ -482,9 +505,11 @@ class DaskEngine:
 
     def add_blocks(self, round_: Round, blocks: Sequence[Block]) -> None:
         costs = [(block.number, float(max(block.nnz, 1))) for block in blocks]
+        placed = [(b.number, b.documents.address) for b in blocks if isinstance(b.documents, Placed)]
         with self._lock:
             if self._rounds.get(round_.session) is round_:
-                self._apply(self._schedule.blocks_added(round_.session, costs, time.monotonic()))
+                there = {n: self._workers[where].name for n, where in placed if where in self._workers}
+                self._apply(self._schedule.blocks_added(round_.session, costs, time.monotonic(), there))
                 round_.progressed(self._schedule.pending(round_.session))
 
     def seal_round(self, round_: Round) -> None:
@@ -886,15 +911,18 @@ class DaskEngine:
     async def _attempt(self, worker: _Worker, hand: Hand, round_: Round, blocks: Sequence[Block]) -> Any:
         """Send a job, and wait for its result."""
         session, kernel = hand.session, round_.kernel
-        to_send = [block for block in blocks if (session, block.number) not in worker.held]
+        new = [block for block in blocks if (session, block.number) not in worker.held]
+        there = {block.number: worker.held[session, block.number] for block in blocks if block not in new} | {
+            block.number: self._at(worker, block.documents, round_)
+            for block in new
+            if isinstance(block.documents, Placed)
+        }
+        to_send = [block for block in new if block.number not in there]
         contents = {self._key(kernel, "block", session, block.number): block.documents for block in to_send}
         broadcast = await self._loop.run_in_executor(self._pool, _broadcast, round_, blocks)
         contents[self._key(kernel, "rows", session, hand.round)] = broadcast
         *sent, rows = await self._scattered(contents, worker.address, worker.direct)
-        there = dict(zip((block.number for block in to_send), sent, strict=True))
-        there |= {
-            block.number: worker.held[session, block.number] for block in blocks if block not in to_send
-        }
+        there |= zip((block.number for block in to_send), sent, strict=True)
         job = self._client.submit(
             compute_job,
             kernel,
@@ -908,7 +936,7 @@ class DaskEngine:
             pure=False,
         )
         if round_.keep_blocks:
-            worker.held.update(((session, block.number), there[block.number]) for block in to_send)
+            worker.held.update(((session, block.number), there[block.number]) for block in new)
             if not hand.copy:
                 self._moved(worker, hand)
         try:
@@ -917,6 +945,20 @@ class DaskEngine:
             self._let_go(job)
             for future in (rows, *(() if round_.keep_blocks else sent)):
                 future.release()
+
+    def _at(self, worker: _Worker, placed: Placed, round_: Round) -> distributed.Future:
+        """Return a block that is on the cluster, for a worker's jobs."""
+        if not round_.keep_blocks or placed.address == worker.address:
+            return placed.future
+        # What a worker fetches for a job Dask takes for a copy too many, and drops it before the next round.
+        return self._client.submit(
+            here,
+            placed.future,
+            key=self._key(round_.kernel, "block"),
+            workers=[worker.address],
+            allow_other_workers=False,
+            pure=False,
+        )
 
     def _moved(self, keeper: _Worker, hand: Hand) -> None:
         """Of the blocks of a job no other worker need keep a copy."""
@@ -978,7 +1020,7 @@ def _differences(there: Mapping[str, str]) -> str | None:
     return f"{', '.join(differ)}: install the same versions there" if differ else None
 
 
-def _give_place() -> threading.Thread | None:
+def give_place() -> threading.Thread | None:
     """In a task of a Dask worker, let others have its thread; return this thread where that was done."""
     try:
         distributed.get_worker()

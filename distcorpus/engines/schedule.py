@@ -31,7 +31,7 @@ import heapq
 import itertools
 import math
 from collections import OrderedDict, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -509,7 +509,13 @@ class Schedule:
         """The round gets one more block. See `blocks_added`."""
         return self.blocks_added(session, [(block, cost)], now)
 
-    def blocks_added(self, session: str, blocks: Iterable[tuple[int, float]], now: float) -> list[Decision]:
+    def blocks_added(
+        self,
+        session: str,
+        blocks: Iterable[tuple[int, float]],
+        now: float,
+        holders: Mapping[int, str] | None = None,
+    ) -> list[Decision]:
         """The round gets more blocks at once, so that each can go to the worker that holds it.
 
         After a `Fail`, blocks are ignored until the next round is opened.
@@ -521,6 +527,8 @@ class Schedule:
             Numbers, each once in a round, and costs, in any unit that is proportional to time.
         now : float
             Seconds.
+        holders : mapping of int to str, optional
+            Workers that hold some of the blocks already, though they have not computed them.
 
         Raises
         ------
@@ -530,7 +538,8 @@ class Schedule:
         self._now = now
         adder = self._sessions.get(session)
         if adder and adder.round:
-            owners = {self._add(adder.round, number, cost): None for number, cost in blocks}
+            of = holders or {}
+            owners = {self._add(adder.round, number, cost, of.get(number)): None for number, cost in blocks}
             for owner in owners:
                 if owner:
                     adder.round.rank(owner)
@@ -983,7 +992,7 @@ class Schedule:
 
     # Rounds
 
-    def _add(self, round: _Round, number: int, cost: float) -> _Worker | None:
+    def _add(self, round: _Round, number: int, cost: float, has_it: str | None) -> _Worker | None:
         """Queue a new block for the worker that holds it, if one does, and return that worker."""
         where = f"block {number} of session {round.session.name!r}"
         if round.state is not RoundState.OPEN:
@@ -992,7 +1001,7 @@ class Schedule:
             raise ValueError(f"{where} is in round {round.number} already: give each block its own number")
         if not 0 < cost < math.inf:
             raise ValueError(f"{where} has cost {cost!r}: give a finite number above 0")
-        holder = round.session.held_before.get(number)
+        holder = round.session.held_before.get(number) or self._workers.get(has_it or "")
         round.blocks.add(number)
         round.unsummed += 1
         round.unsummed_cost += cost

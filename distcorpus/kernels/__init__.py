@@ -11,11 +11,13 @@ from distcorpus.kernels.estep import EStep, EStepParams
 from distcorpus.kernels.inference import Inference, InferenceParams
 from distcorpus.kernels.job import run
 from distcorpus.kernels.product import Product, ProductParams
+from distcorpus.kernels.projection import DocumentProjection, ProjectionParams
 from distcorpus.kernels.registry import KERNELS, kernel_named, load_own, register
 
 __all__ = [
     "KERNELS",
     "BlockResults",
+    "DocumentProjection",
     "EStep",
     "EStepParams",
     "Inference",
@@ -25,6 +27,7 @@ __all__ = [
     "Packed",
     "Product",
     "ProductParams",
+    "ProjectionParams",
     "Result",
     "as_dict",
     "check_result",

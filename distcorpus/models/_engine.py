@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from distcorpus.corpora.reading import as_corpus, check_corpus, is_placed
 from distcorpus.engines.base import OwnEngine
 from distcorpus.engines.threads import ThreadsEngine
 
@@ -40,6 +41,52 @@ def chosen_client(client: Any, **others: Any) -> Any:
             "'distcorpus[dask]'"
         ) from error
     return checked_client(client)
+
+
+def placed(corpus: Any, client: Any) -> Any:
+    """Return a corpus as `corpora.reading.divisible` reads it, be it on a Dask cluster.
+
+    Parameters
+    ----------
+    corpus : iterable of documents, scipy sparse matrix, or Dask collection
+    client : Client or None
+        Who reads a Dask collection. Without one a bag is an iterable like any other.
+
+    Raises
+    ------
+    TypeError
+        If it is no corpus, or a collection of another kind.
+    ValueError
+        If it is a collection that only a client can read, and there is none.
+    """
+    if is_placed(corpus) or not _is_of_dask(corpus):
+        return as_corpus(corpus)
+    if client is not None:
+        from distcorpus.engines.daskcorpus import DaskCorpus
+
+        return DaskCorpus(client, corpus, check_corpus)
+    if type(corpus).__name__ != "Bag":
+        raise ValueError(
+            f"corpus is of Dask ({type(corpus).__name__}), and there is no client: give client=Client(...) "
+            "to compute where it is, or the documents themselves, corpus.compute()"
+        )
+    return as_corpus(corpus)
+
+
+def placed_with(corpus: Any, client: Any, own: Any, distributed: bool | None = None) -> tuple[Any, Any]:
+    """Return what `placed` does, and the client that then has to compute: the one that is given or, for what
+    is on a cluster, a model's own.
+    """
+    if client is not None:
+        client = chosen_client(client, distributed=distributed)
+    read = placed(corpus, own if client is None else client)
+    return read, own if client is None and is_placed(read) else client
+
+
+def _is_of_dask(corpus: Any) -> bool:
+    """Return whether something is of Dask, or a list of what is; without loading Dask for it."""
+    parts = corpus if type(corpus) in (list, tuple) else [corpus]
+    return any(type(part).__module__.partition(".")[0] in ("dask", "distributed") for part in parts[:1])
 
 
 def engine_of(client: Any, workers: int | None) -> OwnEngine:

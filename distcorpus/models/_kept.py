@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
-from distcorpus.algorithms.chunk import Chunk
+from distcorpus.algorithms.chunk import Chunk, Divisible
 from distcorpus.algorithms.lsi import Factors, chunk_weights
 from distcorpus.training.lsi import LsiTask
 
@@ -46,26 +46,26 @@ class Addition:
     Parameters
     ----------
     before : Kept
-    added : iterable of Chunk
+    added : iterable of Chunk, or of what is on a cluster and stays there
     limit : int
-        Bytes of chunks to keep; if there are more, none of them is.
+        Bytes of chunks to keep; if there are more, or some are not here, none of them is.
     """
 
-    def __init__(self, before: Kept, added: Iterable[Chunk], limit: int) -> None:
+    def __init__(self, before: Kept, added: Iterable[Divisible], limit: int) -> None:
         self._before = before
         self._added = added
         self._limit = limit
         self._kept: list[Chunk] | None = None
 
-    def __iter__(self) -> Iterator[Chunk]:
+    def __iter__(self) -> Iterator[Divisible]:
         base = self._before.base
         kept = list(self._before.chunks)
         left = self._limit - sum(chunk.nbytes for chunk in kept) - (0 if base is None else base[0].nbytes)
         self._kept = None
         yield from self._before.chunks
         for chunk in self._added:
-            left -= chunk.nbytes
-            if left >= 0:
+            left = left - chunk.nbytes if isinstance(chunk, Chunk) else -1
+            if isinstance(chunk, Chunk) and left >= 0:
                 kept.append(chunk.copy())  # the program may change what the chunk shares with its corpus
             else:
                 kept.clear()

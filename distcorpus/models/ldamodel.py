@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
 from itertools import chain, islice
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import gensim.models
 import numpy as np
@@ -20,7 +20,7 @@ from gensim.matutils import Sparse2Corpus
 from gensim.models.callbacks import Callback
 from gensim.models.ldamodel import LdaState
 
-from distcorpus.algorithms.chunk import Chunk, compact, warm
+from distcorpus.algorithms.chunk import Chunk, Divisible, compact, warm
 from distcorpus.algorithms.lda import (
     VARIANTS,
     bound,
@@ -39,6 +39,8 @@ from distcorpus.corpora.reading import (
     check_corpus,
     check_memory,
     chunks,
+    divisible,
+    is_placed,
     is_rereadable,
     is_sparse,
     length,
@@ -47,13 +49,13 @@ from distcorpus.corpora.reading import (
     word_of,
 )
 from distcorpus.engines.base import Block
-from distcorpus.kernels import EStep, InferenceParams
+from distcorpus.kernels import EStep, Inference, InferenceParams
 from distcorpus.models import _check as check
 from distcorpus.models._answers import check_topics
 from distcorpus.models._cluster import Cluster, Training, train_on
 from distcorpus.models._documents import DocumentTopics
 from distcorpus.models._drawing import Drawing
-from distcorpus.models._engine import chosen_client, engine_of
+from distcorpus.models._engine import chosen_client, engine_of, placed, placed_with
 from distcorpus.models._progress import ProgressBar
 from distcorpus.models._saving import Saved, save_whole
 from distcorpus.training.evaluation import Evaluation, EvaluationTask, evaluate
@@ -89,7 +91,8 @@ class LdaModel(Saved, gensim.models.LdaModel):
 
     The arguments and methods are gensim's, of which docs/models.md says what is different. All arguments have
     their effect in distributed mode too, ``alpha='auto'`` and ``eta='auto'`` included, and the corpus is read
-    once: it may be a generator, or a scipy sparse matrix (terms x documents).
+    once: it may be a generator, a scipy sparse matrix (terms x documents) or, with `client`, a Dask
+    collection, whose documents stay on the cluster (docs/dask.md).
 
     The same arguments and `random_state` give the same bytes here and on a cluster of any size.
 
@@ -221,7 +224,7 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
         self.num_updates = 0
 
         if corpus is not None:
-            corpus = as_corpus(corpus)
+            corpus = placed(corpus, self.client)
         self.id2word, self.num_terms = vocabulary(id2word, corpus)
         if self.num_terms == 0:
             raise ValueError(
@@ -373,7 +376,7 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
 
         Parameters
         ----------
-        corpus : iterable of documents, or scipy sparse matrix (terms x documents)
+        corpus : iterable of documents, scipy sparse matrix (terms x documents), or Dask collection
             Where it has no ``len()`` it is read to its end before the first update.
         chunksize, decay, offset, passes, update_every, eval_every, iterations, gamma_threshold
             As in gensim; by default those that the model was made with.
@@ -395,7 +398,7 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
         self._check_eta()
         self._warn_of_hooks()
         first = self.__dict__.pop("_first", None)  # where the constructor has looked already
-        corpus = as_corpus(corpus)
+        corpus = placed(corpus, self.client)
         documents = length(corpus) if first is None else first[1]
         given = {
             "passes": passes,
@@ -534,7 +537,7 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
 
         Parameters
         ----------
-        chunk : iterable of documents, or scipy sparse matrix (terms x documents)
+        chunk : iterable of documents, scipy sparse matrix (terms x documents), or Dask collection
         collect_sstats : bool
             Return the expected statistics too.
 
@@ -549,11 +552,13 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
             single = small_document(chunk[0], self.num_terms)
             if single is not None:
                 return self._infer_words(*single), None
-        read = chunks(as_corpus(chunk), self.chunksize, self.num_terms, counts=True)
-        documents = list(read) if collect_sstats else read
-        parts = list(self._gammas(documents))
+        if collect_sstats:
+            documents = list(chunks(as_corpus(chunk), self.chunksize, self.num_terms, counts=True))
+            parts = list(self._gammas(documents))
+        else:
+            parts = list(self._gammas_of_corpus(chunk, self.chunksize))
         gamma = np.concatenate(parts) if parts else np.empty((0, self.num_topics), self.dtype)
-        return gamma, self._statistics(documents, parts) if isinstance(documents, list) else None
+        return gamma, self._statistics(documents, parts) if collect_sstats else None
 
     @np.errstate(all="ignore")
     def get_document_topics(
@@ -574,11 +579,18 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
         return DocumentTopics(self, corpus, gammas, **options)
 
     def _gammas_of_corpus(self, corpus: Any, chunksize: int) -> Iterator[np.ndarray]:
-        return self._gammas(chunks(as_corpus(corpus), chunksize, self.num_terms, counts=True))
+        corpus, client = placed_with(corpus, None, self.client)
+        return self._gammas(self._divisible(corpus, chunksize), client)
 
-    def _gammas(self, read: Iterable[Chunk]) -> Iterator[np.ndarray]:
-        read, where = self._spread(read, None, None)
-        return map(self._infer, read) if where is False else self._evaluate(read, where)
+    def _gammas(self, read: Iterable[Any], client: Any = None) -> Iterator[np.ndarray]:
+        read, where = self._spread(read, None, client)
+        return (
+            map(self._infer, cast("Iterable[Chunk]", read)) if where is False else self._evaluate(read, where)
+        )
+
+    def _divisible(self, corpus: Any, chunksize: int) -> Iterator[Divisible]:
+        """Return the chunks of a corpus, to be evaluated."""
+        return divisible(corpus, chunksize, self.num_terms, counts=True, limits=Inference.limits)
 
     def _infer(self, documents: Chunk) -> np.ndarray:
         return self._infer_words(*compact(documents))
@@ -638,7 +650,7 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
 
         Parameters
         ----------
-        corpus : iterable of documents, or scipy sparse matrix (terms x documents)
+        corpus : iterable of documents, scipy sparse matrix (terms x documents), or Dask collection
         chunksize : int, optional
             Documents of a chunk; the model's by default.
         sparse : bool
@@ -669,8 +681,8 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
         least = check.number("minimum_probability", least, 0.0, 1.0)
         if minimum_probability is not None and not sparse:
             raise ValueError("minimum_probability without sparse=True: arrays have all probabilities")
-        documents = chunks(as_corpus(corpus), size, self.num_terms, counts=True)
-        read, where = self._spread(documents, distributed, client)
+        corpus, client = placed_with(corpus, client, self.client, distributed)
+        read, where = self._spread(self._divisible(corpus, size), distributed, client)
 
         @np.errstate(all="ignore")
         def probabilities(gamma: np.ndarray) -> np.ndarray | scipy.sparse.csr_array:
@@ -680,8 +692,8 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
         return (probabilities(gamma) for gamma in self._evaluate(read, where, required=bool(distributed)))
 
     def _spread(
-        self, read: Iterable[Chunk], distributed: bool | None, client: Any
-    ) -> tuple[Iterable[Chunk], Any]:
+        self, read: Iterable[Divisible], distributed: bool | None, client: Any
+    ) -> tuple[Iterable[Divisible], Any]:
         """Return the chunks of a corpus, and where they are computed: True is the cluster, False is here, and
         anything else a Dask client.
         """
@@ -699,7 +711,7 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
         return chain(first, rest), where if len(first) > 1 else False
 
     def _evaluate(
-        self, read: Iterable[Chunk], where: Any, *, bound: bool = False, required: bool = False
+        self, read: Iterable[Divisible], where: Any, *, bound: bool = False, required: bool = False
     ) -> Iterator[np.ndarray]:
         """Yield gamma, or the bounds, of each chunk, see `training.evaluation.evaluate`: computed by this
         process, where there is no cluster to spread them over and none is required.
@@ -717,13 +729,14 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
         )
         remote = self._evaluation(required) if where is True else None
         if remote is not None:
+            here = cast("Iterable[Chunk]", read)  # what is on a Dask cluster has a client
             with remote:
-                yield from remote.evaluate(EvaluationTask(topics_as_dict(topics), params), read)
+                yield from remote.evaluate(EvaluationTask(topics_as_dict(topics), params), here)
             return
         client = None if isinstance(where, bool) else where
         with (
             engine_of(client, self.workers) as engine,
-            Evaluation("lda", engine, topics, params) as evaluation,
+            Evaluation("lda", engine, topics.num_terms, params, topics.rows) as evaluation,
         ):
             yield from evaluate(evaluation, read)
 
@@ -757,7 +770,7 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
 
         Parameters
         ----------
-        corpus : iterable of documents, or scipy sparse matrix (terms x documents)
+        corpus : iterable of documents, scipy sparse matrix (terms x documents), or Dask collection
         gamma : ndarray, shape (n_docs, num_topics), optional
             Their Dirichlet parameters; inferred by default.
         subsample_ratio : float
@@ -769,17 +782,21 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
             Compute on a Dask cluster, where `gamma` is not given. By default as in `transform`.
         """
         check.positive("subsample_ratio", subsample_ratio)
-        read = chunks(as_corpus(corpus), self.chunksize, self.num_terms, counts=True)
-        score = self._documents_bound(read, gamma, distributed, client)
+        if gamma is None:
+            corpus, client = placed_with(corpus, client, self.client, distributed)
+            read = self._divisible(corpus, self.chunksize)
+            score = self._documents_bound(read, distributed, client)
+        else:
+            of_corpus = chunks(as_corpus(corpus), self.chunksize, self.num_terms, counts=True)
+            score = self._bound_under(of_corpus, gamma)
         return float(score * subsample_ratio + self._topics_bound())
 
-    def _documents_bound(
-        self, read: Iterable[Chunk], gamma: np.ndarray | None, distributed: bool | None, client: Any
-    ) -> float:
-        if gamma is None:
-            read, where = self._spread(read, distributed, client)
-            parts = self._evaluate(read, where, bound=True, required=bool(distributed))
-            return sum(float(part.sum()) for part in parts)
+    def _documents_bound(self, read: Iterable[Divisible], distributed: bool | None, client: Any) -> float:
+        read, where = self._spread(read, distributed, client)
+        parts = self._evaluate(read, where, bound=True, required=bool(distributed))
+        return sum(float(part.sum()) for part in parts)
+
+    def _bound_under(self, read: Iterable[Chunk], gamma: np.ndarray) -> float:
         if np.shape(gamma)[1:] != (self.num_topics,):
             raise self._misfit(gamma)
         gamma = np.asarray(gamma)
@@ -820,7 +837,7 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
 
         Parameters
         ----------
-        chunk : iterable of documents, or scipy sparse matrix (terms x documents)
+        chunk : iterable of documents, scipy sparse matrix (terms x documents), or Dask collection
         total_docs : int, optional
             How many documents they stand for; themselves by default.
         distributed, client : optional
@@ -828,16 +845,17 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
         """
         documents, words = 0, 0.0
 
-        def counted(read: Iterable[Chunk]) -> Iterator[Chunk]:
+        def counted(read: Iterable[Divisible]) -> Iterator[Divisible]:
             nonlocal documents, words
             for part in read:
                 documents += part.n_docs
-                words += float(part.data.sum(dtype=np.float64))
+                words += part.total()
                 yield part
 
         total = None if total_docs is None else check.whole("total_docs", total_docs, 1)
-        read = chunks(as_corpus(chunk), self.chunksize, self.num_terms, counts=True)
-        score = self._documents_bound(counted(read), None, distributed, client)
+        corpus, client = placed_with(chunk, client, self.client, distributed)
+        read = counted(self._divisible(corpus, self.chunksize))
+        score = self._documents_bound(read, distributed, client)
         if not words:
             logger.warning("no words to estimate a perplexity from")
             return float(np.float64(score + self._topics_bound()) / words)  # gensim's too: -inf
@@ -930,7 +948,7 @@ class _Run:
         documents: int | None,
         plan: Plan,
         progress: Progress,
-        read: Iterator[Chunk] | None,
+        read: Iterator[Divisible] | None,
     ) -> None:
         self.model = model
         self.documents = documents
@@ -940,14 +958,14 @@ class _Run:
         self.callback = Callback(model.callbacks) if model.callbacks else None
         self._corpus = corpus
         self._read = read
-        self._read_again: Callable[[], Iterator[Chunk]] = partial(
-            chunks, corpus, plan.chunksize, model.num_terms, counts=True
+        self._read_again: Callable[[], Iterator[Divisible]] = partial(
+            divisible, corpus, plan.chunksize, model.num_terms, counts=True, limits=EStep.limits
         )
 
     def on_engine(self, topics: LazyTopics, numdocs: int) -> None:
         """Train in this process, on threads or a Dask cluster."""
         warm()
-        if self.documents is None:
+        if self.documents is None or is_placed(self._corpus):  # which is cut once
             kept = list(self._chunks())
             self.documents = sum(chunk.n_docs for chunk in kept)
             if not kept:
@@ -1027,7 +1045,7 @@ class _Run:
             training.begin(task)
             try:
                 end = 0
-                for chunk in self._chunks():
+                for chunk in cast("Iterator[Chunk]", self._chunks()):
                     end += chunk.n_docs
                     training.put(chunk)
                     logger.info(
@@ -1082,7 +1100,7 @@ class _Run:
                 logger.info("topic diff=%f, rho=%f", event["diff"], event["rho"])
         self.bar.told(event, self.plan.passes)
 
-    def _chunks(self) -> Iterator[Chunk]:
+    def _chunks(self) -> Iterator[Divisible]:
         read, self._read = self._read, None
         return read or self._read_again()
 
@@ -1154,7 +1172,7 @@ class _Source:
             logger.info("PROGRESS: pass %i, at document #%i/%i", pass_, end, self.documents)
             yield number, chunk
 
-    def blocks(self, number: int, chunk: Chunk) -> list[Block]:
+    def blocks(self, number: int, chunk: Divisible) -> list[Block]:
         """Cut a chunk."""
         return self._training.cut(number, chunk)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import gensim.models
 import numpy as np
@@ -16,26 +16,27 @@ from gensim.matutils import Sparse2Corpus
 from gensim.models.lsimodel import P2_EXTRA_DIMS, P2_EXTRA_ITERS, Projection
 
 from distcorpus.algorithms import lsi
-from distcorpus.algorithms.chunk import Chunk, warm
+from distcorpus.algorithms.chunk import Chunk, Divisible, warm
 from distcorpus.corpora.reading import (
     EmptyCorpusError,
-    as_corpus,
     check_corpus,
     check_memory,
     chunks,
+    divisible,
     is_rereadable,
     is_sparse,
     length,
     vocabulary,
 )
-from distcorpus.kernels import as_dict
+from distcorpus.kernels import DocumentProjection, Product, ProjectionParams, as_dict
 from distcorpus.models import _check as check
 from distcorpus.models._answers import check_factors
 from distcorpus.models._cluster import Cluster, Training, train_on
-from distcorpus.models._engine import chosen_client, engine_of
+from distcorpus.models._engine import chosen_client, engine_of, placed, placed_with
 from distcorpus.models._kept import Addition, Kept
 from distcorpus.models._progress import ProgressBar
 from distcorpus.models._saving import Saved
+from distcorpus.training.evaluation import Evaluation, evaluate
 from distcorpus.training.lsi import LsiTask, train
 from distcorpus.wire import names
 
@@ -60,9 +61,9 @@ SECONDS_BETWEEN_EVENTS = 1.0
 class LsiModel(Saved, gensim.models.LsiModel):
     """Latent semantic indexing, with everything that ``gensim.models.LsiModel`` has.
 
-    The arguments and methods are gensim's, of which docs/models.md says what is different. The corpus is read
-    once; it may be a generator or a scipy sparse matrix, and all singular values are accurate, where gensim's
-    one pass merges truncated factorisations.
+    The arguments and methods are gensim's, of which docs/models.md says what is different. The corpus is
+    read once; it may be a generator, a scipy sparse matrix or, with `client`, a Dask collection, and all
+    singular values are accurate, where gensim's one pass merges truncated factorisations.
 
     Parameters
     ----------
@@ -149,7 +150,7 @@ class LsiModel(Saved, gensim.models.LsiModel):
         self.client = chosen_client(client, distributed=distributed or None, ns_conf=ns_conf, workers=workers)
         self.ns_conf = ns_conf
         if corpus is not None:
-            corpus = as_corpus(corpus)
+            corpus = placed(corpus, self.client)
         self.id2word, self.num_terms = vocabulary(id2word, corpus)
         if corpus is not None:
             check_corpus(corpus, self.num_terms)
@@ -192,7 +193,7 @@ class LsiModel(Saved, gensim.models.LsiModel):
 
         Parameters
         ----------
-        corpus : iterable of documents, or scipy sparse matrix (terms x documents)
+        corpus : iterable of documents, scipy sparse matrix (terms x documents), or Dask collection
             Read once.
         chunksize : int, optional
             Documents of a chunk, which is what `decay` is counted in and what travels at once.
@@ -212,7 +213,7 @@ class LsiModel(Saved, gensim.models.LsiModel):
         size = check.whole("chunksize", self.chunksize if chunksize is None else chunksize, 1)
         decay = check.positive("decay", self.decay if decay is None else decay)
         first = self.__dict__.pop("_first", None)  # where the constructor has looked already
-        corpus = as_corpus(corpus)
+        corpus = placed(corpus, self.client)
         check_corpus(corpus, self.num_terms)
         documents = length(corpus) if first is None else first[1]
         if documents == 0:
@@ -319,7 +320,7 @@ class LsiModel(Saved, gensim.models.LsiModel):
 
         def attempt(training: Training) -> lsi.Factors:
             training.begin(as_dict(task))
-            for chunk in addition:
+            for chunk in cast("Iterable[Chunk]", addition):
                 training.put(chunk)
                 logger.info("dispatched documents up to #%s", reading.documents)
             logger.info("reached the end of input; now waiting for all remaining jobs to finish")
@@ -347,14 +348,19 @@ class LsiModel(Saved, gensim.models.LsiModel):
             bow = Sparse2Corpus(bow.tocsc())
         return super().__getitem__(bow, scaled, chunksize)
 
-    def transform(self, corpus: Any, chunksize: int | None = None) -> Iterator[np.ndarray]:
+    def transform(
+        self, corpus: Any, chunksize: int | None = None, *, client: Any = None
+    ) -> Iterator[np.ndarray]:
         """Project a whole corpus, in a stream that needs memory for one chunk.
 
         Parameters
         ----------
-        corpus : iterable of documents, or scipy sparse matrix (terms x documents)
+        corpus : iterable of documents, scipy sparse matrix (terms x documents), or Dask collection
         chunksize : int, optional
             Documents of a chunk; the model's by default.
+        client : dask.distributed.Client or "active", optional
+            Compute on a Dask cluster. By default that of a model which was made with one, if the corpus is
+            on it; other documents are projected in this process.
 
         Yields
         ------
@@ -364,11 +370,28 @@ class LsiModel(Saved, gensim.models.LsiModel):
         if self.projection.u is None:
             raise ValueError("this model has not been trained: call add_documents(corpus) first")
         size = check.whole("chunksize", self.chunksize if chunksize is None else chunksize, 1)
-        for chunk in chunks(as_corpus(corpus), size, self.num_terms, counts=False):
+        corpus, client = placed_with(corpus, client, self.client)
+        if client is not None:
+            yield from self._project(corpus, client, size)
+            return
+        for chunk in chunks(corpus, size, self.num_terms, counts=False):
             matrix = scipy.sparse.csr_array(
                 (chunk.data, chunk.indices, chunk.indptr), shape=(chunk.n_docs, self.num_terms)
             )
             yield matrix @ self.projection.u[:, : self.num_topics]
+
+    def _project(self, corpus: Any, client: Any, chunksize: int) -> Iterator[np.ndarray]:
+        """Project a corpus on a Dask cluster."""
+        vectors = np.ascontiguousarray(self.projection.u[:, : self.num_topics])
+        read = divisible(corpus, chunksize, self.num_terms, counts=False, limits=DocumentProjection.limits)
+        params = ProjectionParams(vectors.shape[1])
+        with (
+            engine_of(client, None) as engine,
+            Evaluation(
+                "lsi", engine, self.num_terms, params, vectors.__getitem__, kernel=DocumentProjection
+            ) as projecting,
+        ):
+            yield from evaluate(projecting, read)
 
     def __getstate__(self) -> dict[str, Any]:
         state = super().__getstate__()
@@ -397,12 +420,14 @@ class _Reading:
         self.bar = ProgressBar(model.progress, "LSI")
         self._of = of
         self.rereadable = is_rereadable(corpus)
-        self._read = partial(chunks, corpus, chunksize, model.num_terms, counts=False)
+        self._read = partial(
+            divisible, corpus, chunksize, model.num_terms, counts=False, limits=Product.limits
+        )
 
-    def __iter__(self) -> Iterator[Chunk]:
+    def __iter__(self) -> Iterator[Divisible]:
         self.documents = 0
         for number, chunk in enumerate(self._read()):
-            largest = float(np.abs(chunk.data).max(initial=0.0))
+            largest = chunk.largest()
             if largest > self._largest:
                 raise ValueError(
                     f"chunk {number}: a document has the value {largest:g}: with dtype=float32 values are "

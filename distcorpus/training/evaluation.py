@@ -1,16 +1,16 @@
-"""Evaluating LDA: the topics of whole corpora, or their bound, under topics that do not change."""
+"""Evaluating a model that does not change: the topics of whole corpora, their bound, their projections."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from distcorpus.algorithms.chunk import Chunk
-from distcorpus.algorithms.topics import LazyTopics
+from distcorpus.algorithms.chunk import Divisible
 from distcorpus.engines.base import Block, Engine
 from distcorpus.kernels import Inference, InferenceParams, as_dict
 from distcorpus.training.session import PUT_AFTER_END, Session
@@ -54,30 +54,37 @@ class Evaluation(Session):
     ----------
     name, engine, **session
         As `Session` takes them.
-    topics : LazyTopics
-    params : InferenceParams
+    num_terms : int
+        Size of the vocabulary.
+    params
+        The kernel's.
+    rows : callable
+        Returns the model's rows of an array of term ids.
     first : int
         The number of the first chunk that will be put.
+    kernel : type
+        A `Kernel` whose results are of blocks.
     """
-
-    kernel = Inference
 
     def __init__(
         self,
         name: str,
         engine: Engine,
-        topics: LazyTopics,
-        params: InferenceParams,
+        num_terms: int,
+        params: Any,
+        rows: Callable[[NDArray[np.int32]], NDArray],
         first: int = 0,
+        kernel: Any = Inference,
         **session: Any,
     ) -> None:
-        super().__init__(name, engine, topics.num_terms, **session)
+        super().__init__(name, engine, num_terms, **session)
+        self.kernel = kernel
         self.num_chunks = first
-        self._round = self.open_blocks(params, topics.rows)
+        self._round = self.open_blocks(params, rows)
         self._waiting: deque[list[Block]] = deque()
         self._complete = False
 
-    def put(self, chunk: Chunk) -> None:
+    def put(self, chunk: Divisible) -> None:
         """Take the next chunk; waits while too many are queued.
 
         Raises
@@ -115,7 +122,7 @@ class Evaluation(Session):
         return np.concatenate(self._round.take(self._waiting.popleft()))
 
 
-def evaluate(evaluation: Evaluation, chunks: Iterable[Chunk]) -> Iterator[np.ndarray]:
+def evaluate(evaluation: Evaluation, chunks: Iterable[Divisible]) -> Iterator[np.ndarray]:
     """Yield what `Evaluation.take` returns of each chunk, in order; others are computed meanwhile."""
     in_flight = 0
     for chunk in chunks:

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from distcorpus.algorithms.chunk import Chunk
+from distcorpus.algorithms.chunk import Divisible
 from distcorpus.algorithms.lda import LDA_GRID
 from distcorpus.algorithms.online import OnlineLda, Plan, Progress
 from distcorpus.algorithms.topics import LazyTopics, StatisticsSum
@@ -22,7 +22,7 @@ from distcorpus.training.session import Session
 from distcorpus.training.spool import Spool
 
 #: A chunk's number in its pass, and the chunk.
-Numbered = tuple[int, Chunk]
+Numbered = tuple[int, Divisible]
 
 
 class Source(Protocol):
@@ -43,7 +43,7 @@ class Source(Protocol):
     def chunks(self, pass_: int) -> Iterable[Numbered]:
         """Return the chunks of a pass with their numbers, in order; may wait for them."""
 
-    def blocks(self, number: int, chunk: Chunk) -> list[Block]:
+    def blocks(self, number: int, chunk: Divisible) -> list[Block]:
         """Return the blocks of a chunk that `chunks` has just given."""
 
 
@@ -269,7 +269,7 @@ class EStepTraining(Session):
         self.num_chunks = 0
         self._round = self.open_sum(params, total, rows)
 
-    def put(self, chunk: Chunk) -> None:
+    def put(self, chunk: Divisible) -> None:
         """Add a chunk to the round; waits while the queue or the memory is full."""
         round_ = self._current()
         self.wait_for_room(round_, chunk.nbytes)
@@ -365,14 +365,14 @@ class Reporter:
         probabilities = topics.rows(best)[:, k] / topics.totals()[k]
         return k, float(self._model.alpha[k]), best.tolist(), probabilities.tolist()
 
-    def perplexity(self, number: int, chunk: Chunk, last: bool, documents: int) -> dict[str, Any] | None:
+    def perplexity(self, number: int, chunk: Divisible, last: bool, documents: int) -> dict[str, Any] | None:
         """Estimate the perplexity of a chunk, where the plan says so.
 
         Parameters
         ----------
         number : int
             The chunk's number in its pass.
-        chunk : Chunk
+        chunk : Divisible
         last : bool
             Whether it is the last one.
         documents : int
@@ -391,7 +391,7 @@ class Reporter:
             "kind": "perplexity",
             "per_word": self._model.per_word_bound(self._plan, chunk, number, documents),
             "documents": chunk.n_docs,
-            "words": float(chunk.data.sum(dtype=np.float64)),
+            "words": chunk.total(),
         }
 
 

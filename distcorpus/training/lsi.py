@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distcorpus.algorithms import lsi
-from distcorpus.algorithms.chunk import Chunk
+from distcorpus.algorithms.chunk import Divisible
 from distcorpus.algorithms.summation import GridSum, exact_sum, grid_for
 from distcorpus.engines.base import Block, Engine
 from distcorpus.kernels import Product, ProductParams
@@ -153,7 +153,7 @@ class LsiTraining(Session):
         self.num_chunks = self._committed
         self._streamed = None
 
-    def put(self, chunk: Chunk) -> None:
+    def put(self, chunk: Divisible) -> None:
         """Add a chunk; waits while the queue is full."""
         if self.spool.directory is None and lsi.must_fold(self.spool.nbytes, chunk.nbytes, self._fold_at):
             self._fold()
@@ -296,12 +296,12 @@ class LsiTraining(Session):
         self._give_up(0)
         self._streamed = None
 
-    def add_documents(self, chunks: Iterable[Chunk]) -> lsi.Factors:
+    def add_documents(self, chunks: Iterable[Divisible]) -> lsi.Factors:
         """Add documents, and factorise everything; if that fails they count for nothing.
 
         Parameters
         ----------
-        chunks : iterable of Chunk
+        chunks : iterable of Divisible
             Read once.
 
         Returns
@@ -324,7 +324,7 @@ def in_this_process(
 
 
 def train(
-    engine: Engine, task: LsiTask, chunks: Iterable[Chunk], *, fold_at: int | None = None, **options: Any
+    engine: Engine, task: LsiTask, chunks: Iterable[Divisible], *, fold_at: int | None = None, **options: Any
 ) -> lsi.Factors:
     """Factorise a corpus at once, in this thread (see `LsiTraining.add_documents` and `in_this_process`)."""
     with in_this_process(engine, task, fold_at=fold_at, **options) as training:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from distcorpus.algorithms.chunk import Chunk
+from distcorpus.algorithms.chunk import Chunk, Divisible
 from distcorpus.algorithms.summation import GridSum
 from distcorpus.algorithms.topics import StatisticsSum
 from distcorpus.engines.base import Block, Engine
@@ -112,7 +112,7 @@ class Session:
         round_ = self._latest()
         return round_.chunks_done() if round_ is not None else 0
 
-    def keep(self, chunk: Chunk) -> list[Block]:
+    def keep(self, chunk: Divisible) -> list[Block]:
         """Keep the next chunk until it is released, cut into blocks.
 
         Raises
@@ -120,13 +120,15 @@ class Session:
         ValueError, RuntimeError
             See `Spool.keep`.
         """
+        kept = chunk
         # A chunk without documents has no blocks, and nothing would release it.
-        kept = self.spool.keep(self.num_chunks, chunk) if chunk.n_docs or self._journal else chunk
+        if isinstance(chunk, Chunk) and (chunk.n_docs or self._journal):
+            kept = self.spool.keep(self.num_chunks, chunk)
         blocks = self.cut(self.num_chunks, kept)
         self.num_chunks += 1
         return blocks
 
-    def cut(self, number: int, chunk: Chunk) -> list[Block]:
+    def cut(self, number: int, chunk: Divisible) -> list[Block]:
         """Cut a chunk into blocks (see `Chunk.split`)."""
         blocks, first = [], 0
         for documents in chunk.split(**self.kernel.limits):

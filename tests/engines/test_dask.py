@@ -18,7 +18,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
-import scipy.sparse
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -42,72 +41,9 @@ from distcorpus.kernels import EStep, EStepParams, Product, ProductParams  # noq
 from distcorpus.models import LdaModel, LsiModel  # noqa: E402
 from distcorpus.training.session import Session  # noqa: E402
 
+from .conftest import NUM_TERMS, PATIENCE, wait_until  # noqa: E402
+
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
-
-NUM_TERMS = 300
-PATIENCE = 30.0
-
-
-def wait_until(ready: Callable[[], Any], facts: Callable[[], Any] = lambda: "") -> Any:
-    deadline = time.monotonic() + PATIENCE
-    while not (value := ready()):
-        assert time.monotonic() < deadline, f"it did not come to that: {facts()}"
-        time.sleep(0.02)
-    return value
-
-
-@pytest.fixture(scope="module")
-def corpus() -> list[list[tuple[int, int]]]:
-    rng = np.random.default_rng(3)
-    documents = []
-    for _ in range(900):
-        ids = np.unique(rng.integers(0, NUM_TERMS, 20) * rng.integers(0, 2, 20))
-        documents.append([(int(id), int(rng.integers(1, 5))) for id in ids])
-    return documents
-
-
-@pytest.fixture(scope="module")
-def matrix(corpus):
-    chunk = as_chunk(corpus, NUM_TERMS)
-    return scipy.sparse.csr_array((chunk.data, chunk.indices, chunk.indptr), (len(corpus), NUM_TERMS)).T
-
-
-@pytest.fixture(scope="module")
-def dictionary():
-    return {id: f"word{id}" for id in range(NUM_TERMS)}
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[LocalCluster]:
-    with LocalCluster(
-        n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=50, memory_limit=0
-    ) as cluster:
-        yield cluster
-
-
-@pytest.fixture(scope="module")
-def module_client(cluster) -> Iterator[Client]:
-    with Client(cluster) as client:
-        yield client
-
-
-def left_over(client: Client) -> list[Any]:
-    kept = client.run(lambda dask_worker: list(dask_worker.data), on_error="ignore")
-    return [key for keys in kept.values() for key in keys]
-
-
-@pytest.fixture
-def client(cluster, module_client) -> Iterator[Client]:
-    """Two workers before a test, and nothing of ours on them after it."""
-
-    def two_workers() -> bool:
-        cluster.scale(2)
-        return len(cluster.scheduler.workers) >= 2
-
-    wait_until(two_workers)
-    yield module_client
-    wait_until(lambda: not left_over(module_client), lambda: left_over(module_client))
-    wait_until(lambda: not cluster.scheduler.tasks, lambda: cluster.scheduler.tasks)
 
 
 @pytest.fixture

@@ -58,6 +58,17 @@ def test_pyro(chunks, expected, monkeypatch):
     np.testing.assert_array_equal(found, expected)
 
 
+def test_dask(chunks, expected, client):
+    """Workers get the kernel with their jobs."""
+    cloudpickle = pytest.importorskip("cloudpickle")
+    from distcorpus.engines.dask import DaskEngine
+
+    cloudpickle.register_pickle_by_value(document_frequencies)
+    with DaskEngine(client) as engine:
+        found = document_frequencies.document_frequencies(engine, chunks, len(expected), "df-1")
+    np.testing.assert_array_equal(found, expected)
+
+
 def test_a_name_that_is_taken():
     class Other:
         name = EStep.name

@@ -64,7 +64,7 @@ def lsi(engine: Engine) -> list[bytes]:
 def gammas(engine: Engine) -> list[bytes]:
     learnt = topics()
     params = InferenceParams(np.full(NUM_TOPICS, 0.3), learnt.totals(), "float32", 20, 1e-3, 3)
-    with Evaluation("lda", engine, learnt, params) as evaluation:
+    with Evaluation("lda", engine, learnt.num_terms, params, learnt.rows) as evaluation:
         return [gamma.tobytes() for gamma in evaluate(evaluation, chunks())]
 
 
@@ -112,7 +112,10 @@ def test_calls_out_of_order_are_errors():
     """Nobody waits for what will never be computed."""
     learnt = topics()
     params = InferenceParams(np.full(NUM_TOPICS, 0.3), learnt.totals(), "float32", 20, 1e-3, 3)
-    with ThreadsEngine(1) as engine, Evaluation("lda", engine, learnt, params) as evaluation:
+    with (
+        ThreadsEngine(1) as engine,
+        Evaluation("lda", engine, learnt.num_terms, params, learnt.rows) as evaluation,
+    ):
         with pytest.raises(RuntimeError, match=r"take\(\) without a chunk"):
             evaluation.take()
         evaluation.put(chunks()[0])

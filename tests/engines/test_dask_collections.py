@@ -1,0 +1,373 @@
+"""Documents that are on a Dask cluster already: the bytes of lists, and none of them comes here."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.sparse
+from hypothesis import given
+from hypothesis import strategies as st
+
+distributed = pytest.importorskip(
+    "distributed", reason="distributed is not installed: pip install distcorpus[dask]"
+)
+
+import cloudpickle  # noqa: E402
+import dask  # noqa: E402
+import dask.array  # noqa: E402
+import dask.bag  # noqa: E402
+from distributed import Client, LocalCluster  # noqa: E402
+from distributed.comm.tcp import TCP  # noqa: E402
+
+from distcorpus.algorithms.chunk import as_chunk  # noqa: E402
+from distcorpus.engines.daskcorpus import DaskCorpus, packed_words, unpacked_words  # noqa: E402
+from distcorpus.kernels import Product  # noqa: E402
+from distcorpus.models import LdaModel, LsiModel  # noqa: E402
+
+from .conftest import NUM_TERMS, PATIENCE  # noqa: E402
+
+cloudpickle.register_pickle_by_value(sys.modules[__name__])
+
+#: Bounds of partitions: empty ones, tiny ones, some of several chunks.
+CUTS = [0, 0, 1, 1, 130, 149, 151, 400, 777, 900, 900]
+
+
+def pieces(documents: Any) -> list[Any]:
+    matrix = scipy.sparse.issparse(documents)
+    return [
+        documents[:, start:stop] if matrix else documents[start:stop]
+        for start, stop in itertools.pairwise(CUTS)
+    ]
+
+
+def collection(kind: str, corpus, matrix, client) -> Any:
+    matrix = matrix.tocsc()
+    if kind == "bag":
+        return dask.bag.from_delayed([dask.delayed(piece) for piece in pieces(corpus)])
+    if kind == "bag of generators":
+        lists = dask.bag.from_delayed([dask.delayed(piece) for piece in pieces(corpus)])
+        return lists.map_partitions(lambda documents: (document for document in documents))
+    if kind == "delayed":
+        return [dask.delayed(piece) for piece in pieces(matrix)]
+    if kind == "one delayed":
+        return dask.delayed(matrix)
+    if kind == "futures":
+        return client.scatter(pieces(matrix))
+    if kind == "futures of lists":
+        return client.scatter(pieces(corpus))
+    rows = [
+        dask.array.from_delayed(dask.delayed(piece.T.tocsr()), (piece.shape[1], NUM_TERMS), matrix.dtype)
+        for piece in pieces(matrix)
+    ]
+    if kind == "array":
+        return dask.array.concatenate(rows)
+    columns = [
+        [
+            dask.array.from_delayed(
+                dask.delayed(piece[part].T.tocsr()),
+                (piece.shape[1], len(range(*part.indices(NUM_TERMS)))),
+                matrix.dtype,
+            )
+            for part in (slice(0, 100), slice(100, NUM_TERMS))
+        ]
+        for piece in pieces(matrix)
+    ]
+    return dask.array.block(columns)
+
+
+KINDS = [
+    "bag",
+    "bag of generators",
+    "delayed",
+    "one delayed",
+    "futures",
+    "futures of lists",
+    "array",
+    "array of columns",
+]
+
+
+def lda(documents, dictionary, **options) -> LdaModel:
+    options = {"num_topics": 7, "chunksize": 150, "random_state": 5} | options
+    return LdaModel(documents, id2word=dictionary, **options)
+
+
+def lsi(documents, dictionary, **options) -> LsiModel:
+    return LsiModel(documents, id2word=dictionary, num_topics=9, chunksize=150, **options)
+
+
+def content(model) -> bytes:
+    if isinstance(model, LdaModel):
+        return model.state.sstats.tobytes()
+    return model.projection.u.tobytes() + model.projection.s.tobytes()
+
+
+@pytest.fixture(scope="module")
+def trained(corpus, dictionary) -> dict[str, Any]:
+    return {"lda": lda(corpus, dictionary), "lsi": lsi(corpus, dictionary)}
+
+
+def joined(parts: Iterator[np.ndarray]) -> bytes:
+    return b"|".join(part.tobytes() for part in parts)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_bytes_of_lists(client, corpus, matrix, dictionary, trained, kind):
+    documents = collection(kind, corpus, matrix, client)
+    assert content(lda(documents, dictionary, client=client)) == content(trained["lda"])
+    assert content(lsi(documents, dictionary, client=client)) == content(trained["lsi"])
+    model: Any = trained["lsi"]
+    assert joined(model.transform(documents, client=client)) == joined(model.transform(corpus))
+
+
+def test_passes_perplexity_and_evaluation(client, corpus, matrix, dictionary, caplog):
+    """In the log the estimates of a training's chunks, which are computed on workers."""
+    bag = collection("bag", corpus, matrix, client)
+
+    def logged(documents, **options) -> tuple[bytes, list[str]]:
+        caplog.clear()
+        with caplog.at_level(logging.INFO, "gensim.models.ldamodel"):
+            model = lda(documents, dictionary, passes=2, eval_every=2, alpha="auto", **options)
+        return content(model), [line for line in caplog.messages if "perplexity estimate" in line]
+
+    here = logged(corpus)
+    assert len(here[1]) == 6
+    assert logged(bag, client=client) == here
+    model = lda(corpus, dictionary)
+    documents = collection(
+        "one delayed", corpus[:100], matrix[:, :100], client
+    )  # a chunk alone goes there too
+
+    def evaluated(documents, **options) -> tuple[Any, ...]:
+        model_ = copy.deepcopy(model)
+        return (
+            joined(model_.transform(documents, **options)),
+            model_.bound(documents, **options),
+            model_.log_perplexity(documents, **options),
+        )
+
+    assert evaluated(bag, client=client) == evaluated(corpus, distributed=False)
+    assert evaluated(documents, client=client) == evaluated(corpus[:100], distributed=False)
+    model.client = client
+    other = copy.deepcopy(model)
+    other.client = client
+    assert joined(iter([model.inference(bag)[0]])) == joined(iter([other.inference(corpus)[0]]))
+
+
+def test_an_update_with_more_documents(client, corpus, matrix, dictionary):
+    for train in (lda, lsi):
+        here, there = train(corpus[:300], dictionary), train(corpus[:300], dictionary, client=client)
+        more = dask.bag.from_sequence(corpus[300:], npartitions=4)
+        if train is lda:
+            here.update(corpus[300:])
+            there.update(more)
+            assert content(there) == content(here)
+        else:  # which adds to factors, as every training on a client
+            there.add_documents(more)
+            other = lsi(corpus[:300], dictionary, client=client)
+            other.add_documents(corpus[300:])
+            assert content(there) == content(other)
+
+
+def make(documents: int) -> Any:
+    """Long documents, of which a model is small."""
+    rng = np.random.default_rng(documents)
+    return scipy.sparse.random_array(
+        (NUM_TERMS, documents),
+        density=0.9,
+        rng=rng,
+        data_sampler=lambda size: rng.integers(1, 9, size).astype(float),
+    )
+
+
+def test_no_document_comes_here(client, dictionary, monkeypatch):
+    """Neither to this process' client nor to the scheduler, which runs in it."""
+    volume = 0
+    read, write = TCP.read, TCP.write
+
+    async def reading(self, *arguments, **options):
+        nonlocal volume
+        message = await read(self, *arguments, **options)
+        volume += size_of(message)
+        return message
+
+    async def writing(self, message, *arguments, **options):
+        nonlocal volume
+        nbytes = await write(self, message, *arguments, **options)
+        volume += nbytes
+        return nbytes
+
+    monkeypatch.setattr(TCP, "read", reading)
+    monkeypatch.setattr(TCP, "write", writing)
+    here = scipy.sparse.hstack([make(n) for n in range(600, 604)], "csc")
+    nbytes = here.data.nbytes + here.indices.nbytes
+
+    def moved(documents: Any) -> int:
+        nonlocal volume
+        volume = 0
+        options = {"id2word": dictionary, "num_topics": 3, "chunksize": 500, "client": client}
+        LsiModel(documents, power_iters=1, extra_samples=3, **options)
+        model = LdaModel(documents, iterations=5, random_state=0, **options)
+        model.bound(documents)
+        model.log_perplexity(documents)
+        return volume
+
+    there = [dask.delayed(make)(n) for n in range(600, 604)]
+    assert moved(there) < nbytes / 4
+    assert moved(here) > nbytes  # where they are here: what is counted is there
+
+
+def size_of(message: Any) -> int:
+    """About the bytes of a message that has arrived."""
+    if isinstance(message, dict):
+        return sum(map(size_of, message.values()))
+    if isinstance(message, list | tuple):
+        return sum(map(size_of, message))
+    frames = getattr(message, "frames", None)
+    if frames is not None:
+        return sum(memoryview(frame).nbytes for frame in frames)
+    return sys.getsizeof(message)
+
+
+@pytest.mark.parametrize("train", [lda, lsi])
+def test_workers_are_killed(client, corpus, matrix, dictionary, trained, train):
+    """Dask computes again what was on them."""
+    running = client.run(os.getpid)
+    events = 0
+
+    def kill(event) -> None:
+        nonlocal events
+        events += 1
+        for pid in {2: list(running.values())[:1], 5: list(running.values())[1:]}.get(events, []):
+            os.kill(pid, signal.SIGKILL)
+
+    bag = collection("bag", corpus, matrix, client)
+    name = train.__name__
+    assert content(train(bag, dictionary, client=client, progress=kill)) == content(trained[name])
+    assert events > 5
+
+
+def train_in_a_task(dictionary, documents) -> bytes:
+    bag = dask.bag.from_sequence(documents, npartitions=3)
+    return content(lda(bag, dictionary, client="active"))
+
+
+def test_inside_a_task(client, corpus, dictionary, trained):
+    """On a worker with one thread, which reads the documents too."""
+    with (
+        LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None, silence_logs=50) as cluster,
+        Client(cluster, set_as_default=False) as one,
+    ):
+        task = one.submit(train_in_a_task, dictionary, corpus, pure=False)
+        assert task.result(timeout=PATIENCE) == content(trained["lda"])
+
+
+# What is no corpus
+
+
+def bad(document: Any) -> Any:
+    return [dask.delayed([[(1, 1)]]), dask.delayed([[(0, 1)], document])]
+
+
+@pytest.mark.parametrize(
+    ("document", "error", "message"),
+    [
+        ([(NUM_TERMS, 1)], ValueError, "partition 1: document 1: term id 300 is outside the vocabulary"),
+        ([(0, -1)], ValueError, "partition 1: document 1: term id 0 has a negative value"),
+        ("words", TypeError, "partition 1: document 1 is not a bag of words"),
+    ],
+)
+def test_documents_that_are_none(client, dictionary, document, error, message):
+    with pytest.raises(error, match=message):
+        lda(bad(document), dictionary, client=client)
+
+
+def test_an_error_of_the_collections_own(client, corpus, dictionary):
+    def fail(document):
+        raise KeyError("of the pipeline")
+
+    bag = dask.bag.from_sequence(corpus[:10], npartitions=2).map(fail)
+    for train in (lda, lsi):
+        with pytest.raises(KeyError, match="of the pipeline"):
+            train(bag, dictionary, client=client)
+
+
+@pytest.mark.parametrize("train", [lda, lsi])
+def test_what_is_refused(client, matrix, dictionary, train):
+    documents = matrix.tocsc()
+    with pytest.raises(ValueError, match=r"partition 0: .* seems to be documents x terms; give matrix\.T"):
+        train(dask.delayed(documents.T.tocsr()), dictionary, client=client)
+    with pytest.raises(ValueError, match=r"corpus is of Dask .*, and there is no client: give client="):
+        train([dask.delayed(documents)], dictionary)
+    with pytest.raises(ValueError, match=r"documents on a Dask cluster are not read for .*: give id2word"):
+        train(dask.delayed(documents), None, client=client)
+    with pytest.raises(ValueError, match="the corpus is empty"):
+        train([dask.delayed(documents[:, :0])], dictionary, client=client)
+    with pytest.raises(TypeError, match=r"part 1 of the corpus is a int: give a dask\.bag"):
+        train([dask.delayed(documents), 3], dictionary, client=client)
+    with pytest.raises(TypeError, match=r"a dask\.array of 1 dimensions: give one of documents x terms"):
+        train(dask.array.ones(3), dictionary, client=client)
+    wide = dask.array.ones((3, NUM_TERMS + 1))
+    with pytest.raises(ValueError, match=r"the corpus has 301 terms, the vocabulary .* 300"):
+        train(wide, dictionary, client=client)
+
+
+def test_an_array_knows_its_vocabulary(client, corpus, matrix):
+    array = collection("array", corpus, matrix, client)
+    assert lsi(array, None, client=client).num_terms == NUM_TERMS
+
+
+def test_a_bag_without_a_client_is_an_iterable(corpus, dictionary, trained):
+    bag = dask.bag.from_sequence(corpus, npartitions=3)
+    with dask.config.set(scheduler="synchronous"):
+        assert content(lda(bag, dictionary)) == content(trained["lda"])
+
+
+def test_a_client_that_is_closed(cluster, client):
+    """While the documents are waited for."""
+    other = Client(cluster, set_as_default=False)
+    documents = DaskCorpus(other, dask.delayed(time.sleep)(2.0), lambda documents, num_terms: None)
+    closing = threading.Timer(0.5, other.close)
+    closing.start()
+    with pytest.raises(RuntimeError, match=r"the Dask scheduler .* is lost: the client was closed"):
+        len(documents)
+    closing.join()
+
+
+# Facts
+
+
+@given(st.sets(st.integers(0, 199)), st.integers(200, 5000))
+def test_words_come_back(words, num_terms):
+    ids = np.array(sorted(words), np.int32)
+    packed = packed_words(ids, num_terms)
+    assert packed.nbytes <= num_terms // 8 + 1
+    np.testing.assert_array_equal(unpacked_words(packed), ids)
+
+
+def test_facts_are_those_of_the_documents(client, corpus, matrix, dictionary):
+    chunk = as_chunk(corpus[150:300], NUM_TERMS)
+    bag = DaskCorpus(client, collection("bag", corpus, matrix, client), lambda documents, num_terms: None)
+    limits = {"max_nnz": 700}
+    placed = list(bag.placed_chunks(150, NUM_TERMS, limits, {}))[1]
+    assert (placed.n_docs, placed.nnz) == (chunk.n_docs, chunk.nnz)
+    assert (placed.total(), placed.largest()) == (chunk.total(), chunk.largest())
+    np.testing.assert_array_equal(placed.words(), chunk.words())
+    assert len(chunk.split(**limits)) > 1
+    for block, there in zip(chunk.split(**limits), placed.split(**limits), strict=True):
+        assert (there.n_docs, there.nnz) == (block.n_docs, block.nnz)
+        assert there.squared_norm() == block.squared_norm()
+        np.testing.assert_array_equal(there.words(), block.words())
+    with pytest.raises(ValueError, match=r"was cut into blocks of .*700"):
+        placed.split(**Product.limits)

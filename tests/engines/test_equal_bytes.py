@@ -1,0 +1,76 @@
+"""One training run, any engine: the same bytes, whatever engine computes them and however documents come."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from distcorpus import LocalCluster
+from distcorpus.models import LdaModel, LsiModel
+
+CASES = [
+    (engine, kind)
+    for engine, kinds in {
+        "threads": ["lists", "matrix"],
+        "pyro": ["lists", "matrix"],
+        "dask": ["lists", "matrix", "bag"],
+    }.items()
+    for kind in kinds
+]
+
+
+@pytest.fixture(scope="module")
+def pyro() -> Iterator[LocalCluster]:
+    with LocalCluster(n_workers=2) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="module")
+def model(corpus, dictionary) -> LdaModel:
+    return LdaModel(corpus[:300], num_topics=7, id2word=dictionary, chunksize=150, random_state=5)
+
+
+def compute(what: str, model: LdaModel, documents: Any, dictionary: Any, engine: dict[str, Any]) -> bytes:
+    """Return what comes out, as bytes; `engine` are the arguments that choose one."""
+    if what == "lda":
+        options: dict[str, Any] = {"num_topics": 7, "chunksize": 150, "passes": 2, "random_state": 5}
+        lda = LdaModel(documents, id2word=dictionary, alpha="auto", **options, **engine)
+        return lda.state.sstats.tobytes() + lda.alpha.tobytes()
+    if what == "lsi":
+        projection = LsiModel(documents, id2word=dictionary, num_topics=9, chunksize=150, **engine).projection
+        return projection.u.tobytes() + projection.s.tobytes()
+    model = copy.deepcopy(model)  # which draws a seed
+    where = engine if "workers" not in engine else {"distributed": False}
+    if what == "transform":
+        return b"".join(part.tobytes() for part in model.transform(documents, **where))
+    return model.bound(documents, **where).hex().encode()
+
+
+@pytest.fixture(scope="module")
+def expected(model, corpus, dictionary) -> dict[str, bytes]:
+    """What one thread makes of lists."""
+    return {
+        what: compute(what, model, corpus, dictionary, {"workers": 1})
+        for what in ("lda", "lsi", "transform", "bound")
+    }
+
+
+@pytest.mark.parametrize("what", ["lda", "lsi", "transform", "bound"])
+@pytest.mark.parametrize(("engine", "kind"), CASES)
+def test_equal_bytes(request, model, corpus, matrix, dictionary, expected, engine, kind, what):
+    if engine == "threads":
+        arguments: dict[str, Any] = {"workers": 2}
+    elif engine == "pyro":
+        request.getfixturevalue("pyro")
+        arguments = {"distributed": True}
+    else:
+        arguments = {"client": request.getfixturevalue("client")}
+    documents = {"lists": corpus, "matrix": matrix}.get(kind)
+    if kind == "bag":
+        import dask.bag
+
+        documents = dask.bag.from_sequence(corpus, npartitions=7)
+    assert compute(what, model, documents, dictionary, arguments) == expected[what]
