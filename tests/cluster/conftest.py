@@ -25,7 +25,7 @@ def own_cluster() -> Iterator[LocalCluster]:
         yield cluster
 
 
-def wait_until(condition: Callable[[], object], what: str, timeout: float = 30.0) -> None:
+def wait_until(condition: Callable[[], object], what: str, timeout: float = 100.0) -> None:
     """Wait for a condition; the test fails where it does not come true in time."""
     deadline = time.monotonic() + timeout
     pause = threading.Event()

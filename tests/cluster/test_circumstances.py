@@ -104,7 +104,7 @@ def test_a_spool_that_is_removed_in_mid_run(lee_corpus, tmp_path):
             train_lsi(lee_corpus, hooked)
         spool.mkdir()
         assert train_lsi(lee_corpus) == quiet
-        assert not cluster.dispatcher.status()["sessions"]
+        wait_until(lambda: not cluster.dispatcher.status()["sessions"], "the session's end")
 
 
 @pytest.mark.parametrize("where", ["missing/model", "folder"])

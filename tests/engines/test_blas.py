@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 
 import pytest
 import threadpoolctl
@@ -31,11 +32,12 @@ def in_a_thread(function) -> None:
 
 
 @pytest.fixture
-def before() -> list[int]:
-    found = blas_threads()
-    if max(found) == 1:
-        pytest.skip("BLAS has one thread anyway, on this machine")
-    return found
+def before() -> Iterator[list[int]]:
+    with threadpoolctl.threadpool_limits(2, "blas"):
+        found = blas_threads()
+        if max(found) == 1:
+            pytest.skip("BLAS has one thread anyway, on this machine")
+        yield found
 
 
 def limited() -> None:
