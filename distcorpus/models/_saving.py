@@ -41,9 +41,7 @@ class Saved:
         """Return where the model's cluster is looked for; None where it is not to be used."""
         if not self.distributed or os.environ.get("DISTCORPUS_DISTRIBUTED", "1") == "0":
             return None
-        if self.dispatcher is None:  # it was made distributed later
-            self.dispatcher = Cluster(self.ns_conf)
-        found: Cluster = self.dispatcher
+        found: Cluster | None = self.dispatcher
         return found
 
     def __getstate__(self) -> dict[str, Any]:

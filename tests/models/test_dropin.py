@@ -632,16 +632,6 @@ def test_a_cluster_that_is_gone_is_remembered_for_a_while(gone, monkeypatch):
     assert len(looked) == 4
 
 
-@pytest.mark.parametrize("kind", [LdaModel, LsiModel])
-def test_a_model_that_is_made_distributed_later_looks_for_its_cluster(gone, kind):
-    _, looked = gone
-    model = kind(CORPUS, id2word=WORDS, num_topics=2)
-    model.distributed = True
-    with pytest.raises(RuntimeError, match=r"model\.distributed = False"):
-        (model.update if kind is LdaModel else model.add_documents)(CORPUS)
-    assert len(looked) == 1
-
-
 def test_another_name_server_is_looked_at(gone, monkeypatch):
     model, looked = gone
     list(model[CORPUS])
