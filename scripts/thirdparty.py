@@ -1,10 +1,10 @@
-"""Run what is built on gensim's models with ours in their place, in a throw-away environment; compare.
+"""Run what is built on gensim's models with ours in their place, in throw-away environments; compare.
 
-Each suite of gensim's own tests runs three times, each time in a process of its own: with gensim's classes
-(the control), with ours here, and with ours on a `LocalCluster`. A test that passes in the control has to
-pass with ours; every difference that is not one of `KNOWN` is printed, and makes the exit status 1.
+Each suite runs three times, each time in a process of its own: with gensim's classes (the control), with ours
+here, and with ours on a `LocalCluster`. A test that passes in the control has to pass with ours; every
+difference that is not one of `KNOWN` is printed, and makes the exit status 1.
 
-    python scripts/thirdparty.py [--suites NAME ...] [--here]
+    python scripts/thirdparty.py [--suites NAME ...] [--environments DIR]
 """
 
 from __future__ import annotations
@@ -14,20 +14,67 @@ import json
 import os
 import subprocess
 import sys
+import tarfile
 import tempfile
 import venv
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+HERE = Path(__file__).resolve().parent
 
-#: Modules of gensim's tests that build on its LDA and LSI models.
+
+@dataclass(frozen=True)
+class Suite:
+    """What is run, and what it needs.
+
+    Attributes
+    ----------
+    tests : tuple of str
+        Modules; or files of this folder, or of `source`.
+    packages : tuple of str
+        What is installed besides distcorpus.
+    alone : tuple of str
+        What is installed without what it depends on.
+    source : str, optional
+        A package whose source distribution has the tests.
+    """
+
+    tests: tuple[str, ...]
+    packages: tuple[str, ...] = ()
+    alone: tuple[str, ...] = ()
+    source: str | None = None
+
+
+def _gensim(name: str) -> Suite:
+    return Suite((f"gensim.test.test_{name}",), ("testfixtures",))
+
+
 SUITES = {
-    "ensembles": "gensim.test.test_ensemblelda",
-    "LdaSeq": "gensim.test.test_ldaseqmodel",
-    "coherence": "gensim.test.test_coherencemodel",
-    "similarities": "gensim.test.test_similarities",
-    "LSI": "gensim.test.test_lsimodel",
+    "ensembles": _gensim("ensemblelda"),
+    "LdaSeq": _gensim("ldaseqmodel"),
+    "coherence": _gensim("coherencemodel"),
+    "similarities": _gensim("similarities"),
+    "LSI": _gensim("lsimodel"),
+    # What OCTIS pins (scikit-learn 1.1.0, numpy and scipy of 2023) exists for no Python that numba and gensim
+    # of today have, but its LDA, LSI and measures need none of the old.
+    "OCTIS": Suite(
+        ("thirdparty_octis.py",), ("pandas", "scikit-learn", "nltk", "requests"), alone=("octis==1.14.0",)
+    ),
+    "tmtoolkit": Suite(
+        ("tests/test_topicmod_evaluate.py",),
+        ("tmtoolkit[gensim,test]==0.12.0", "lda", "scikit-learn"),
+        source="tmtoolkit==0.12.0",
+    ),
+    "Orange3-Text": Suite(
+        (
+            "orangecontrib.text.tests.test_topic_modeling",
+            "orangecontrib.text.widgets.tests.test_owtopicmodeling",
+            "orangecontrib.text.widgets.tests.test_owldavis",
+        ),
+        ("orange3-text==1.16.3", "PyQt5", "PyQtWebEngine"),
+    ),
+    "shorttext": Suite(("thirdparty_shorttext.py",), ("shorttext==4.1.0",)),
 }
 #: Tests that cannot pass with other classes in the place of gensim's, and why.
 KNOWN = {
@@ -37,82 +84,54 @@ KNOWN = {
 WAYS = ("gensim", "here", "cluster")
 TIMEOUT = 1800
 
-#: Puts our classes in the place of gensim's wherever gensim has them, runs a module's tests, tells what came.
-RUNNER = """
-import contextlib, importlib, io, json, sys, time, unittest, warnings
-warnings.simplefilter("ignore")
-import gensim.models
-module, way = sys.argv[1:]
 
-def replace(original, ours):
-    for name, loaded in list(sys.modules.items()):
-        if name.startswith("gensim"):
-            for attribute, value in list(vars(loaded).items()):
-                if value is original:
-                    setattr(loaded, attribute, ours)
-
-cluster = contextlib.nullcontext()
-tests = importlib.import_module(module)
-if way != "gensim":
-    import distcorpus
-    for name in ("LdaModel", "LsiModel"):
-        original, ours = getattr(gensim.models, name), getattr(distcorpus, name)
-        if way == "cluster":
-            def __init__(self, *args, _base=ours, **kwargs):
-                _base.__init__(self, *args, **{"distributed": True, **kwargs})
-            ours = type(name, (ours,), {"__init__": __init__, "__module__": "__main__"})
-            globals()[name] = ours
-        replace(original, ours)
-    if way == "cluster":
-        cluster = distcorpus.LocalCluster(n_workers=2)
-
-class Outcomes(unittest.TestResult):
-    def __init__(self):
-        super().__init__()
-        self.found = {}
-    def addSuccess(self, test): self.found[test.id()] = "passed"
-    def addFailure(self, test, error): self.found[test.id()] = f"failed: {error[1]!r}"
-    def addError(self, test, error): self.found[test.id()] = f"error: {error[1]!r}"
-    def addSkip(self, test, reason): self.found[test.id()] = "skipped"
-
-outcomes, output = Outcomes(), io.StringIO()
-start = time.perf_counter()
-with cluster, contextlib.redirect_stdout(output):
-    unittest.defaultTestLoader.loadTestsFromModule(tests).run(outcomes)
-print(json.dumps({"seconds": time.perf_counter() - start, "tests": outcomes.found}))
-"""
-
-
-def environment(folder: str) -> str:
-    """Make an environment with this checkout in it; return its interpreter."""
-    venv.create(folder, with_pip=True)
-    python = str(Path(folder) / "bin" / "python")
-    subprocess.run([python, "-m", "pip", "install", "--quiet", f"{ROOT}", "testfixtures"], check=True)
+def make_environment(suite: Suite, folder: Path) -> str:
+    """Make an environment with this checkout and what a suite needs; return its interpreter."""
+    python = str(folder / "bin" / "python")
+    if not Path(python).exists():
+        venv.create(folder, with_pip=True)
+    install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    for options in (["pytest", *suite.packages, str(HERE.parent)], ["--no-deps", *suite.alone]):
+        if len(options) > 1:
+            _run([*install, *options])
     return python
 
 
-def outcomes(python: str, module: str, way: str) -> tuple[float, dict[str, str]]:
-    """Run a suite; return its seconds and what became of each test."""
-    variables = {**os.environ, "PYTHONHASHSEED": "0"}
-    done = subprocess.run(
-        [python, "-c", RUNNER, module, way],
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT,
-        env=variables,
-        cwd=tempfile.gettempdir(),
-    )
+def find_tests(suite: Suite, python: str, folder: Path) -> list[str]:
+    """Return pytest's arguments for a suite's tests, fetched if need be."""
+    if suite.source is None:
+        files = [str(HERE / test) if test.endswith(".py") else test for test in suite.tests]
+        return ["--pyargs", *files]
+    download = [python, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", ":all:"]
+    _run([*download, "-d", str(folder), suite.source])
+    (archive,) = folder.glob("*.tar.gz")
+    with tarfile.open(archive) as tar:
+        tar.extractall(folder, filter="data")
+    (root,) = (path for path in folder.iterdir() if path.is_dir())
+    return [str(root / test) for test in suite.tests]
+
+
+def run(python: str, tests: list[str], way: str) -> tuple[float, dict[str, str]]:
+    """Run tests; return the seconds and what became of each."""
+    with tempfile.TemporaryDirectory(prefix="thirdparty-") as folder:
+        found = Path(folder) / "outcomes.json"
+        _run([python, str(HERE / "thirdparty_runner.py"), way, str(found), *tests], cwd=folder)
+        outcomes = json.loads(found.read_text("utf-8"))
+    return outcomes["seconds"], outcomes["tests"]
+
+
+def _run(command: list[str], cwd: str | None = None) -> None:
+    variables = {**os.environ, "PYTHONHASHSEED": "0", "QT_QPA_PLATFORM": "offscreen"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, env=variables, cwd=cwd)
     if done.returncode:
-        raise RuntimeError(f"{module}, {way}: {done.stderr[-2000:]}")
-    found = json.loads(done.stdout.splitlines()[-1])
-    return found["seconds"], found["tests"]
+        raise RuntimeError(f"{' '.join(command)}: {(done.stderr or done.stdout)[-2000:]}")
 
 
 def differences(control: dict[str, str], ours: dict[str, str]) -> Iterator[str]:
     """Yield the tests that passed in the control and, against what is known, not with ours, and why."""
     for test, outcome in control.items():
-        if outcome == "passed" and test.rsplit(".", 1)[-1] not in KNOWN and ours.get(test) != "passed":
-            yield f"{test}: {ours.get(test, 'did not run')[:300]}"
+        if outcome == "passed" and test.rsplit("::", 1)[-1] not in KNOWN and ours.get(test) != "passed":
+            yield f"{test}: {ours.get(test, 'did not run')}"
 
 
 def main() -> None:
@@ -121,21 +140,34 @@ def main() -> None:
         allow_abbrev=False, description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--suites", nargs="*", choices=SUITES, default=list(SUITES))
-    parser.add_argument("--here", action="store_true", help="use this interpreter, without an environment")
+    parser.add_argument("--environments", type=Path, help="keep the environments here, and use what is there")
     options = parser.parse_args()
     failed: list[str] = []
-    with tempfile.TemporaryDirectory(prefix="thirdparty-") as folder:
-        python = sys.executable if options.here else environment(folder)
-        print("| suite | tests | gensim | ours, here | ours, on a cluster | differences |")
-        print("|---|---|---|---|---|---|", flush=True)
-        for suite in options.suites:
-            found = {way: outcomes(python, SUITES[suite], way) for way in WAYS}
+    print("| suite | pass with gensim | ours, here | ours, on a cluster | seconds | differences |")
+    print("|---|---|---|---|---|---|", flush=True)
+    with tempfile.TemporaryDirectory(prefix="thirdparty-") as temporary:
+        environments = options.environments or Path(temporary)
+        for name in options.suites:
+            suite = SUITES[name]
+            own = "gensim" if suite.packages == ("testfixtures",) else name
+            try:
+                python = make_environment(suite, environments.resolve() / own)
+                tests = find_tests(suite, python, Path(tempfile.mkdtemp(dir=temporary)))
+                found = {way: run(python, tests, way) for way in WAYS}
+            except (RuntimeError, subprocess.TimeoutExpired) as error:
+                failed.append(f"{name}: {error}")
+                print(f"| {name} | cannot be run here, see below |  |  |  |  |", flush=True)
+                continue
             control = found["gensim"][1]
-            worse = [f"{way}: {text}" for way in WAYS[1:] for text in differences(control, found[way][1])]
+            worse = [
+                f"{name}, {way}: {text}" for way in WAYS[1:] for text in differences(control, found[way][1])
+            ]
+            if "passed" not in control.values():
+                worse.append(f"{name}: nothing passes in the control: {control}")
             failed += worse
-            passed = sum(outcome == "passed" for outcome in control.values())
-            seconds = " | ".join(f"{found[way][0]:.1f} s" for way in WAYS)
-            print(f"| {suite} | {passed} | {seconds} | {len(worse)} |", flush=True)
+            passed = " | ".join(str(list(found[way][1].values()).count("passed")) for way in WAYS)
+            seconds = ", ".join(f"{found[way][0]:.1f}" for way in WAYS)
+            print(f"| {name} | {passed} | {seconds} | {len(worse)} |", flush=True)
     print("\n".join(failed))
     sys.exit(1 if failed else 0)
 

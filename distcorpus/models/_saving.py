@@ -7,12 +7,17 @@ from __future__ import annotations
 import importlib
 import logging
 import os
+import sys
 import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 from distcorpus.models._cluster import Cluster
 
 logger = logging.getLogger(__name__)
+_naming = threading.RLock()
 
 
 class Saved:
@@ -66,7 +71,8 @@ class Saved:
         """Save the model in gensim's format: gensim reads it, with or without this package. Arguments as in
         gensim.
         """
-        self.as_gensim().save(fname, *args, **kwargs)
+        with _under_its_name(self.gensims_class):
+            self.as_gensim().save(fname, *args, **kwargs)
 
     @classmethod
     def load(cls, fname: Any, *args: Any, **kwargs: Any) -> Any:
@@ -74,13 +80,27 @@ class Saved:
 
         A model of a subclass is one again, where the class can be imported.
         """
-        loaded = super().load(fname, *args, **kwargs)  # type: ignore[misc]
+        with _under_its_name(cls.gensims_class):
+            loaded = super().load(fname, *args, **kwargs)  # type: ignore[misc]
         if isinstance(loaded, cls):
             return loaded
         kind = _class_of(loaded, cls)
         model = kind.__new__(kind)
         model.__setstate__(loaded.__dict__)
         return model
+
+
+@contextmanager
+def _under_its_name(gensims_class: Any) -> Iterator[None]:
+    """Let files be of gensim's class, also where a program has put ours in its place in its module."""
+    module, name = sys.modules[gensims_class.__module__], gensims_class.__name__
+    with _naming:
+        there = getattr(module, name)
+        setattr(module, name, gensims_class)
+        try:
+            yield
+        finally:
+            setattr(module, name, there)
 
 
 def _class_of(loaded: Any, cls: Any) -> Any:

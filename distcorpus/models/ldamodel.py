@@ -177,10 +177,10 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
         eval_every: int | None = 10,
         iterations: int = 50,
         gamma_threshold: float = 0.001,
-        minimum_probability: float = 0.01,
+        minimum_probability: float | None = 0.01,
         random_state: Any = None,
         ns_conf: Mapping[str, Any] | None = None,
-        minimum_phi_value: float = 0.01,
+        minimum_phi_value: float | None = 0.01,
         per_word_topics: bool = False,
         callbacks: Any = None,
         dtype: Any = np.float32,
@@ -208,6 +208,8 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
         self.__dict__.update(schedule)
         least = 0.0 if minimum_probability is None else minimum_probability
         self.minimum_probability = check.number("minimum_probability", least, 0.0, 1.0)
+        if minimum_phi_value is None:  # gensim's meaning
+            minimum_phi_value = self.minimum_probability
         self.minimum_phi_value = check.number("minimum_phi_value", minimum_phi_value, 0.0)
         self.per_word_topics = bool(per_word_topics)
         self.callbacks = check.metrics("callbacks", callbacks)
@@ -598,6 +600,8 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
     def _infer_words(self, words: np.ndarray, documents: Chunk) -> np.ndarray:
         """Infer documents whose term ids are positions among some words."""
         start = self.random_state.gamma(100.0, 1.0 / 100.0, (documents.n_docs, self.num_topics))
+        if not documents.indices.size and self.iterations:  # no words: the prior, whatever the start
+            return np.tile(self.alpha, (documents.n_docs, 1)).astype(self.dtype)
         return infer(
             documents,
             self._weights(words),

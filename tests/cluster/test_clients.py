@@ -78,7 +78,7 @@ def sessions(cluster):
 
 
 WAITING_CLIENT = """
-import distcorpus, os, signal, sys, threading, time
+import signal
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background
 from distcorpus.wire import connect, names
 from distcorpus.wire.nameserver import find, lookup
@@ -92,9 +92,8 @@ front.reset(model.state)
 documents = [np.array([(0, 1.0), (1, 2.0)], dtype=np.float32)] * 20000
 for _ in range(40):
     front.putjob(documents)
-print("waiting", flush=True)
-started = time.monotonic()
 try:
+    print("waiting", flush=True)
     front.getstate()
 except KeyboardInterrupt:
     print("interrupted", flush=True)

@@ -11,6 +11,7 @@ import re
 import subprocess
 import sys
 import threading
+import time
 import warnings
 
 import gensim.models
@@ -372,6 +373,7 @@ def test_text_and_fractions_count_as_in_gensim(given, meant):
 
 def test_what_gensim_takes_is_taken():
     assert small(minimum_probability=None).minimum_probability == 0.0
+    assert small(minimum_probability=0.2, minimum_phi_value=None).minimum_phi_value == 0.2
     small(eval_every=None)
     small(eval_every=-1)
     small(decay=1.5)
@@ -494,6 +496,19 @@ def test_a_wrong_document_alone_is_refused(bag):
         small().get_document_topics(bag)
 
 
+@pytest.mark.parametrize("bag", [[], [(1, 3)]])
+def test_a_small_document_alone_takes_no_longer_than_gensims(trained, bag):
+    def seconds(model):
+        start = time.thread_time()
+        for _ in range(50):
+            model[bag]
+        return time.thread_time() - start
+
+    gensims = trained.as_gensim()
+    times = np.array([[seconds(trained), seconds(gensims)] for _ in range(20)])
+    assert times[:, 0].min() < 1.4 * times[:, 1].min(), times.min(axis=0)  # it has been 1.7 to 2.3
+
+
 FIRST = """
 import sys, time
 from distcorpus.models import LdaModel
@@ -532,6 +547,24 @@ def test_a_subclass_keeps_its_type(tmp_path):
 
     small(Local).save(path)
     assert type(LdaModel.load(path)) is LdaModel
+
+
+@pytest.mark.parametrize("ours", [LdaModel, LsiModel])
+def test_files_of_a_class_that_was_put_in_the_place_of_gensims(monkeypatch, tmp_path, ours):
+    """Programs do so where what they use imports its models from gensim."""
+    module = sys.modules[ours.gensims_class.__module__]
+    monkeypatch.setattr(module, ours.__name__, ours)
+    path = str(tmp_path / "model")
+    model_of_ours = ours(CORPUS, id2word=WORDS, num_topics=2)
+    model_of_ours.save(path)
+    assert getattr(module, ours.__name__) is ours
+    loaded = getattr(module, ours.__name__).load(path)
+    assert type(loaded) is ours
+    monkeypatch.undo()
+    plain = ours.gensims_class.load(path)
+    assert type(plain) is ours.gensims_class
+    for model in (loaded, plain):
+        np.testing.assert_array_equal(model.get_topics(), model_of_ours.get_topics())
 
 
 @pytest.mark.parametrize("hook", ldamodel.HOOKS)
