@@ -13,7 +13,7 @@ import scipy.sparse
 from distcorpus.algorithms.chunk import as_chunk
 
 NUM_TERMS = 300
-PATIENCE = 30.0
+PATIENCE = 100.0
 
 
 def wait_until(ready: Callable[[], Any], facts: Callable[[], Any] = lambda: "") -> Any:
