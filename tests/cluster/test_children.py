@@ -32,7 +32,7 @@ def workers_found(kind: str) -> int:
 
 def found_by_a_child(method: str, kind: str) -> int:
     with pool_of(method) as pool:
-        return pool.submit(workers_found, kind).result(60)
+        return pool.submit(workers_found, kind).result(120)
 
 
 def pool_of(method: str) -> Executor:
@@ -57,7 +57,7 @@ def test_pools_find_what_is_open_now(cluster):
 
         def find(*kinds: str) -> list[list[int]]:
             asked = [[pool.submit(workers_found, kind) for kind in kinds] for pool in pools]
-            return [[answer.result(60) for answer in answers] for answers in asked]
+            return [[answer.result(120) for answer in answers] for answers in asked]
 
         assert find("ours") == [[2]] * 4
         with LocalCluster(1, tls=True):
@@ -81,7 +81,7 @@ def test_joblib(cluster):
 
 def test_children_of_children(cluster):
     with pool_of("spawn") as pool:
-        assert pool.submit(found_by_a_child, "spawn", "ours").result(60) == 2
+        assert pool.submit(found_by_a_child, "spawn", "ours").result(120) == 2
 
 
 def test_a_child_sees_what_the_thread_sees_that_started_it():
@@ -89,9 +89,9 @@ def test_a_child_sees_what_the_thread_sees_that_started_it():
 
     def look(number: int) -> int:
         with LocalCluster(number):
-            both.wait(60)
+            both.wait(120)
             found = found_by_a_child("spawn", "ours")
-            both.wait(60)
+            both.wait(120)
             return found
 
     with ThreadPoolExecutor(2) as threads:
