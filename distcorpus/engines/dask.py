@@ -53,6 +53,9 @@ R = TypeVar("R")
 
 #: Seconds between two looks at which workers there are.
 LOOK_EVERY = 0.5
+#: Seconds that a training waits at its beginning for workers that are being prepared: without them one alone
+#: would take the whole first round.
+PREPARE_WITHIN = 0.5
 #: Seconds in which the scheduler has to answer such a look, and a worker has to be reached.
 ANSWER_WITHIN = 5.0
 #: Seconds without an answer of the scheduler after which it is lost.
@@ -435,6 +438,7 @@ class DaskEngine:
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = False
         self._look_now = threading.Event()
+        self._prepared = threading.Event()  # all workers that there were at the beginning, once
         self._watcher = threading.Thread(target=self._watch, name="distcorpus-dask", daemon=True)
         self._gave_place: threading.Thread | None = None
 
@@ -442,6 +446,7 @@ class DaskEngine:
         self._loop: asyncio.AbstractEventLoop = self._client.loop.asyncio_loop
         self._gave_place = give_place()
         self._watcher.start()
+        self._prepared.wait(PREPARE_WITHIN)
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -602,6 +607,8 @@ class DaskEngine:
                 elif address not in self._joining and address not in self._refused and not self._stopping:
                     self._joining[address] = self._on_loop(self._join(address, info))
             self._tick(now, len(found))
+            if not self._joining:
+                self._prepared.set()
 
     async def _identity(self) -> dict[str, Any]:
         # What the client itself caches of this is refreshed with a few workers only.
@@ -685,7 +692,6 @@ class DaskEngine:
         refusal: str | None = None
         worker = None
         try:
-            direct = await self._reaches(address)
             self._greeted.add(address)
             greeting = self._client.submit(
                 greet,
@@ -696,6 +702,7 @@ class DaskEngine:
                 pure=False,
             )
             try:
+                direct = await self._reaches(address)  # meanwhile
                 refusal = _differences(await self._result(greeting, address, direct))
             finally:
                 self._let_go(greeting)
@@ -706,6 +713,8 @@ class DaskEngine:
             refusal = f"{type(error).__name__}: {error}. Is distcorpus installed there?"
         with self._lock:
             self._joining.pop(address, None)
+            if not self._joining:
+                self._prepared.set()
             if refusal is not None:
                 self._refused[address] = f"{name}: {refusal}"
                 logger.warning("Dask worker %s cannot be used: %s", name, refusal)
