@@ -666,6 +666,21 @@ def test_blocks_go_to_the_worker_that_holds_them() -> None:
     assert sum(first[block] == again[block] for block in range(400)) > 360
 
 
+def test_blocks_go_to_the_worker_that_has_their_documents() -> None:
+    """Before it, or any other, has computed them; one that is not there holds nothing."""
+    schedule = Schedule(slots=SLOTS)
+    for worker in "AB":
+        schedule.worker_joined(worker, 0.0)
+    schedule.session_opened("a", 0.0)
+    schedule.round_opened("a", 1, 0.0, least_job_cost=2.0)
+    holders = {0: "B", 1: "A", 2: "B", 3: "A"}
+    handed = hands(schedule.blocks_added("a", [(number, 1.0) for number in range(4)], 0.0, holders))
+    assert {block: hand.worker for hand in handed for block in hand.blocks} == holders
+    schedule.round_opened("a", 2, 0.0)
+    handed = hands(schedule.blocks_added("a", [(0, 1.0)], 0.0, {0: "gone"}))
+    assert [hand.blocks for hand in handed] == [(0,)]
+
+
 def test_a_holder_is_served_before_another_idle_worker() -> None:
     play = Play(workers=1)
     play.round("a", 0, [0])
