@@ -106,7 +106,7 @@ def test_a_daemon_that_is_interrupted_as_it_waits_says_so_in_one_line(arguments,
 
 
 def heeds_sigint():
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # which a shell's background jobs, and their children, ignore
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # which background jobs of a shell ignore
 
 
 def test_a_look_at_a_cluster_that_is_interrupted_says_so_in_one_line():
