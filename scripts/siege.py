@@ -480,6 +480,8 @@ class Siege:
         A file that must not come to be.
     attacks : sequence of str
         Names in `ATTACKS`, or ``"exhaustion"``.
+    cores : set of int, optional
+        Where the attackers compute; by default wherever this process may.
 
     Attributes
     ----------
@@ -487,16 +489,25 @@ class Siege:
         How often each attack was made, when it is over.
     """
 
-    def __init__(self, cluster: LocalCluster, witness: Path, attacks: Sequence[str] = tuple(ATTACKS)) -> None:
+    def __init__(
+        self,
+        cluster: LocalCluster,
+        witness: Path,
+        attacks: Sequence[str] = tuple(ATTACKS),
+        cores: set[int] | None = None,
+    ) -> None:
         environ = cluster.environ()
         where = ["--host", environ["PYRO_NS_HOST"], "--port", environ["PYRO_NS_PORT"]]
         self.made: dict[str, int] = {}
         self._command = [sys.executable, __file__, *where, "--witness", str(witness), *attacks]
+        self._cores = cores
 
     def __enter__(self) -> Siege:
         self._process = subprocess.Popen(
             self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
         )
+        if self._cores is not None:
+            os.sched_setaffinity(self._process.pid, self._cores)  # which its threads, made later, inherit
         assert self._process.stdout is not None
         if self._process.stdout.readline() != "laid\n":
             raise RuntimeError("the siege was not laid; what went wrong stands above")
