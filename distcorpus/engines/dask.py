@@ -681,7 +681,7 @@ class DaskEngine:
         """Keep a task waiting as long as there is no worker: adaptive clusters start one for it."""
         if not wanted:
             if self._ticket is not None:
-                self._let_go(self._ticket)
+                let_go(self._loop, self._ticket)
             self._ticket = None
         elif self._ticket is None or self._ticket.done():
             self._ticket = self._client.submit(nothing, key=self._key(None, "worker"), pure=False)
@@ -705,7 +705,7 @@ class DaskEngine:
                 direct = await self._reaches(address)  # meanwhile
                 refusal = _differences(await self._result(greeting, address, direct))
             finally:
-                self._let_go(greeting)
+                let_go(self._loop, greeting)
             worker = _Worker(name, address, int(info["nthreads"]), direct)
         except LOST:
             pass  # it is gone, or the next look tries again
@@ -741,15 +741,6 @@ class DaskEngine:
         finally:
             probing.cancel()
         return True
-
-    def _let_go(self, task: distributed.Future) -> None:
-        """Release a task. One that has just been submitted may come to the scheduler after its release, which
-        reads graphs in a thread, and would then stay there.
-        """
-        if task.done():
-            task.release()
-        else:
-            self._loop.call_later(GRAPH_WITHIN, task.release)
 
     def _key(self, kernel: Any, what: str, *of: Any) -> tuple[Any, ...]:
         """Return a new key; by its first word Dask's dashboard and reports group what they show."""
@@ -920,8 +911,10 @@ class DaskEngine:
     async def _attempt(self, worker: _Worker, hand: Hand, round_: Round, blocks: Sequence[Block]) -> Any:
         """Send a job, and wait for its result."""
         session, kernel = hand.session, round_.kernel
-        new = [block for block in blocks if (session, block.number) not in worker.held]
-        there = {block.number: worker.held[session, block.number] for block in blocks if block not in new} | {
+        held = {block.number: worker.held.get((session, block.number)) for block in blocks}
+        there = {number: future for number, future in held.items() if future is not None}
+        new = [block for block in blocks if block.number not in there]
+        there |= {
             block.number: self._at(worker, block.documents, round_)
             for block in new
             if isinstance(block.documents, Placed)
@@ -951,7 +944,7 @@ class DaskEngine:
         try:
             return (await self._result(job, worker.address, worker.direct)).content
         finally:
-            self._let_go(job)
+            let_go(self._loop, job)
             for future in (rows, *(() if round_.keep_blocks else sent)):
                 future.release()
 
@@ -1027,6 +1020,22 @@ def _differences(there: Mapping[str, str]) -> str | None:
         if name in there and there[name] != here[name]
     ]
     return f"{', '.join(differ)}: install the same versions there" if differ else None
+
+
+def let_go(loop: asyncio.AbstractEventLoop, task: distributed.Future) -> None:
+    """Release a task. One that has just been submitted may come to the scheduler after its release, which
+    reads graphs in a thread, and would then stay there.
+    """
+    if task.done():
+        task.release()
+    else:
+        when_read(loop, task.release)
+
+
+def when_read(loop: asyncio.AbstractEventLoop, function: Callable[..., Any], *arguments: Any) -> None:
+    """Call a function when the scheduler has read what was submitted to it."""
+    with suppress(RuntimeError):  # the client was closed, and all that it had is given up
+        loop.call_soon_threadsafe(loop.call_later, GRAPH_WITHIN, function, *arguments)
 
 
 def give_place() -> threading.Thread | None:

@@ -15,7 +15,6 @@ from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent import futures as concurrent_futures
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -29,7 +28,6 @@ from numpy.typing import NDArray
 from distcorpus.algorithms.chunk import Chunk, as_chunk, words_in
 from distcorpus.engines.dask import (
     ANSWER_WITHIN,
-    GRAPH_WITHIN,
     LOOK_EVERY,
     LOST,
     SCHEDULER_TIMEOUT,
@@ -37,6 +35,8 @@ from distcorpus.engines.dask import (
     Parcel,
     Placed,
     give_place,
+    let_go,
+    when_read,
 )
 
 R = TypeVar("R")
@@ -367,15 +367,8 @@ class DaskCorpus:
         key = (what, f"{self._id}-{next(self._serials)}")
         future = self.client.submit(function, *arguments, key=key, pure=False)
         self._made.add(future)
-        # The scheduler reads tasks in a thread: one that is let go of before that would come later, and stay.
-        self._later(_seen, future)
+        when_read(self.client.loop.asyncio_loop, _seen, future)  # it is not let go of before
         return future
-
-    def _later(self, function: Callable[..., Any], *arguments: Any) -> None:
-        """Call a function when the scheduler has read what was submitted."""
-        loop = self.client.loop.asyncio_loop
-        with suppress(RuntimeError):  # the client was closed, and all that it had is given up
-            loop.call_soon_threadsafe(loop.call_later, GRAPH_WITHIN, function, *arguments)
 
     def _gathered(self, futures: Sequence[distributed.Future]) -> list[Any]:
         """Wait for results; where there is an error, nothing is left on the cluster.
@@ -387,10 +380,7 @@ class DaskCorpus:
         except BaseException:
             self._raw = None
             for future in list(self._made):
-                if future.done():
-                    future.release()
-                else:
-                    self._later(future.release)
+                let_go(self.client.loop.asyncio_loop, future)
             raise
 
     def _persisted(self) -> list[list[distributed.Future]]:
