@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Protocol
@@ -36,6 +37,23 @@ class BlockResults:
     def nbytes(self) -> int:
         """The bytes of the arrays."""
         return sum(array.nbytes for array in self.arrays.values())
+
+
+class BlockArrays:
+    """What a kernel that adds up nothing has computed so far: several threads may add to it."""
+
+    def __init__(self) -> None:
+        self._arrays: dict[Key, NDArray] = {}
+        self._lock = threading.Lock()
+
+    def _keep(self, key: Key, array: NDArray) -> None:
+        with self._lock:
+            self._arrays[key] = array
+
+    def result(self) -> BlockResults:
+        """Return what was computed so far."""
+        with self._lock:
+            return BlockResults(dict(self._arrays))
 
 
 #: What a job returns.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -11,7 +10,7 @@ import numpy as np
 
 from distcorpus.algorithms.chunk import Chunk, positions_of
 from distcorpus.algorithms.lda import bound, infer, log_topics, topic_weights
-from distcorpus.kernels.base import BlockResults, Key
+from distcorpus.kernels.base import BlockArrays, BlockResults, Key
 from distcorpus.kernels.checking import MARGIN, check_array
 from distcorpus.kernels.estep import BLOCK_DOCUMENTS, TopicParams
 from distcorpus.kernels.registry import register
@@ -31,7 +30,7 @@ class InferenceParams(TopicParams):
 
 
 @register
-class Inference:
+class Inference(BlockArrays):
     """The topics of the documents of a job's blocks, or their part of the variational bound.
 
     The result has for each block the documents' gamma, shape (n_docs, K), or their part of the bound, shape
@@ -69,13 +68,12 @@ class Inference:
     def __init__(
         self, params: InferenceParams, words: np.ndarray, table: np.ndarray, table_row: np.ndarray
     ) -> None:
+        super().__init__()
         self._params = params
         self._row_of = positions_of(words, len(table_row))
         rows = np.ascontiguousarray(table[table_row[words]])
         self._weights = topic_weights(rows, params.totals, params.variant)
         self._log_topics = log_topics(rows, params.totals) if params.bound else None
-        self._arrays: dict[Key, np.ndarray] = {}
-        self._lock = threading.Lock()
 
     def add(self, block: Chunk, key: Key) -> None:
         """Infer a block's documents; several threads may.
@@ -101,13 +99,7 @@ class Inference:
         )
         if self._log_topics is not None:
             array = np.array([bound(block, self._log_topics, self._row_of, params.alpha, array)])
-        with self._lock:
-            self._arrays[key] = array
-
-    def result(self) -> BlockResults:
-        """Return what was computed so far."""
-        with self._lock:
-            return BlockResults(dict(self._arrays))
+        self._keep(key, array)
 
     @staticmethod
     def check(

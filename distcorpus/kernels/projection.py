@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -11,7 +10,7 @@ import numpy as np
 import scipy.sparse
 
 from distcorpus.algorithms.chunk import Chunk
-from distcorpus.kernels.base import BlockResults, Key
+from distcorpus.kernels.base import BlockArrays, Key
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +26,7 @@ class ProjectionParams:
     width: int
 
 
-class DocumentProjection:
+class DocumentProjection(BlockArrays):
     """The documents of a job's blocks in the space of some vectors.
 
     The result has for each block an array of shape (n_docs, width). It is not among the kernels that our own
@@ -54,23 +53,16 @@ class DocumentProjection:
     def __init__(
         self, params: ProjectionParams, words: np.ndarray, table: np.ndarray, table_row: np.ndarray
     ) -> None:
+        super().__init__()
         self._table = table
         self._row_of = table_row
-        self._arrays: dict[Key, np.ndarray] = {}
-        self._lock = threading.Lock()
 
     def add(self, block: Chunk, key: Key) -> None:
         """Project a block; several threads may."""
         rows = self._row_of[block.indices]
         documents = scipy.sparse.csr_array((block.data, rows, block.indptr), (block.n_docs, len(self._table)))
         projected: Any = documents @ self._table
-        with self._lock:
-            self._arrays[key] = projected
-
-    def result(self) -> BlockResults:
-        """Return what was computed so far."""
-        with self._lock:
-            return BlockResults(dict(self._arrays))
+        self._keep(key, projected)
 
     @classmethod
     def warm(cls) -> None:
