@@ -35,8 +35,8 @@ DOCUMENTS_AT_ONCE, ENTRIES_AT_ONCE = 1 << 15, 1 << 18
 WORTH_LOADING = 40_000
 
 
-class Documents(Protocol):
-    """What a training run has to know of documents, which may be on another machine."""
+class Counted(Protocol):
+    """Documents of which it is known how many they are and which words they have."""
 
     @property
     def n_docs(self) -> int:
@@ -48,28 +48,21 @@ class Documents(Protocol):
 
     def words(self) -> np.ndarray:
         """Return the distinct term ids that occur, ascending (int32)."""
+
+
+class Documents(Counted, Protocol):
+    """What a training run has to know of a block's documents, which may be on another machine."""
 
     def squared_norm(self) -> float:
         """Return the sum of the squared values, correctly rounded."""
 
 
-class Divisible(Protocol):
+class Divisible(Counted, Protocol):
     """A chunk that can be cut into blocks of `Documents`; a `Chunk` is one that is here."""
-
-    @property
-    def n_docs(self) -> int:
-        """The number of documents, empty ones included."""
-
-    @property
-    def nnz(self) -> int:
-        """The number of entries."""
 
     @property
     def nbytes(self) -> int:
         """The bytes that it takes in this process."""
-
-    def words(self) -> np.ndarray:
-        """Return the distinct term ids that occur, ascending (int32)."""
 
     def total(self) -> float:
         """Return the sum of the values."""
