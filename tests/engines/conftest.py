@@ -11,6 +11,7 @@ import pytest
 import scipy.sparse
 
 from distcorpus.algorithms.chunk import as_chunk
+from distcorpus.models import LdaModel, LsiModel
 
 NUM_TERMS = 300
 PATIENCE = 100.0
@@ -82,3 +83,13 @@ def client(cluster, module_client) -> Iterator[Any]:
     yield module_client
     wait_until(lambda: not left_over(module_client), lambda: left_over(module_client))
     wait_until(lambda: not cluster.scheduler.tasks, lambda: cluster.scheduler.tasks)
+
+
+def lsi(corpus, dictionary, **options) -> LsiModel:
+    return LsiModel(corpus, id2word=dictionary, num_topics=9, chunksize=150, **options)
+
+
+def content(model) -> bytes:
+    if isinstance(model, LdaModel):
+        return model.state.sstats.tobytes()
+    return model.projection.u.tobytes() + model.projection.s.tobytes()

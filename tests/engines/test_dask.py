@@ -41,7 +41,7 @@ from distcorpus.kernels import EStep, EStepParams, Product, ProductParams  # noq
 from distcorpus.models import LdaModel, LsiModel  # noqa: E402
 from distcorpus.training.session import Session  # noqa: E402
 
-from .conftest import NUM_TERMS, PATIENCE, wait_until  # noqa: E402
+from .conftest import NUM_TERMS, PATIENCE, content, lsi, wait_until  # noqa: E402
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
@@ -61,16 +61,6 @@ def threads_client() -> Iterator[Client]:
 def lda(corpus, dictionary, **options) -> LdaModel:
     options = {"num_topics": 7, "chunksize": 150, "passes": 2, "random_state": 5} | options
     return LdaModel(corpus, id2word=dictionary, **options)
-
-
-def lsi(corpus, dictionary, **options) -> LsiModel:
-    return LsiModel(corpus, id2word=dictionary, num_topics=9, chunksize=150, **options)
-
-
-def content(model) -> bytes:
-    if isinstance(model, LdaModel):
-        return model.state.sstats.tobytes()
-    return model.projection.u.tobytes() + model.projection.s.tobytes()
 
 
 TRAIN = {"lda": lda, "lsi": lsi}

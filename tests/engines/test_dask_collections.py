@@ -35,7 +35,7 @@ from distcorpus.engines.daskcorpus import DaskCorpus, packed_words, unpacked_wor
 from distcorpus.kernels import Product  # noqa: E402
 from distcorpus.models import LdaModel, LsiModel  # noqa: E402
 
-from .conftest import NUM_TERMS, PATIENCE  # noqa: E402
+from .conftest import NUM_TERMS, PATIENCE, content, lsi  # noqa: E402
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
@@ -101,16 +101,6 @@ KINDS = [
 def lda(documents, dictionary, **options) -> LdaModel:
     options = {"num_topics": 7, "chunksize": 150, "random_state": 5} | options
     return LdaModel(documents, id2word=dictionary, **options)
-
-
-def lsi(documents, dictionary, **options) -> LsiModel:
-    return LsiModel(documents, id2word=dictionary, num_topics=9, chunksize=150, **options)
-
-
-def content(model) -> bytes:
-    if isinstance(model, LdaModel):
-        return model.state.sstats.tobytes()
-    return model.projection.u.tobytes() + model.projection.s.tobytes()
 
 
 @pytest.fixture(scope="module")
