@@ -1,4 +1,4 @@
-"""A corpus on disk: what is written comes back, equal input gives equal bytes, and what is damaged is refused."""
+"""A corpus on disk: what is written comes back, equal input has equal bytes, what is damaged is refused."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import resource
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -57,17 +59,14 @@ def contents(directory: Path) -> dict[str, bytes]:
 @settings(max_examples=40, deadline=None)
 @given(documents=CORPUS, cuts=st.lists(st.integers(0, 30), max_size=4), data=st.data())
 def test_what_is_written_comes_back_and_its_bytes_follow_from_the_documents(documents, cuts, data):
-    import tempfile
-
-    monkeypatch = pytest.MonkeyPatch()
-    monkeypatch.setattr(writing, "SHARD_ENTRIES", data.draw(st.integers(1, 60)))
-    monkeypatch.setattr(writing, "SHARD_DOCUMENTS", data.draw(st.integers(1, 12)))
-    monkeypatch.setattr(writing, "SEGMENT_DOCUMENTS", data.draw(st.integers(1, 5)))
-    with tempfile.TemporaryDirectory() as folder, monkeypatch.context():
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(writing, "SHARD_ENTRIES", data.draw(st.integers(1, 60)))
+        monkeypatch.setattr(writing, "SHARD_DOCUMENTS", data.draw(st.integers(1, 12)))
+        monkeypatch.setattr(writing, "SEGMENT_DOCUMENTS", data.draw(st.integers(1, 5)))
         corpus = Corpus.write(Path(folder, "at once"), documents)
         with ShardWriter(Path(folder, "in parts")) as writer:
             bounds = [0, *sorted(min(cut, len(documents)) for cut in cuts), len(documents)]
-            for first, end in zip(bounds, bounds[1:], strict=False):
+            for first, end in pairwise(bounds):
                 writer.add(documents[first:end])
             writer.finish()
         assert contents(Path(folder, "at once")) == contents(Path(folder, "in parts"))
@@ -89,7 +88,6 @@ def test_what_is_written_comes_back_and_its_bytes_follow_from_the_documents(docu
         assert set(corpus._store.words_about(0, len(documents))) == used
         in_documents = np.bincount(whole.indices, minlength=corpus.num_terms)
         assert np.array_equal(corpus.document_frequencies, in_documents)
-    monkeypatch.undo()
 
 
 def test_the_manifest_says_what_the_documents_are(small_shards: None, tmp_path: Path):
@@ -351,7 +349,7 @@ def full_disk() -> Iterator[None]:
 
 
 def test_a_full_disk(full_disk: None, tmp_path: Path):
-    with pytest.raises(OSError, match="the corpus .* cannot be written: .*; make room there"):
+    with pytest.raises(OSError, match=r"the corpus .* cannot be written: .*; make room there"):
         Corpus.write(tmp_path / "c", many(1000))
     assert not (tmp_path / "c").exists()
     assert not list((tmp_path / "c.unfinished").glob("*.npy*"))
