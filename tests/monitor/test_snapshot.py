@@ -39,7 +39,7 @@ SNAPSHOT = Snapshot(
     pid=1,
     began=1.0,
     sessions=(SessionView(name="lda-1", kind="lda", perplexity=12.5),),
-    workers=(WorkerView(name="w", state="unreachable", reason="it does not answer", versions={"numpy": "2"}),),
+    workers=(WorkerView(name="w", state="unreachable", reason="no answer", versions={"numpy": "2"}),),
     totals=Totals(jobs={"lda": {"accepted": 3}}, job_seconds={"compute": Histogram(total=2.0)}),
     jobs=(JobEvent(1, 1.0, 2.0, "lda-1", "w", 1, "lda", "accepted", 5, 1, 0.1, 0.2, 0.3, 0.4, 10, 20),),
     cursor=1,
