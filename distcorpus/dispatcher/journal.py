@@ -161,10 +161,16 @@ class Journal:
         for number in range(first, end):
             kept = self.read(f"chunk-{number}")
             if type(kept) is dict:
-                yield referred(kept)
+                yield self._referred(number, kept, referred)
             else:
                 indptr, indices, data = kept
                 yield Chunk(indptr, indices, data, num_terms)
+
+    def _referred(self, number: int, kept: Any, referred: Callable[[Any], StoredChunk]) -> StoredChunk:
+        try:
+            return referred(kept)
+        except (TypeError, ValueError) as error:
+            raise DamagedJournal(f"chunk-{number}: {error}") from error
 
     def drop_chunks(self, end: int) -> None:
         """Drop the chunks before number `end`."""
