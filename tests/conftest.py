@@ -14,6 +14,8 @@ from threadpoolctl import threadpool_limits
 
 from distcorpus.wire import certificates, roles
 
+from . import template
+
 
 class BagsOfWords(NamedTuple):
     """A corpus as gensim's models take it: the terms, their counts and their TF-IDF weights a document."""
@@ -65,3 +67,12 @@ def newsgroups() -> BagsOfWords:
         return bags_of_words(corpora.newsgroups())
     except corpora.CorpusUnavailable as error:
         pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def forked_daemons() -> Iterator[None]:
+    """The daemons of every `LocalCluster` are forked, see `template`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("distcorpus.cluster.subprocess", template.FORKING)
+        yield
+    template.end()
