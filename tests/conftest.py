@@ -12,7 +12,7 @@ from gensim.corpora import Dictionary
 from gensim.models import TfidfModel
 from threadpoolctl import threadpool_limits
 
-from distcorpus.wire import certificates, roles
+from distcorpus.wire import certificates, refusals, roles
 
 from . import template
 
@@ -76,3 +76,11 @@ def forked_daemons() -> Iterator[None]:
         patch.setattr("distcorpus.cluster.subprocess", template.FORKING)
         yield
     template.end()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def refusals_at_once() -> Iterator[None]:
+    """Tests have thousands of messages refused, and would wait for the answers (`wire/test_refusals.py` does)."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(refusals.VARIABLE, "1")
+        yield
