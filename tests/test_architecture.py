@@ -24,7 +24,17 @@ ALLOWED = {
     "dispatcher": {"algorithms", "kernels", "training", "engines", "wire"},
     "worker": {"algorithms", "kernels", "wire"},
     "models": {"algorithms", "kernels", "corpora", "training", "engines", "wire"},
-    "cli": {"algorithms", "kernels", "wire", "dispatcher", "engines", "training", "worker", "demo"},
+    "cli": {
+        "algorithms",
+        "kernels",
+        "corpora",
+        "wire",
+        "dispatcher",
+        "engines",
+        "training",
+        "worker",
+        "demo",
+    },
 }
 
 #: What single files may import besides.

@@ -38,17 +38,14 @@ _compiled = compiled(nogil=True, error_model="numpy")
 
 
 @intrinsic
-def _product(typing_context: Any, left: Any, right: Any) -> Any:
-    """Return the high and the low half of a product of unsigned integers."""
+def _high_half(typing_context: Any, left: Any, right: Any) -> Any:
+    """Return the higher 64 bits of the product of two unsigned integers."""
 
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
         product = builder.mul(*(builder.zext(arg, _INT128) for arg in args))
-        halves = [builder.lshr(product, ir.Constant(_INT128, 64)), product]
-        return context.make_tuple(
-            builder, signature.return_type, [builder.trunc(half, _INT64) for half in halves]
-        )
+        return builder.trunc(builder.lshr(product, ir.Constant(_INT128, 64)), _INT64)
 
-    return types.UniTuple(types.uint64, 2)(types.uint64, types.uint64), generate
+    return types.uint64(types.uint64, types.uint64), generate
 
 
 @intrinsic
@@ -127,8 +124,9 @@ def _scaled(digits: int, power: int) -> tuple[bool, float]:
     """
     zeros = _leading_zeros(np.uint64(digits))
     normal = np.uint64(digits) << zeros
-    high, middle = _product(normal, _HIGH[power - FIRST_POWER])
-    carried, _ = _product(normal, _LOW[power - FIRST_POWER])
+    power_high, power_low = _HIGH[power - FIRST_POWER], _LOW[power - FIRST_POWER]
+    high, middle = _high_half(normal, power_high), normal * power_high
+    carried = _high_half(normal, power_low)
     middle += carried
     high += np.uint64(middle < carried)
     cut = (high >> np.uint64(63)) + np.uint64(10)
@@ -168,7 +166,7 @@ def _digits(at: int, digits: int) -> tuple[int, int]:
 
 @_compiled
 def _number(at: int) -> tuple[int, float]:
-    """Read a decimal number; return what follows it and its value, or 0 for an address where it is not plain."""
+    """Read a decimal number; return what follows it, 0 where it is not plain, and its value."""
     sign = _byte(at)
     if sign in (MINUS, PLUS):
         at += 1
@@ -224,7 +222,7 @@ def _number(at: int) -> tuple[int, float]:
 
 @_compiled
 def _first_digits(at: int) -> tuple[int, int]:
-    """Read the first `DIGITS` digits of a number that has more; return them and the power of ten of the last."""
+    """Read the first `DIGITS` of more digits; return them and the power of ten of the last."""
     digits, count, power, fraction = 0, 0, 0, False
     while True:
         digit = _byte(at) - ZERO
@@ -377,7 +375,11 @@ def read_documents(
             if _byte(at_term) in (LF, CR):
                 break
             after_term, term = _whole(at_term)
-            if at_term == after or _byte(after_term) != COLON or not labelled <= term <= LARGEST_ID + labelled:
+            if (
+                at_term == after
+                or _byte(after_term) != COLON
+                or not labelled <= term <= LARGEST_ID + labelled
+            ):
                 return OTHER, at, done, entries
             after, value = _number(after_term + 1)
             if after == 0:
