@@ -20,7 +20,7 @@ from gensim.utils import SlicedCorpus
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from distcorpus.corpora import reading, textfiles
+from distcorpus.corpora import Corpus, reading, textfiles
 from distcorpus.corpora.textfiles import text_file
 from distcorpus.models import LdaModel
 
@@ -490,3 +490,9 @@ def test_other_threads_run_while_a_parser_does():
 
     for kernel in (kernels.read_entries, kernels.read_documents):
         assert kernel.targetoptions["nogil"]
+
+
+def test_a_corpus_on_disk_is_written_from_the_file(tmp_path: Path):
+    corpus = saved(MmCorpus, tmp_path / "corpus.mm")
+    with mock.patch("distcorpus.corpora.corpus.islice", side_effect=AssertionError("read it")):
+        assert same(list(Corpus.write(tmp_path / "corpus", corpus)), CORPUS)
