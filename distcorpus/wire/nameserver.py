@@ -421,9 +421,8 @@ def _candidates(
             yield f"the address file {address_file}, which is not there", None
         else:
             direct = sockets.format_address(address.host, address.port)
-            where = (
-                f"{direct}, which the address file {address_file} names ({address}; left over, if that ended)"
-            )
+            left_over = "left over, if that was killed"
+            where = f"{direct}, which the address file {address_file} names ({address}; {left_over})"
             yield where, f"PYRO:{NAME_SERVER}@{direct}"
         return
     direct = sockets.format_address(host or config.NS_HOST, port or config.NS_PORT)

@@ -44,7 +44,7 @@ def head(tmp_path_factory):
         assert lines[1].startswith("distcorpus dispatcher")
         assert lines[0].split()[-1] in lines[2]
         wait_until(
-            lambda: names.worker("a") in list_names(find(address_file=str(path))), "the worker's joining"
+            lambda: names.worker("a") in list_names(find(address_file=str(path))), "the worker's joining", 200
         )
         yield path
         for process in (worker, head):
