@@ -80,7 +80,7 @@ def forked_daemons() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def refusals_at_once() -> Iterator[None]:
-    """Tests have thousands of messages refused, and would wait for the answers: see `wire/test_refusals.py`."""
+    """Tests have thousands of messages refused, and would wait (see `wire/test_refusals.py`)."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(refusals.VARIABLE, "1")
         yield
