@@ -64,6 +64,8 @@ class Dispatcher:
         Where this process listens.
     certificate_expires : callable, optional
         Returns when (in seconds since 1970) its certificate does; None without TLS.
+    refused : callable
+        Returns how many connections were refused, by reason.
     """
 
     def __init__(
@@ -80,6 +82,7 @@ class Dispatcher:
         watch: Watch | None = None,
         location: str = "",
         certificate_expires: Callable[[], float] | None = None,
+        refused: Callable[[], dict[str, int]] = dict,
     ) -> None:
         self.limits = limits or Limits()
         self.idle = idle
@@ -102,7 +105,7 @@ class Dispatcher:
         self._location = location
         self._certificate_expires = certificate_expires
         self._spool = "" if spool is None else str(spool)
-        self._looks = Looks(engine, self.watch, self._about, self._owned, max_queued)
+        self._looks = Looks(engine, self.watch, self._about, self._owned, refused, max_queued)
         self.connections: weakref.WeakSet[Any] = weakref.WeakSet()  # those that have a session
         self._numbers = itertools.count(1)
         self._token = secrets.token_hex(3)

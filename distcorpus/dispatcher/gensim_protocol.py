@@ -6,6 +6,7 @@ all else.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -25,6 +26,8 @@ from distcorpus.wire import expose
 
 #: The most topics of a model: gensim's priors are made of them one by one.
 MAX_TOPICS = 1_000_000
+#: Characters of a word that those who watch are shown.
+LONGEST_WORD = 60
 #: What gensim's class does not send.
 ITERATIONS, GAMMA_THRESHOLD = 50, 0.001
 
@@ -89,6 +92,7 @@ class GensimLsi(Connection):
             raise ValueError(f"{what} has {shape[0]} terms, this model's vocabulary {self._num_terms}")
         check_received(job, what)
         chunk = as_chunk(job, self._num_terms, what=what)
+        self._dispatcher.watch.documents_arrived(chunk.n_docs)
         if self._session is None:
             self._open(np.dtype(getattr(job, "dtype", np.float64)))
         self._session.put(chunk)
@@ -137,6 +141,7 @@ class GensimLda(Connection):
                 f"alpha has shape {prior.shape}: give one number for each of {num_topics} topics"
             )
         self._alpha = np.asarray(prior, dtype=np.float64)
+        self._word = _words_of(id2word)
         name, options = self._begin_session(
             lda_bytes(shape["num_terms"], shape["num_topics"], itemsize),
             f"{shape['num_terms']} terms x {shape['num_topics']} topics",
@@ -177,7 +182,9 @@ class GensimLda(Connection):
         session = self._session
         what = self.arriving()
         check_received(job, what)
-        session.put(as_chunk(job, session.num_terms, counts=True, what=what))
+        chunk = as_chunk(job, session.num_terms, counts=True, what=what)
+        self._dispatcher.watch.documents_arrived(chunk.n_docs)
+        session.put(chunk)
 
     @expose
     def getstate(self) -> Any:
@@ -212,6 +219,23 @@ def _num_terms(id2word: Any) -> int:
         if not issubclass(kind, int | np.integer):
             raise TypeError(f"id2word has a {kind.__name__} for an id: give a dict of whole number to word")
     return 1 + int(max(ids, default=-1))
+
+
+def _words_of(id2word: Any) -> Callable[[int], str] | None:
+    """Return what finds the word of a term id, for those who watch; None where there are no words."""
+    from gensim.corpora import HashDictionary
+    from gensim.utils import FakeDict
+
+    if isinstance(id2word, HashDictionary | FakeDict):
+        return None
+
+    def word(number: int) -> str:
+        try:
+            return "".join(filter(str.isprintable, str(id2word[number])[:LONGEST_WORD]))
+        except Exception:  # whatever the program has put there
+            return ""
+
+    return word
 
 
 def _positive(what: str, number: Any, most: int) -> int:

@@ -16,11 +16,29 @@ from distcorpus._version import __version__
 from distcorpus.dispatcher.limits import machine_memory
 from distcorpus.dispatcher.watching import Watch
 from distcorpus.engines.pyro import PyroEngine, Unusable, WorkerLook
-from distcorpus.monitor.snapshot import SCHEMA, Details, SessionView, Snapshot, Totals, WorkerView, to_message
+from distcorpus.monitor.snapshot import (
+    SCHEMA,
+    Details,
+    Point,
+    SessionView,
+    Snapshot,
+    Topic,
+    Totals,
+    WorkerView,
+    to_message,
+)
 from distcorpus.training.session import Session
 from distcorpus.training.standing import Standing
 from distcorpus.wire.memory import resident_memory
 
+#: Topics that are told of a session, those with the largest weights, and terms of each.
+TOPICS_TOLD, TERMS_TOLD = 100, 15
+#: Singular values that are.
+VALUES_TOLD = 2000
+#: The part of the time that telling of one session's topics may take.
+DETAILS_SHARE = 0.02
+#: Sessions whose details are kept for who asks next.
+DETAILS_KEPT = 16
 #: Seconds for which a look will do for whoever asks: many dashboards cost little more than one.
 FRESH = 0.25
 
@@ -37,6 +55,8 @@ class Owner:
     pid : int or None
     role : str or None
     began : float
+    word : callable, optional
+        Returns the word of a term id, where the program has told them.
     """
 
     kind: str
@@ -45,6 +65,7 @@ class Owner:
     pid: int | None
     role: str | None
     began: float
+    word: Callable[[int], str] | None = None
 
 
 class Looks:
@@ -58,6 +79,8 @@ class Looks:
         Returns the arguments of `Snapshot` that the dispatcher knows of itself.
     sessions : callable
         Returns the sessions that are open, each with its owner.
+    refused : callable
+        Returns how many connections were refused, by reason.
     max_queued : int
         Chunks of a session that may wait.
     """
@@ -68,14 +91,18 @@ class Looks:
         watch: Watch,
         about: Callable[[], dict[str, Any]],
         sessions: Callable[[], list[tuple[Session, Owner]]],
+        refused: Callable[[], dict[str, int]],
         max_queued: int,
     ) -> None:
         self._engine = engine
         self._watch = watch
         self._about = about
         self._sessions = sessions
+        self._refused = refused
         self._max_queued = max_queued
         self._lock = threading.Lock()
+        self._details_lock = threading.Lock()
+        self._details: dict[str, tuple[dict[str, Any], float]] = {}  # and when it may be made again
         self._made: dict[str, Any] = {}
         self._made_at = -math.inf
 
@@ -96,12 +123,39 @@ class Looks:
         LookupError
             There is no session of that name.
         """
-        for session, _ in self._sessions():
-            if session.name == name:
-                stands = session.standing()
-                values = tuple(float(value) for value in stands.singular_values)
-                return dict(to_message(Details(session=name, time=time.time(), singular_values=values)))
-        raise LookupError(f"there is no session {name[:100]!r}: it has ended, or never began")
+        session, owner = next(
+            ((session, owner) for session, owner in self._sessions() if session.name == name), (None, None)
+        )
+        if session is None or owner is None:
+            raise LookupError(f"there is no session {name[:100]!r}: it has ended, or never began")
+        with self._details_lock:
+            made, again_at = self._details.get(name, ({}, -math.inf))
+            began = time.monotonic()
+            if began >= again_at:
+                made = self._detail(session, owner)
+                ended = time.monotonic()
+                self._details[name] = made, ended + max(FRESH, (ended - began) / DETAILS_SHARE)
+                while len(self._details) > DETAILS_KEPT:
+                    self._details.pop(next(iter(self._details)))
+        return made
+
+    def _detail(self, session: Session, owner: Owner) -> dict[str, Any]:
+        topics = tuple(
+            Topic(
+                topic.number,
+                topic.weight,
+                topic.terms,
+                topic.probabilities,
+                tuple(map(owner.word, topic.terms)) if owner.word is not None else (),
+            )
+            for topic in session.topics_now(TOPICS_TOLD, TERMS_TOLD)
+        )
+        values = session.standing().singular_values[:VALUES_TOLD]
+        history = tuple(Point(*point) for point in session.curve.points())
+        details = Details(
+            session=session.name, time=time.time(), topics=topics, singular_values=values, history=history
+        )
+        return dict(to_message(details))
 
     def _look(self) -> Snapshot:
         now = time.time()
@@ -128,6 +182,7 @@ class Looks:
                 blocks_repeated=stats.requeued,
                 jobs_copied=stats.copies,
                 jobs_overtaken=stats.overtaken,
+                connections_refused=self._refused(),
             ),
             **self._about(),
         )
