@@ -39,6 +39,8 @@ VALUES_TOLD = 2000
 DETAILS_SHARE = 0.02
 #: Sessions whose details are kept for who asks next.
 DETAILS_KEPT = 16
+#: Seconds between two questions for gensim's own workers, which matter where there are no others.
+STOCK_EVERY = 2.0
 #: Seconds for which a look will do for whoever asks: many dashboards cost little more than one.
 FRESH = 0.25
 
@@ -81,6 +83,8 @@ class Looks:
         Returns the sessions that are open, each with its owner.
     refused : callable
         Returns how many connections were refused, by reason.
+    stock_workers : callable
+        Returns the names of gensim's own workers.
     max_queued : int
         Chunks of a session that may wait.
     """
@@ -92,6 +96,7 @@ class Looks:
         about: Callable[[], dict[str, Any]],
         sessions: Callable[[], list[tuple[Session, Owner]]],
         refused: Callable[[], dict[str, int]],
+        stock_workers: Callable[[], list[str]],
         max_queued: int,
     ) -> None:
         self._engine = engine
@@ -99,12 +104,20 @@ class Looks:
         self._about = about
         self._sessions = sessions
         self._refused = refused
+        self._stock_workers = stock_workers
+        self._stock: list[str] = []
+        self._stock_at = -math.inf
         self._max_queued = max_queued
         self._lock = threading.Lock()
         self._details_lock = threading.Lock()
         self._details: dict[str, tuple[dict[str, Any], float]] = {}  # and when it may be made again
         self._made: dict[str, Any] = {}
         self._made_at = -math.inf
+
+    def session_views(self) -> list[SessionView]:
+        """Return how far each session is."""
+        now = time.time()
+        return [self._session(session, owner, now) for session, owner in self._sessions()]
 
     def snapshot(self, cursor: int | None) -> dict[str, Any]:
         """Return a snapshot as it travels, with what happened after `cursor`."""
@@ -176,6 +189,7 @@ class Looks:
             workers=tuple(
                 [self._worker(look, now) for look in workers]
                 + [_unusable(worker) for worker in self._engine.unusable_workers()]
+                + [_stock(name) for name in ([] if workers else self._stock_now())]
             ),
             totals=Totals(
                 **self._watch.totals(),
@@ -186,6 +200,13 @@ class Looks:
             ),
             **self._about(),
         )
+
+    def _stock_now(self) -> list[str]:
+        """Return gensim's own workers, of which the name server is asked now and then."""
+        if time.monotonic() - self._stock_at >= STOCK_EVERY:
+            self._stock = self._stock_workers()
+            self._stock_at = time.monotonic()
+        return self._stock
 
     def _worker(self, look: WorkerLook, now: float) -> WorkerView:
         info, pulse, counts = look.info, look.pulse, self._watch.worker(look.info.name)
@@ -301,6 +322,11 @@ def _waits_for(stands: Standing, phase: str, blocks: int, no_worker: bool) -> st
 
 def _unusable(worker: Unusable) -> WorkerView:
     return WorkerView(name=worker.name, state=worker.state, reason=worker.reason, uri=worker.uri)
+
+
+def _stock(name: str) -> WorkerView:
+    reason = "gensim's own worker, for gensim's dispatchers only: start 'distcorpus worker' in its place"
+    return WorkerView(name=name, state="stock", reason=reason)
 
 
 def spool_free(folder: str) -> int | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -288,6 +288,7 @@ def find(
     broadcast: bool = True,
     wait: float = 0.0,
     interrupt: threading.Event | None = None,
+    on_wait: Callable[[str], None] = lambda why: None,
 ) -> Proxy:
     """Find a name server and connect to it.
 
@@ -303,6 +304,8 @@ def find(
         Go on trying for that many seconds, ever more slowly.
     interrupt : threading.Event, optional
         Give up as soon as it is set.
+    on_wait : callable
+        Told once, as the waiting begins, where nobody was found.
 
     Returns
     -------
@@ -316,6 +319,7 @@ def find(
     """
     deadline = time.monotonic() + wait
     delay = _FIRST_DELAY
+    said = False
     interrupt = interrupt or threading.Event()
     while True:
         tried = []
@@ -328,6 +332,9 @@ def find(
             except PyroError as error:
                 tried.append(f"{where} ({error.__cause__ or error})")
         left = deadline - time.monotonic()
+        if left > 0 and not said:
+            said = True
+            on_wait(" and ".join(tried))
         if left <= 0 or interrupt.wait(min(delay, left)):
             raise NamingError(
                 f"no name server found: tried {' and '.join(tried)}. "
