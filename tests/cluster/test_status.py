@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pty
@@ -137,10 +138,8 @@ def test_lsi_in_mid_training(watched: LocalCluster, lee_corpus: Any):
     def follow() -> None:
         while not ended.is_set():
             for view in look(watched).sessions:
-                try:
+                with contextlib.suppress(LookupError):  # it has ended
                     views.append((view, details(watched, view.name)))
-                except LookupError:
-                    pass
             ended.wait(0.05)
 
     follower = threading.Thread(target=follow)
