@@ -29,7 +29,14 @@ SNAPSHOT = Snapshot(
     bytes_spool_free=9,
     sessions=(
         SessionView(
-            name="lda-1", kind="lda", progress=0.5, chunks_queued=3, waits_for="no worker", updates=4
+            name="lda-1",
+            kind="lda",
+            progress=0.5,
+            seconds_left=9.0,
+            perplexity=90.0,
+            chunks_queued=3,
+            waits_for="no worker",
+            updates=4,
         ),
         SessionView(name='lsi-"\n2', kind="lsi", error=1e-3, round=2),
     ),
