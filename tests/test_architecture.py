@@ -26,8 +26,7 @@ ALLOWED = {
     "worker": {"algorithms", "kernels", "corpora", "wire"},
     "models": {"algorithms", "kernels", "corpora", "training", "engines", "wire"},
     "cli": {
-        "corpora",
-        *("algorithms", "kernels", "training", "engines", "dispatcher", "worker"),
+        *("algorithms", "kernels", "corpora", "training", "engines", "dispatcher", "worker"),
         *("monitor", "wire", "demo"),
     },
 }

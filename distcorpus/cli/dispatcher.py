@@ -9,6 +9,7 @@ import os
 from distcorpus._version import __version__
 from distcorpus.cli.common import (
     Commands,
+    Parser,
     find_dispatcher,
     find_nameserver,
     find_options,
@@ -35,6 +36,17 @@ def add(commands: Commands) -> None:
         parents=[verbose_options(), secure_options(), find_options(), wait_options(), serve_options()],
         help="run the dispatcher",
     )
+    add_dispatcher_options(parser)
+    parser.add_argument(
+        "--replace",
+        action="store_true",
+        help="end the dispatcher that this name server has, and take its place",
+    )
+    parser.set_defaults(run=run)
+
+
+def add_dispatcher_options(parser: Parser) -> None:
+    """Add what a command that runs a dispatcher has besides addresses."""
     parser.add_argument("--bind-port", type=int, default=0, help="port to listen on (default: any free one)")
     parser.add_argument(
         "--maxsize",
@@ -101,11 +113,6 @@ def add(commands: Commands) -> None:
         type=float,
         metavar="SECONDS",
         help="fail a training that has had no worker for so long (default: wait)",
-    )
-    parser.add_argument(
-        "--replace",
-        action="store_true",
-        help="end the dispatcher that this name server has, and take its place",
     )
     parser.add_argument(
         "--threads",
@@ -190,6 +197,7 @@ def run(options: argparse.Namespace) -> None:
         watch=watch,
         location=daemon.location,
         certificate_expires=None if credentials is None else lambda: credentials.expires,
+        refused=daemon.refused,
     )
     daemon.serve(names.DISPATCHER, dispatcher)
     daemon.serve_each(names.LSI_DISPATCHER, GensimLsi, lambda: GensimLsi(dispatcher))
