@@ -111,7 +111,7 @@ def add_options(parser: Any) -> None:
         help="rows such as 'lda corpus 2 workers', or patterns such as 'l?? mm *'; what was measured before "
         f"on these documents is shown as well. All: {', '.join(ROWS)}",
     )
-    parser.add_argument("--make", action="store_true", help="only make the documents, and measure nothing")
+    parser.add_argument("--make", action="store_true", help="only make the files that the rows need")
 
 
 def run(
@@ -128,9 +128,9 @@ def run(
         raise SystemExit(f"bench.py scale: no row is {' or '.join(only or [])}; there are: {', '.join(ROWS)}")
     made = documents_of(text, documents or (QUICK_DOCUMENTS if quick else DOCUMENTS))
     for model in TOPICS:
-        if make or any(row.startswith(f"{model} mm") for row in rows):
+        if any(row.startswith(f"{model} mm") for row in rows):
             once(made.mm(model), partial(isolated.run, write_mm, made, model))
-    if make or BUILD in rows:
+    if BUILD in rows:
         once(made.text, partial(isolated.run, write_text, text, made.documents))
     if make:
         return Result(f"made in {made.folder}")
