@@ -222,7 +222,7 @@ class _Build:
         waiting: list[Piece] = []
         bad, lines, source, told = 0, 0, -1, 0
         with self._bar(total, "B", "counting") as bar:
-            for tally in self._crew.map(_tally, self._uncounted(waiting)):
+            for tally in self._crew.map(count, self._uncounted(waiting)):
                 piece = waiting.pop(0)
                 if piece.source != source:
                     source, lines = piece.source, 0
@@ -244,13 +244,13 @@ class _Build:
         return bad
 
     def _uncounted(self, waiting: list[Piece]) -> Iterator[tuple[Any, ...]]:
-        """Yield what `_tally` needs for each piece, which `waiting` gets."""
+        """Yield the arguments of `count` for each piece, which `waiting` gets."""
         for number, piece in enumerate(inputs.pieces(self._reading.sources, self._reading.fields.names)):
             path = self._folder / f"piece-{number:06d}.npz"
             tally = _tally_of(path)
             waiting.append(piece)
             self._files.append(path)
-            yield (None, None, path, tally) if tally is not None else (piece, self._reading, path, None)
+            yield (piece, self._reading, path) if tally is None else (None, None, path, tally)
 
     def write(self, directory: Path) -> None:
         """Write the corpus."""
@@ -303,10 +303,6 @@ class _Build:
                 group.clear()
         if group:
             yield from found()
-
-
-def _tally(piece: Piece, reading: Reading, path: Path, known: Tally | None) -> Tally:
-    return count(piece, reading, path) if known is None else known
 
 
 def _tally_of(path: Path) -> Tally | None:

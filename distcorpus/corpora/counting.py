@@ -66,10 +66,10 @@ class Tally:
     told: list[tuple[str, int, str]] = field(default_factory=list)
 
 
-def count(piece: Piece, reading: Reading, path: Path) -> Tally:
+def count(piece: Piece, reading: Reading, path: Path, known: Tally | None = None) -> Tally:
     """Count the words of a piece's documents into a file, which appears when it is complete.
 
-    Nothing is written where a record is bad and bad ones are not passed over.
+    Nothing is written where a record is bad and bad ones are not passed over, or where the tally is `known`.
 
     Raises
     ------
@@ -78,6 +78,8 @@ def count(piece: Piece, reading: Reading, path: Path) -> Tally:
     OSError
         If the file cannot be written.
     """
+    if known is not None:
+        return known
     function = tokenizer(reading.tokenizer)
     texts: list[Any] = []
     names: list[str] = []
