@@ -35,8 +35,8 @@ def _add_build(actions: Any) -> None:
         "build",
         parents=[verbose_options()],
         help="build a corpus from files of text",
-        description="Build a corpus from files of text: a document a line, JSON lines, CSV, Parquet or Arrow; "
-        "plain, or compressed by gzip (.gz), bzip2 (.bz2) or zstd (.zst). The same command goes on where an "
+        description="Build a corpus from files of text: a document a line, JSON lines, CSV, Parquet or "
+        "Arrow; plain, or compressed by gzip (.gz), bzip2 (.bz2) or zstd (.zst). The same command goes on where an "
         "earlier one was interrupted. Equal input gives equal bytes, for any number of processes.",
     )
     parser.add_argument(
@@ -50,8 +50,8 @@ def _add_build(actions: Any) -> None:
     parser.add_argument(
         "--format",
         choices=("lines", "files", "jsonl", "csv", "tsv", "parquet", "arrow"),
-        help="how the inputs are read (default: as their names say, else a document a line); files: each file "
-        "is a document",
+        help="how the inputs are read (default: as their names say, else a document a line); files: each "
+        "file is a document",
     )
     parser.add_argument(
         "--tokenizer",
@@ -157,8 +157,8 @@ def info(options: argparse.Namespace) -> None:
 def _show(corpus: Any) -> None:
     size = sum(path.stat().st_size for path in corpus.directory.iterdir())
     say(
-        f"{corpus.directory}: {len(corpus):,} documents, {corpus.num_terms:,} terms, {corpus.num_nnz:,} entries "
-        f"({corpus.weighting}), {size / 1e6:,.1f} MB"
+        f"{corpus.directory}: {len(corpus):,} documents, {corpus.num_terms:,} terms, {corpus.num_nnz:,} "
+        f"entries, {size / 1e6:,.1f} MB"
     )
     say(f"checksum {corpus.checksum}")
 

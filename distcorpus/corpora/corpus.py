@@ -238,7 +238,8 @@ class Corpus(Documents):
     ) -> Corpus:
         """Build a corpus from files of text, and open it.
 
-        Equal input gives equal bytes, for any number of processes. Needs ``pip install "distcorpus[corpus]"``.
+        Equal input gives equal bytes, for any number of processes. Needs the extra: ``pip install
+        "distcorpus[corpus]"``.
 
         Parameters
         ----------
@@ -252,11 +253,12 @@ class Corpus(Documents):
             The fields of a document's text and name, in JSON lines, CSV and tables.
         format : {"lines", "files", "jsonl", "csv", "tsv", "parquet", "arrow"}, optional
             By default what the files' names say; "lines", a document a line, where they say nothing. With
-            "files" each file is a document, and its path the name. JSON lines are objects, one a line, CSV has
-            a header, and Arrow is the file or the stream format.
+            "files" each file is a document, and its path the name. JSON lines are objects, one a line, CSV
+            has a header, and Arrow is the file or the stream format.
         tokenizer : {"letters", "gensim"}, str or function
-            "letters": runs of 2 to 15 letters, in lower case. "gensim": what ``gensim.utils.simple_preprocess``
-            gives. "MODULE:FUNCTION", or a function of a module: gives a text's words; called in each process.
+            "letters": runs of 2 to 15 letters, in lower case. "gensim": what
+            ``gensim.utils.simple_preprocess`` gives. "MODULE:FUNCTION", or a function of a module: gives the
+            words of a text; called in each process.
         stopwords : collection of str, or "gensim"
             Words to leave out; "gensim" for gensim's own English ones.
         no_below, no_above, keep

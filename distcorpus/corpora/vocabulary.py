@@ -60,13 +60,13 @@ class Vocabulary:
 
     def _all(self) -> Iterator[Any]:
         """Yield tables of all words, in each of which a word's frequencies are complete."""
-        if not self._tables:
-            return
-        if not self._spilled:
+        if self._tables and self._spilled:
+            self._spill(_merged(self._tables))
+            self._tables, self._rows = [], 0
+        if self._tables:
             yield _merged(self._tables)
-            return
-        self._spill(_merged(self._tables))
-        yield from _merged_files(self._spilled)
+        else:
+            yield from _merged_files(self._spilled)
 
     def chosen(self, least: int, most: int, keep: int | None) -> Any:
         """Return the dictionary's words by id (Arrow strings).
