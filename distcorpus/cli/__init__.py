@@ -19,6 +19,7 @@ from distcorpus.cli import (
     dispatcher,
     head,
     nameserver,
+    ping,
     status,
     stop,
     train,
@@ -32,7 +33,7 @@ from distcorpus.wire import CommunicationError, NamingError, allow, limit_messag
 logger = logging.getLogger("distcorpus")
 
 #: The modules of the commands, in the order of ``--help``.
-COMMANDS = (nameserver, dispatcher, head, worker, corpus, train, demo, status, stop, warm, certs)
+COMMANDS = (nameserver, dispatcher, head, worker, corpus, train, demo, status, ping, stop, warm, certs)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

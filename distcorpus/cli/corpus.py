@@ -36,8 +36,8 @@ def _add_build(actions: Any) -> None:
         parents=[verbose_options()],
         help="build a corpus from files of text",
         description="Build a corpus from files of text: a document a line, JSON lines, CSV, Parquet or "
-        "Arrow; plain, or compressed by gzip (.gz), bzip2 (.bz2) or zstd (.zst). The same command goes on where an "
-        "earlier one was interrupted. Equal input gives equal bytes, for any number of processes.",
+        "Arrow; plain, or compressed by gzip (.gz), bzip2 (.bz2) or zstd (.zst). The same command goes on "
+        "where an earlier one was interrupted. Equal input gives equal bytes, for any number of processes.",
     )
     parser.add_argument(
         "inputs", nargs="+", metavar="INPUT", help="a file, a folder of files, or a URL that fsspec knows"
