@@ -276,7 +276,7 @@ def test_mutual_tls(network, quiet, authority):
 
 @pytest.mark.skipif(sshd.missing, reason="no OpenSSH server on this machine")
 def test_ssh(network, quiet, tmp_path):
-    """A third cluster, by ``distcorpus ssh``. A host that vanishes costs nothing, and does not go on alone."""
+    """A third cluster, by ``distcorpus ssh``: a host that vanishes costs nothing, and ends by itself."""
     keys = sshd.Keys(tmp_path)
     run = "import os, sys; os.execv(sys.argv[1], sys.argv[1:])"
     for worker in WORKERS[:2]:
