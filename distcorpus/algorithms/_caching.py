@@ -42,14 +42,12 @@ def _candidates() -> Iterator[Path]:
 def folder() -> Path | None:
     """Return the folder for the compiled kernels, made if need be; None where there is none to write to.
 
-    What is compiled already in a folder that cannot be written to, as that of an image or of an install by
-    root, is copied there.
+    What another of the folders has compiled already, as that of an image or of an install by root, is copied
+    there.
     """
-    sealed: list[Path] = []
     for path in _candidates():
         if _is_writable(path):
-            return _with_copies(path, sealed)
-        sealed.append(path)
+            return _with_copies(path)
     # What lies there is executed, and others may write to the folder above.
     private = Path(tempfile.gettempdir()) / f"distcorpus-kernels-{os.getuid()}"
     try:
@@ -58,13 +56,13 @@ def folder() -> Path | None:
     except OSError:
         return None
     ours = stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid() and not status.st_mode & 0o077
-    return _with_copies(private, sealed) if ours and _is_writable(private) else None
+    return _with_copies(private) if ours and _is_writable(private) else None
 
 
-def _with_copies(folder: Path, sealed: list[Path]) -> Path:
+def _with_copies(folder: Path) -> Path:
     """Copy kernels of these sources to `folder`, and return it."""
     # numba reads an index (.nbi) and then what it lists: that has to be there before it.
-    files = [file for path in sealed for file in path.glob(f"*-{_tag()}.*")]
+    files = [file for path in _candidates() for file in path.glob(f"*-{_tag()}.*")]
     for file in sorted(files, key=lambda file: file.suffix == ".nbi"):
         copy = folder / file.name
         if not copy.exists():
