@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from distcorpus.algorithms.chunk import MAX_COUNT, Chunk, as_chunk
 from distcorpus.corpora.reading import as_corpus, is_sparse
 from distcorpus.corpora.store import Store
+from distcorpus.corpora.textfiles import text_file
 from distcorpus.corpora.weighting import TermWeights, Weighting
 from distcorpus.corpora.writing import ShardWriter
 
@@ -374,6 +375,14 @@ def _parts(corpus: Any, begin: int) -> Iterator[tuple[Any, int]]:
         for first in range(begin, size, AT_ONCE):
             end = min(first + AT_ONCE, size)
             yield (corpus[:, first:end] if is_sparse(corpus) else corpus.chunk(first, end)), end - first
+        return
+    if (file := text_file(corpus)) is not None:
+        end = 0
+        for chunk in file.chunks(AT_ONCE):
+            first, end = end, end + chunk.n_docs
+            if end > begin:
+                wanted = chunk.slice(max(begin - first, 0), chunk.n_docs)
+                yield wanted, wanted.n_docs
         return
     documents = islice(corpus, begin, None)
     while part := list(islice(documents, AT_ONCE)):

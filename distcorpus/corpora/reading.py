@@ -16,6 +16,7 @@ import scipy.sparse
 from gensim import utils
 
 from distcorpus.algorithms.chunk import MAX_TERMS, Chunk, Divisible, as_chunk
+from distcorpus.corpora.textfiles import text_file
 
 T = TypeVar("T")
 
@@ -145,6 +146,8 @@ def length(corpus: Any) -> int | None:
     """Return the number of documents, or None where only reading the corpus can tell."""
     if is_sparse(corpus):
         return int(corpus.shape[1])
+    if (file := text_file(corpus)) is not None:
+        return file.length()
     try:
         return len(corpus)
     except Exception:  # whatever a user's own class raises
@@ -186,6 +189,8 @@ def chunks(corpus: Any, chunksize: int, num_terms: int, *, counts: bool) -> Iter
     if is_sparse(corpus):
         check_corpus(corpus, num_terms)
         parts: Iterator[Any] = (corpus[:, n : n + chunksize] for n in range(0, corpus.shape[1], chunksize))
+    elif (file := text_file(corpus)) is not None:
+        parts = file.chunks(chunksize)
     else:
         # `islice` calls `iter` each time, at which a corpus may begin anew, but not a generator.
         documents = (document for document in corpus)
@@ -240,7 +245,8 @@ def vocabulary(id2word: Any, corpus: Any) -> tuple[Any, int]:
             raise ValueError(
                 "a generator can be read only once: give id2word with it, from which the vocabulary is taken"
             )
-        id2word = utils.dict_from_corpus(corpus)
+        file = text_file(corpus)
+        id2word = utils.dict_from_corpus(corpus) if file is None else utils.FakeDict(file.num_terms())
         return id2word, _checked_size(len(id2word))
     keys = getattr(id2word, "keys", None)
     if keys is None:
