@@ -1,0 +1,124 @@
+"""The last minutes of a cluster, made of the snapshots that were taken of it."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from dataclasses import replace
+from typing import Any
+
+from distcorpus.monitor.snapshot import Snapshot, as_dict
+
+#: Seconds of which everything is kept.
+KEPT_SECONDS = 600.0
+#: The most jobs and incidents that are kept, and workers that are told of, those that cannot be used first.
+MOST_JOBS, MOST_INCIDENTS, MOST_WORKERS = 8_000, 500, 400
+#: The most samples, whatever their distance.
+MOST_SAMPLES = 1_200
+
+#: What a page is told of a job, in this order.
+JOB_FIELDS = (
+    *("worker", "session", "round", "kernel", "outcome", "documents", "began", "ended"),
+    *("queue_seconds", "transfer_seconds", "compute_seconds", "sum_seconds", "bytes_sent", "bytes_received"),
+)
+
+#: States of workers that take jobs, now or soon.
+USABLE = frozenset({"ready", "silent", "leaving", "connecting"})
+
+
+class History:
+    """Keeps what happened lately: jobs, incidents, and samples of what flows and what is kept.
+
+    Parameters
+    ----------
+    seconds : float, default `KEPT_SECONDS`
+    jobs : int, default `MOST_JOBS`
+    """
+
+    def __init__(self, seconds: float = KEPT_SECONDS, jobs: int = MOST_JOBS) -> None:
+        self._seconds = seconds
+        self._latest: Snapshot | None = None
+        self._now: dict[str, Any] = {}
+        self._jobs: deque[list[Any]] = deque(maxlen=jobs)
+        self._incidents: deque[dict[str, Any]] = deque(maxlen=MOST_INCIDENTS)
+        self._samples: deque[dict[str, Any]] = deque(maxlen=max(MOST_SAMPLES, int(seconds)))
+
+    @property
+    def latest(self) -> Snapshot | None:
+        """The latest snapshot."""
+        return self._latest
+
+    def add(self, snapshot: Snapshot) -> dict[str, Any]:
+        """Take in a snapshot.
+
+        Returns
+        -------
+        dict
+            What is new, for JSON: ``now``, ``jobs``, ``incidents`` and ``sample``, see `state`.
+        """
+        sample = _sample(snapshot, self._latest)
+        jobs = [[getattr(job, name) for name in JOB_FIELDS] for job in snapshot.jobs]
+        incidents = as_dict(snapshot.incidents)
+        self._latest = replace(snapshot, jobs=(), incidents=())
+        self._now = _now(self._latest)
+        self._jobs.extend(jobs)
+        self._incidents.extend(incidents)
+        self._samples.append(sample)
+        for kept, when in ((self._jobs, JOB_FIELDS.index("ended")), (self._samples, "time")):
+            while kept and kept[0][when] < snapshot.time - self._seconds:  # type: ignore[index]
+                kept.popleft()  # type: ignore[attr-defined]
+        return {"now": self._now, "jobs": jobs, "incidents": incidents, "sample": sample}
+
+    def state(self) -> dict[str, Any]:
+        """Return all that is kept, for JSON.
+
+        Returns
+        -------
+        dict
+            ``now``: the latest snapshot, with ``worker_states`` counted; ``job_fields``; ``jobs``: a list of
+            values in that order for each; ``incidents``; ``samples``: dicts with ``time``, the rates a second
+            ``sent``, ``received``, ``documents`` and ``jobs``, and the amounts ``queued``, ``workers``,
+            ``memory_dispatcher``, ``memory_documents``, ``memory_workers``.
+        """
+        return {
+            "now": self._now,
+            "job_fields": JOB_FIELDS,
+            "jobs": list(self._jobs),
+            "incidents": list(self._incidents),
+            "samples": list(self._samples),
+        }
+
+
+def _now(snapshot: Snapshot) -> dict[str, Any]:
+    workers = sorted(snapshot.workers, key=lambda worker: (worker.state in USABLE, worker.name))
+    told = replace(snapshot, workers=tuple(workers[:MOST_WORKERS]))
+    states = Counter(worker.state for worker in workers)
+    return {**as_dict(told), "worker_states": states}
+
+
+def _sample(snapshot: Snapshot, before: Snapshot | None) -> dict[str, Any]:
+    """Return what flowed since the snapshot before, a second, and what there is now."""
+    flows = dict.fromkeys(("sent", "received", "documents", "jobs"), 0.0)
+    if before is not None and before.began == snapshot.began and snapshot.time > before.time:
+        seconds = snapshot.time - before.time
+        for name, value in _counts(snapshot).items():
+            flows[name] = max(value - _counts(before)[name], 0) / seconds
+    usable = [worker for worker in snapshot.workers if worker.state in USABLE]
+    return {
+        "time": snapshot.time,
+        **flows,
+        "queued": sum(session.chunks_queued for session in snapshot.sessions),
+        "workers": len(usable),
+        "memory_dispatcher": snapshot.bytes_resident or 0,
+        "memory_documents": snapshot.bytes_documents,
+        "memory_workers": sum(worker.bytes_resident or 0 for worker in usable),
+    }
+
+
+def _counts(snapshot: Snapshot) -> dict[str, int]:
+    totals = snapshot.totals
+    return {
+        "sent": totals.bytes_sent,
+        "received": totals.bytes_received,
+        "documents": totals.documents,
+        "jobs": sum(outcomes.get("accepted", 0) for outcomes in totals.jobs.values()),
+    }
