@@ -171,7 +171,7 @@ class LocalCluster:
 
         Parameters
         ----------
-        role : {"client", "worker", "dispatcher"}
+        role : {"client", "worker", "dispatcher", "viewer"}
             As what: with TLS, a certificate is for one role.
         """
         host, port = self._nameserver
@@ -273,7 +273,7 @@ class _Certificates:
         authority = certificates.make_authority(self._directory.name)
         self._folders = {
             role: certificates.issue(
-                authority, role, () if role == roles.CLIENT else ("127.0.0.1",), certificates.AUTHORITY_DAYS
+                authority, role, ("127.0.0.1",) if role in roles.SERVERS else (), certificates.AUTHORITY_DAYS
             )
             for role in roles.ROLES
         }

@@ -47,7 +47,7 @@ def credentials(authority: Path) -> dict[str, Path]:
     """The folder of a certificate for each role, on this machine."""
     hosts = ("127.0.0.1", "localhost")
     return {
-        role: certificates.issue(authority, role, () if role == roles.CLIENT else hosts)
+        role: certificates.issue(authority, role, hosts if role in roles.SERVERS else ())
         for role in roles.ROLES
     }
 

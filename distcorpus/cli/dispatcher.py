@@ -125,6 +125,7 @@ def run(options: argparse.Namespace) -> None:
     from distcorpus.dispatcher.journal import Journals
     from distcorpus.dispatcher.limits import Limits
     from distcorpus.dispatcher.model_protocol import ModelLda, ModelLsi, warm
+    from distcorpus.dispatcher.watching import Watch
     from distcorpus.engines.pyro import PyroEngine
     from distcorpus.training.spool import spool_directory
 
@@ -157,8 +158,12 @@ def run(options: argparse.Namespace) -> None:
             name for prefix in names.STOCK_WORKERS for name in list_names(nameserver.locate(), prefix)
         )
 
-    engine = PyroEngine(list_workers, worker_timeout=options.worker_timeout, threads=options.threads)
+    watch = Watch()
+    engine = PyroEngine(
+        list_workers, worker_timeout=options.worker_timeout, threads=options.threads, observer=watch
+    )
     spool = spool_directory(options.spool) if options.spool else None
+    daemon = make_daemon(options, credentials, nameserver)
     dispatcher = Dispatcher(
         engine,
         list_stock_workers=list_stock_workers,
@@ -173,8 +178,10 @@ def run(options: argparse.Namespace) -> None:
             options.max_sessions_of_host,
         ),
         idle=options.idle or None,
+        watch=watch,
+        location=daemon.location,
+        certificate_expires=None if credentials is None else lambda: credentials.expires,
     )
-    daemon = make_daemon(options, credentials, nameserver)
     daemon.serve(names.DISPATCHER, dispatcher)
     daemon.serve_each(names.LSI_DISPATCHER, GensimLsi, lambda: GensimLsi(dispatcher))
     daemon.serve_each(names.LDA_DISPATCHER, GensimLda, lambda: GensimLda(dispatcher))

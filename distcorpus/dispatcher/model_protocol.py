@@ -41,6 +41,7 @@ def warm() -> None:
 class _ModelConnection(Slices, Connection):
     """What both of our models share."""
 
+    client = "distcorpus"
     counts: bool  # whether a chunk's values have to be counts
 
     def __init__(self, dispatcher: Dispatcher) -> None:

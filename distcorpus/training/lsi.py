@@ -6,7 +6,7 @@ import logging
 import math
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from distcorpus.engines.base import Block, Engine
 from distcorpus.kernels import Product, ProductParams
 from distcorpus.training.rounds import SumRound
 from distcorpus.training.session import Session
+from distcorpus.training.standing import Standing
 
 logger = logging.getLogger(__name__)
 
@@ -136,6 +137,8 @@ class LsiTraining(Session):
         self._committed = 0
         self._committed_base = self._base  # of what was committed, while a fold has mixed it
         self.num_folds = 0
+        self._finishing = self._finished = False
+        self._committed_documents = 0
         self._streamed: SumRound | None = None
         self._streamed_bound = 0.0  # on the squared norm of what the round may have
         self._streamed_norm = 0.0
@@ -150,8 +153,9 @@ class LsiTraining(Session):
         if self._base is not None and self._base.last >= self._committed:
             self._base = self._committed_base
         self._give_up(self._committed)
-        self.num_chunks = self._committed
+        self.num_chunks, self.num_documents = self._committed, self._committed_documents
         self._streamed = None
+        self._finishing = self._finished = False
 
     def put(self, chunk: Divisible) -> None:
         """Add a chunk; waits while the queue is full."""
@@ -176,7 +180,10 @@ class LsiTraining(Session):
         s : ndarray, shape (k,)
             Singular values, descending.
         """
+        self._finishing = True
         factors = self._factorise(self.num_chunks, self.task.num_topics)
+        self._finished = True
+        self._committed_documents = self.num_documents
         self._streamed = None
         self._committed, self._committed_base = self.num_chunks, None
         return factors
@@ -184,6 +191,16 @@ class LsiTraining(Session):
     def chunks_done(self) -> int:
         """Return how many of the chunks that are arriving have been multiplied once."""
         return self._streamed.chunks_done() if self._streamed is not None else 0
+
+    def standing(self) -> Standing:
+        """See `Session.standing`."""
+        return replace(
+            super().standing(),
+            topics=self.task.num_topics,
+            complete=self._finishing,
+            done=self._finished,
+            tolerance=self.task.tolerance,
+        )
 
     def _give_up(self, first: int) -> None:
         """Keep no chunk from number `first` on."""

@@ -74,6 +74,8 @@ class Round:
         self._left: set[int] = set()  # numbers of blocks whose result is not here
         self._missing: Counter[int] = Counter()  # blocks by chunk
         self._chunks_done = 0
+        self._num_blocks = 0
+        self._documents_done = 0
         self._changed = threading.Condition()
         self._pending = 0
         self._finished = False
@@ -99,6 +101,7 @@ class Round:
             if not self._left.issuperset(blocks):
                 raise ValueError(f"a result of the blocks {sorted(blocks)}, some of which are in already")
             self._left.difference_update(blocks)
+            self._documents_done += sum(self._blocks[number].n_docs for number in blocks)
         self._take_in(result)
         with self._changed:
             for number in blocks:
@@ -153,11 +156,20 @@ class Round:
         with self._changed:
             return self._chunks_done
 
+    def counts(self) -> tuple[int, int, int, int]:
+        """Return how many blocks it has, how many of them are computed, of how many chunks all are, and how
+        many documents are in the computed ones.
+        """
+        with self._changed:
+            done = self._num_blocks - len(self._left)
+            return self._num_blocks, done, len(self._missing), self._documents_done
+
     def expect(self, blocks: Sequence[Block]) -> None:
         """Take in blocks that are about to be queued."""
         with self._changed:
             self._blocks.update((block.number, block) for block in blocks)
             self._left.update(block.number for block in blocks)
+            self._num_blocks += len(blocks)
             self._missing.update(block.key[0] for block in blocks)
 
     def wait_until(self, ready: Callable[[], Any]) -> None:

@@ -20,6 +20,7 @@ from distcorpus.algorithms.topics import StatisticsSum
 from distcorpus.engines.base import Block, Engine
 from distcorpus.training.rounds import BlockRound, Round, SumRound
 from distcorpus.training.spool import Journal, Spool
+from distcorpus.training.standing import Standing
 
 #: Why a round was given up.
 ENDED = "its session has ended"
@@ -71,6 +72,8 @@ class Session:
         self.engine = engine
         self.num_terms = num_terms
         self.num_chunks = 0
+        self.num_documents = 0
+        self.documents_computed = 0  # in the rounds before the latest
         self.num_rounds = 0
         self.memory = memory
         self.spool = Spool(memory, spool, journal, room)
@@ -112,6 +115,21 @@ class Session:
         round_ = self._latest()
         return round_.chunks_done() if round_ is not None else 0
 
+    def standing(self) -> Standing:
+        """Return where the run stands; any thread may ask."""
+        round_ = self._latest()
+        blocks, done, chunks, documents = round_.counts() if round_ is not None else (0, 0, 0, 0)
+        return Standing(
+            terms=self.num_terms,
+            chunks_arrived=self.num_chunks,
+            documents_arrived=self.num_documents,
+            documents_done=self.documents_computed + documents,
+            round=self.num_rounds or None,
+            blocks=blocks,
+            blocks_done=done,
+            chunks_of_blocks=chunks,
+        )
+
     def keep(self, chunk: Divisible) -> list[Block]:
         """Keep the next chunk until it is released, cut into blocks.
 
@@ -126,6 +144,7 @@ class Session:
             kept = self.spool.keep(self.num_chunks, chunk)
         blocks = self.cut(self.num_chunks, kept)
         self.num_chunks += 1
+        self.num_documents += chunk.n_docs
         return blocks
 
     def cut(self, number: int, chunk: Divisible) -> list[Block]:
@@ -169,6 +188,7 @@ class Session:
         before = self._latest()
         if before is not None:
             before.give_up("its session has begun another one")
+            self.documents_computed += before.counts()[3]
         self._latest = weakref.ref(round_)
         self.engine.open_round(round_)
         if self._ended:  # by another thread, which may have seen the round before

@@ -19,6 +19,7 @@ from distcorpus.kernels import KERNELS, Result, check_result, load_own
 from distcorpus.kernels.build import this_build
 from distcorpus.kernels.kind import kind_of_kernels
 from distcorpus.wire import Connection, Slices, current_connection, expose, sliced
+from distcorpus.wire.memory import resident_memory
 from distcorpus.worker.cache import Cache, KeptBlock
 from distcorpus.worker.job import run
 from distcorpus.worker.stated import check_block, check_job, check_scratch
@@ -84,6 +85,16 @@ class Worker(Slices):
     def ping(self) -> str:
         """Answer at once, whatever is being computed."""
         return "pong"
+
+    @expose
+    def pulse(self) -> dict[str, Any]:
+        """Answer at once, and say what this worker takes."""
+        return {
+            "time": time.time(),
+            "bytes_cached": self._cache.nbytes,
+            "bytes_cache": self._cache_bytes,
+            "bytes_resident": resident_memory(),
+        }
 
     @expose
     def status(self) -> dict[str, Any]:
