@@ -12,6 +12,8 @@ from distcorpus.monitor.snapshot import Snapshot, as_dict
 KEPT_SECONDS = 600.0
 #: The most jobs and incidents that are kept, and workers that are told of, those that cannot be used first.
 MOST_JOBS, MOST_INCIDENTS, MOST_WORKERS = 8_000, 500, 400
+#: Sessions that have ended, as they were seen last.
+MOST_ENDED = 20
 #: The most samples, whatever their distance.
 MOST_SAMPLES = 1_200
 
@@ -40,6 +42,7 @@ class History:
         self._now: dict[str, Any] = {}
         self._jobs: deque[list[Any]] = deque(maxlen=jobs)
         self._incidents: deque[dict[str, Any]] = deque(maxlen=MOST_INCIDENTS)
+        self._ended: deque[dict[str, Any]] = deque(maxlen=MOST_ENDED)
         self._samples: deque[dict[str, Any]] = deque(maxlen=max(MOST_SAMPLES, int(seconds)))
 
     @property
@@ -53,8 +56,9 @@ class History:
         Returns
         -------
         dict
-            What is new, for JSON: ``now``, ``jobs``, ``incidents`` and ``sample``, see `state`.
+            What is new, for JSON: ``now``, ``jobs``, ``incidents``, ``ended`` and ``sample``, see `state`.
         """
+        ended = _ended(snapshot, self._latest)
         sample = _sample(snapshot, self._latest)
         jobs = [[getattr(job, name) for name in JOB_FIELDS] for job in snapshot.jobs]
         incidents = as_dict(snapshot.incidents)
@@ -62,11 +66,12 @@ class History:
         self._now = _now(self._latest)
         self._jobs.extend(jobs)
         self._incidents.extend(incidents)
+        self._ended.extend(ended)
         self._samples.append(sample)
         for kept, when in ((self._jobs, JOB_FIELDS.index("ended")), (self._samples, "time")):
             while kept and kept[0][when] < snapshot.time - self._seconds:  # type: ignore[index]
                 kept.popleft()  # type: ignore[attr-defined]
-        return {"now": self._now, "jobs": jobs, "incidents": incidents, "sample": sample}
+        return {"now": self._now, "jobs": jobs, "incidents": incidents, "ended": ended, "sample": sample}
 
     def state(self) -> dict[str, Any]:
         """Return all that is kept, for JSON.
@@ -75,7 +80,8 @@ class History:
         -------
         dict
             ``now``: the latest snapshot, with ``worker_states`` counted; ``job_fields``; ``jobs``: a list of
-            values in that order for each; ``incidents``; ``samples``: dicts with ``time``, the rates a second
+            values in that order for each; ``incidents``; ``ended``: the sessions that have, as they were seen
+            last, and when (``ended``); ``samples``: dicts with ``time``, the rates a second
             ``sent``, ``received``, ``documents`` and ``jobs``, and the amounts ``queued``, ``workers``,
             ``memory_dispatcher``, ``memory_documents``, ``memory_workers``.
         """
@@ -84,6 +90,7 @@ class History:
             "job_fields": JOB_FIELDS,
             "jobs": list(self._jobs),
             "incidents": list(self._incidents),
+            "ended": list(self._ended),
             "samples": list(self._samples),
         }
 
@@ -93,6 +100,13 @@ def _now(snapshot: Snapshot) -> dict[str, Any]:
     told = replace(snapshot, workers=tuple(workers[:MOST_WORKERS]))
     states = Counter(worker.state for worker in workers)
     return {**as_dict(told), "worker_states": states}
+
+
+def _ended(snapshot: Snapshot, before: Snapshot | None) -> list[dict[str, Any]]:
+    """Return the sessions that have ended since the snapshot before, as they were then."""
+    names = {session.name for session in snapshot.sessions}
+    gone = [session for session in (before.sessions if before else ()) if session.name not in names]
+    return [{**as_dict(session), "ended": snapshot.time} for session in gone]
 
 
 def _sample(snapshot: Snapshot, before: Snapshot | None) -> dict[str, Any]:

@@ -22,8 +22,12 @@ logger = logging.getLogger(__name__)
 EVERY, DETAILS_EVERY = 1.0, 2.0
 #: Seconds for which a session is watched after somebody has asked for it, and how many are.
 WATCHED_FOR, MOST_WATCHED = 10.0, 8
+#: Sessions of which what was found is kept, when they have ended too.
+DETAILS_KEPT = 20
 #: Seconds that a dispatcher has for an answer.
 TIMEOUT = 10.0
+#: Seconds after which the log says that there is no dispatcher.
+PATIENCE = 5.0
 #: Latest messages that are kept for those who are slow; who is slower is told everything anew.
 MESSAGES_KEPT = 30
 #: Snapshots in a row that are asked for where a dispatcher has more events to tell.
@@ -121,6 +125,8 @@ class Poller:
         self._messages: deque[str] = deque(maxlen=MESSAGES_KEPT)
         self._number = 0  # of the latest message
         self._problem = "connecting"
+        self._told = ""
+        self._patient_until = time.monotonic() + PATIENCE  # a cluster may be starting
         self._watched: dict[str, float] = {}  # sessions, and until when
         self._details: dict[str, dict[str, Any]] = {}
         self._details_at = 0.0
@@ -188,28 +194,29 @@ class Poller:
     def _look(self) -> None:
         for snapshot in self._looking.snapshots():
             with self._lock:
-                self._problem = ""
+                self._problem = self._told = ""
                 self._say("tick", self._history.add(snapshot))
         now = time.monotonic()
         if now >= self._details_at + DETAILS_EVERY:
             with self._lock:
                 self._watched = {name: until for name, until in self._watched.items() if until > now}
-                self._details = {
-                    name: details for name, details in self._details.items() if name in self._watched
-                }
                 watched = list(self._watched)
             for name in watched:
                 details = self._looking.details(name)
                 with self._lock:
                     if details is not None:
+                        self._details.pop(name, None)
                         self._details[name] = as_dict(details)
+                        while len(self._details) > DETAILS_KEPT:
+                            del self._details[next(iter(self._details))]
             self._details_at = now
         self._notify()
 
     def _tell(self, problem: str) -> None:
         with self._lock:
-            if problem != self._problem:
+            if problem != self._told and time.monotonic() > self._patient_until:
                 logger.warning("%s", problem)
+                self._told = problem
             self._problem = problem
             self._say("problem", {"problem": problem})
         self._notify()
