@@ -82,9 +82,7 @@ def run(options: argparse.Namespace) -> None:
         from distcorpus.monitor.poller import Poller
         from distcorpus.monitor.web import Dashboard
     except ImportError as error:
-        raise RuntimeError(
-            f"{error.name} cannot be imported: pip install 'distcorpus[dashboard]'"
-        ) from error
+        raise RuntimeError(f"{error.name} cannot be imported: pip install 'distcorpus[dashboard]'") from error
     host, port = address(options.bind)
     beyond = not is_loopback(host)
     check_exposure(options, beyond)

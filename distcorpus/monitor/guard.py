@@ -85,8 +85,8 @@ class Guard:
             await _answer(
                 send_guarded,
                 401,
-                "This dashboard asks for a token: open the address that 'distcorpus dashboard' printed, which "
-                "ends in ?token=...",
+                "This dashboard asks for a token: open the address that 'distcorpus dashboard' printed, "
+                "which ends in ?token=...",
                 (("www-authenticate", "Bearer"),),
             )
 
@@ -135,14 +135,10 @@ class Guard:
     async def _remember(self, scope: Scope, send: Send) -> None:
         """Put the token into a cookie and out of the address."""
         assert self._token is not None
-        cookie: SimpleCookie = SimpleCookie({self._cookie: self._token})
-        cookie[self._cookie].update({"path": "/", "httponly": True, "samesite": "Lax"})
-        cookie[self._cookie]["secure"] = self._secure
+        cookie = f"{self._cookie}={self._token}; Path=/; HttpOnly; SameSite=Lax" + "; Secure" * self._secure
         path = "/" + scope["path"].lstrip("/")  # of this host, whatever is asked
         where = path if path.isascii() and path.isprintable() else "/"
-        await _answer(
-            send, 303, "", (("location", where), ("set-cookie", cookie[self._cookie].OutputString()))
-        )
+        await _answer(send, 303, "", (("location", where), ("set-cookie", cookie)))
 
 
 def new_token() -> str:

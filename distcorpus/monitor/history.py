@@ -23,6 +23,8 @@ JOB_FIELDS = (
     *("queue_seconds", "transfer_seconds", "compute_seconds", "sum_seconds", "bytes_sent", "bytes_received"),
 )
 
+_ENDED = JOB_FIELDS.index("ended")
+
 #: States of workers that take jobs, now or soon.
 USABLE = frozenset({"ready", "silent", "leaving", "connecting"})
 
@@ -68,9 +70,11 @@ class History:
         self._incidents.extend(incidents)
         self._ended.extend(ended)
         self._samples.append(sample)
-        for kept, when in ((self._jobs, JOB_FIELDS.index("ended")), (self._samples, "time")):
-            while kept and kept[0][when] < snapshot.time - self._seconds:  # type: ignore[index]
-                kept.popleft()  # type: ignore[attr-defined]
+        oldest = snapshot.time - self._seconds
+        while self._jobs and self._jobs[0][_ENDED] < oldest:
+            self._jobs.popleft()
+        while self._samples and self._samples[0]["time"] < oldest:
+            self._samples.popleft()
         return {"now": self._now, "jobs": jobs, "incidents": incidents, "ended": ended, "sample": sample}
 
     def state(self) -> dict[str, Any]:
