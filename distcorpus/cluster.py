@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
-from distcorpus.wire import abort, connect, names, roles, tls, use_tls
+from distcorpus.wire import abort, addressfile, connect, names, roles, tls, use_tls
 from distcorpus.wire.inherited import announce
 from distcorpus.wire.location import use_nameserver
 from distcorpus.wire.nameserver import find, lookup
@@ -195,7 +195,7 @@ class LocalCluster:
             As what: with TLS, a certificate is for one role.
         """
         host, port = self._nameserver
-        where = {"PYRO_NS_HOST": host, "PYRO_NS_PORT": str(port)}
+        where = {"PYRO_NS_HOST": host, "PYRO_NS_PORT": str(port), addressfile.VARIABLE: ""}
         if self._certificates is None:
             return {**where, "PYRO_SERIALIZER": "pickle", "PYRO_SSL": "false", tls.VARIABLE: ""}
         folder = self._certificates.of(role)

@@ -26,7 +26,7 @@ ALLOWED = {
     "worker": {"algorithms", "kernels", "wire"},
     "models": {"algorithms", "kernels", "corpora", "training", "engines", "wire"},
     "cli": {
-        *("algorithms", "kernels", "training", "engines", "dispatcher", "worker"),
+        *("algorithms", "kernels", "corpora", "training", "engines", "dispatcher", "worker"),
         *("monitor", "wire", "demo"),
     },
 }

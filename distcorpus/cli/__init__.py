@@ -12,7 +12,18 @@ import sys
 from collections.abc import Sequence
 
 from distcorpus._version import __version__
-from distcorpus.cli import certs, dashboard, demo, dispatcher, nameserver, status, stop, warm, worker
+from distcorpus.cli import (
+    certs,
+    dashboard,
+    demo,
+    dispatcher,
+    head,
+    nameserver,
+    status,
+    stop,
+    warm,
+    worker,
+)
 from distcorpus.cli.common import Parser
 from distcorpus.cli.service import Interrupted
 from distcorpus.wire import CommunicationError, NamingError, allow, limit_messages
@@ -20,7 +31,7 @@ from distcorpus.wire import CommunicationError, NamingError, allow, limit_messag
 logger = logging.getLogger("distcorpus")
 
 #: The modules of the commands, in the order of ``--help``.
-COMMANDS = (nameserver, dispatcher, worker, demo, status, dashboard, stop, warm, certs)
+COMMANDS = (nameserver, dispatcher, head, worker, demo, status, dashboard, stop, warm, certs)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -10,7 +10,16 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 from distcorpus.cli.service import Interrupted, Lifetime
-from distcorpus.wire import CommunicationError, Connection, Daemon, NamingError, connect, names, tls
+from distcorpus.wire import (
+    CommunicationError,
+    Connection,
+    Daemon,
+    NamingError,
+    addressfile,
+    connect,
+    names,
+    tls,
+)
 from distcorpus.wire.daemon import check_exposure
 from distcorpus.wire.location import NameServerLocation
 from distcorpus.wire.nameserver import lookup
@@ -61,6 +70,12 @@ def find_options() -> Parser:
         dest="broadcast",
         action="store_false",
         help="do not look for the name server by broadcast",
+    )
+    options.add_argument(
+        "--address-file",
+        metavar="PATH",
+        help="the file in which 'nameserver --address-file' says where it is, in place of --host and --port "
+        f"(default: {addressfile.VARIABLE})",
     )
     return options
 
@@ -168,9 +183,16 @@ def find_nameserver(options: argparse.Namespace, lifetime: Lifetime | None = Non
     Interrupted
         If the daemon was told to end while it waited.
     """
+    if options.address_file and (options.host or options.port):
+        raise ValueError("--address-file says where the name server is: leave out --host and --port")
     # A daemon that only this machine reaches has no use for one that answers from elsewhere.
     alone = lifetime is not None and tls.current() is None and is_loopback(options.bind)
-    location = NameServerLocation(options.host, options.port, broadcast=options.broadcast and not alone)
+    location = NameServerLocation(
+        options.host,
+        options.port,
+        broadcast=options.broadcast and not alone,
+        address_file=options.address_file,
+    )
     if lifetime is not None:
         try:
             location.locate(options.wait, lifetime.ended)

@@ -9,13 +9,13 @@ from pathlib import Path
 
 from distcorpus.cli.common import (
     Commands,
+    find_nameserver,
     find_options,
     secure_options,
     use_credentials,
     verbose_options,
 )
 from distcorpus.cli.service import Lifetime, report_ready, say
-from distcorpus.wire.location import NameServerLocation
 from distcorpus.wire.sockets import is_loopback
 
 #: Names the file with the token of those who may look.
@@ -96,7 +96,7 @@ def run(options: argparse.Namespace) -> None:
     if not host.replace(".", "").isdigit() and ":" not in host:
         names.add(host)
     dashboard = Dashboard(
-        Poller(NameServerLocation(options.host, options.port, broadcast=options.broadcast)),
+        Poller(find_nameserver(options)),
         (host, port),
         token=token,
         hosts=names,

@@ -9,6 +9,7 @@ import os
 from distcorpus._version import __version__
 from distcorpus.cli.common import (
     Commands,
+    Parser,
     find_dispatcher,
     find_nameserver,
     find_options,
@@ -35,6 +36,17 @@ def add(commands: Commands) -> None:
         parents=[verbose_options(), secure_options(), find_options(), wait_options(), serve_options()],
         help="run the dispatcher",
     )
+    add_dispatcher_options(parser)
+    parser.add_argument(
+        "--replace",
+        action="store_true",
+        help="end the dispatcher that this name server has, and take its place",
+    )
+    parser.set_defaults(run=run)
+
+
+def add_dispatcher_options(parser: Parser) -> None:
+    """Add what a command that runs a dispatcher has besides addresses."""
     parser.add_argument("--bind-port", type=int, default=0, help="port to listen on (default: any free one)")
     parser.add_argument(
         "--maxsize",
@@ -103,18 +115,12 @@ def add(commands: Commands) -> None:
         help="fail a training that has had no worker for so long (default: wait)",
     )
     parser.add_argument(
-        "--replace",
-        action="store_true",
-        help="end the dispatcher that this name server has, and take its place",
-    )
-    parser.add_argument(
         "--threads",
         type=int,
         default=min(os.cpu_count() or 1, 8),
         metavar="N",
         help="threads for what LSI computes between rounds, while workers wait (default: cores, at most 8)",
     )
-    parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> None:

@@ -150,6 +150,7 @@ def _run_worker_processes(options: argparse.Namespace) -> None:
     common += ["--blas-threads", str(options.blas_threads), "--wait", str(options.wait)]
     common += ["--host", options.host] if options.host else []
     common += ["--port", str(options.port)] if options.port else []
+    common += ["--address-file", options.address_file] if options.address_file else []
     common += [] if options.broadcast else ["--no-broadcast"]
     common += ["--tls", options.tls] if options.tls else []
     common += ["--insecure"] if options.insecure else []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,11 @@ from gensim.corpora import Dictionary
 from gensim.interfaces import CorpusABC
 from numpy.typing import NDArray
 
-from distcorpus.algorithms.chunk import Chunk
+from distcorpus.algorithms.chunk import MAX_COUNT, Chunk, as_chunk
 from distcorpus.corpora.reading import as_corpus, is_sparse
 from distcorpus.corpora.store import Store
+from distcorpus.corpora.textfiles import text_file
+from distcorpus.corpora.weighting import TermWeights, Weighting
 from distcorpus.corpora.writing import ShardWriter
 
 #: Documents that are read at once where a reader does not say how many.
@@ -44,6 +46,8 @@ class Documents(CorpusABC):
     def chunk(self, start: int, stop: int) -> Chunk:
         """Return the documents `start` to `stop` as a document-term matrix.
 
+        Of a `Corpus` it is a view of what is on disk, where all of them are of one shard.
+
         Raises
         ------
         DamagedError
@@ -51,6 +55,10 @@ class Documents(CorpusABC):
         """
         start, stop, _ = slice(start, stop).indices(len(self))
         return self._chunk(self._start + start, self._start + max(start, stop))
+
+    def are_sound(self, counts: bool, largest: float) -> bool:
+        """Return whether it is known that `as_chunk`, with these options, would leave chunks as they are."""
+        return False
 
     def __len__(self) -> int:
         return self._stop - self._start
@@ -214,6 +222,15 @@ class Corpus(Documents):
     def _chunk(self, start: int, stop: int) -> Chunk:
         return self._store.chunk(start, stop)
 
+    def are_sound(self, counts: bool, largest: float) -> bool:
+        """See `Documents.are_sound`."""
+        shards = self._store.shards
+        if not all(s.dtype == "float32" and max(-s.least, s.largest) < largest for s in shards):
+            return False
+        # Of no term can a chunk have more than all documents have of all terms.
+        few = sum(shard.total for shard in shards) < MAX_COUNT
+        return not counts or (all(shard.least >= 0 for shard in shards) and few)
+
     def _indptr(self) -> NDArray[np.int64]:
         return self._store.indptr(self._start, self._stop)
 
@@ -236,6 +253,51 @@ class Corpus(Documents):
     def document_frequencies(self) -> NDArray[np.int64]:
         """In how many documents of the whole corpus each term is."""
         return self._store.document_frequencies()
+
+    def tfidf(
+        self,
+        smartirs: str | None = None,
+        *,
+        wlocal: Callable[[NDArray], Any] | None = None,
+        wglobal: Callable[[int, int], float] | None = None,
+        normalize: bool | Callable[..., Any] = True,
+        pivot: float | None = None,
+        slope: float = 0.25,
+    ) -> TfidfCorpus:
+        """Return the documents with TF-IDF weights, as gensim's `TfidfModel` of the whole corpus gives them.
+
+        Nothing is stored: weights are computed as documents are read, here or on a worker, of the document
+        frequencies that the corpus has.
+
+        Parameters
+        ----------
+        smartirs, wlocal, wglobal, normalize, pivot, slope
+            As in gensim. With functions of your own the documents are read in this process, slowly.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If an argument is not what it has to be.
+
+        Examples
+        --------
+        >>> lsi = LsiModel(corpus.tfidf(), id2word=corpus.id2word)                     # doctest: +SKIP
+        """
+        custom = wlocal is not None or wglobal is not None or callable(normalize)
+        if smartirs is not None and custom:
+            raise ValueError("smartirs names all weights: give it, or functions of your own")
+        if not normalize and smartirs is None and pivot is not None:
+            raise ValueError("pivot is of a normalisation: give normalize=True with it")
+        if smartirs is None:
+            smartirs = "nfc" if normalize else "nfn"
+        weighting = Weighting(smartirs, pivot, slope)
+        if custom:
+            weigh: Callable[[Chunk], Chunk] = _CustomWeights(
+                self._store, wlocal, wglobal, normalize, weighting.pivot, weighting.slope
+            )
+            return TfidfCorpus(self._store, self._start, self._stop, weigh, None)
+        weigh = TermWeights(weighting, self._store).weigh
+        return TfidfCorpus(self._store, self._start, self._stop, weigh, weighting)
 
     def verify(self) -> Iterator[str]:
         """Read every file of the whole corpus, and yield its name when its checksum is right.
@@ -314,6 +376,14 @@ def _parts(corpus: Any, begin: int) -> Iterator[tuple[Any, int]]:
             end = min(first + AT_ONCE, size)
             yield (corpus[:, first:end] if is_sparse(corpus) else corpus.chunk(first, end)), end - first
         return
+    if (file := text_file(corpus)) is not None:
+        end = 0
+        for chunk in file.chunks(AT_ONCE):
+            first, end = end, end + chunk.n_docs
+            if end > begin:
+                wanted = chunk.slice(max(begin - first, 0), chunk.n_docs)
+                yield wanted, wanted.n_docs
+        return
     documents = islice(corpus, begin, None)
     while part := list(islice(documents, AT_ONCE)):
         yield part, len(part)
@@ -335,3 +405,52 @@ def _mm_lines(chunk: Chunk, first: int) -> bytes:
     while lines[start : start + 1] == b"%":  # comments, and then the line of sizes
         start = lines.index(b"\n", start) + 1
     return lines[lines.index(b"\n", start) + 1 :]
+
+
+class TfidfCorpus(Documents):
+    """The documents of a corpus with TF-IDF weights, which are computed as they are read.
+
+    Made by `Corpus.tfidf`. The weights are float32.
+    """
+
+    def __init__(
+        self, store: Store, start: int, stop: int, weigh: Callable[[Chunk], Chunk], named: Any
+    ) -> None:
+        super().__init__(store, start, stop)
+        self._weigh = weigh
+        #: The weighting, where it has a name.
+        self.weighting: Weighting | None = named
+
+    def _range(self, start: int, stop: int) -> TfidfCorpus:
+        return TfidfCorpus(self._store, start, stop, self._weigh, self.weighting)
+
+    def _chunk(self, start: int, stop: int) -> Chunk:
+        return self._weigh(self._store.chunk(start, stop))
+
+    def _indptr(self) -> NDArray[np.int64]:
+        parts = [np.diff(self.chunk(first, first + AT_ONCE).indptr) for first in range(0, len(self), AT_ONCE)]
+        return np.concatenate(([0], np.cumsum(np.concatenate([np.empty(0, np.int64), *parts]))))
+
+
+class _CustomWeights:
+    """Weights by functions of the user's, as gensim's `TfidfModel` calls them."""
+
+    def __init__(
+        self, store: Store, wlocal: Any, wglobal: Any, normalize: Any, pivot: Any, slope: float
+    ) -> None:
+        from gensim import utils
+        from gensim.models.tfidfmodel import TfidfModel, df2idf, precompute_idfs
+
+        frequencies = store.document_frequencies()
+        documents = store.manifest.documents
+        dfs = {number: int(frequencies[number]) for number in np.flatnonzero(frequencies).tolist()}
+        model = TfidfModel(normalize=normalize, pivot=pivot, slope=slope)
+        model.wlocal = utils.identity if wlocal is None else wlocal
+        model.idfs = precompute_idfs(df2idf if wglobal is None else wglobal, dfs, documents)
+        model.dfs, model.num_docs, model.num_nnz = dfs, documents, store.manifest.entries
+        self._model = model
+
+    def __call__(self, chunk: Chunk) -> Chunk:
+        # Made of Python's pairs again: functions may return whatever they like.
+        weighed = [self._model[bag] for bag in _bags(chunk)]
+        return as_chunk(weighed, chunk.num_terms)

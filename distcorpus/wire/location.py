@@ -26,10 +26,24 @@ class NameServerLocation:
         Its port; by default ``PYRO_NS_PORT``.
     broadcast : bool, default True
         Whether to broadcast.
+    address_file : str, optional
+        A file that says where it is, see `wire.addressfile`; by default what DISTCORPUS_ADDRESS_FILE names.
     """
 
-    def __init__(self, host: str | None = None, port: int | None = None, *, broadcast: bool = True) -> None:
-        self._where: dict[str, Any] = {"host": host, "port": port, "broadcast": broadcast}
+    def __init__(
+        self,
+        host: str | None = None,
+        port: int | None = None,
+        *,
+        broadcast: bool = True,
+        address_file: str | None = None,
+    ) -> None:
+        self._where: dict[str, Any] = {
+            "host": host,
+            "port": port,
+            "broadcast": broadcast,
+            "address_file": address_file,
+        }
         self._found: Any = None
         self._address = "not found yet"
         self._lock = threading.Lock()
