@@ -1,11 +1,12 @@
 """The protocol of gensim's unmodified models: the Pyro objects that they talk to, one a connection.
 
-gensim itself is imported where the first of its models asks for it: it takes a dispatcher longer to load than
-all else.
+gensim itself is imported when the first of its models asks: it takes longer to load than all else.
 """
 
 from __future__ import annotations
 
+import gc
+from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,6 +18,7 @@ from distcorpus.algorithms.lda import LDA_GRID
 from distcorpus.algorithms.received import check_received
 from distcorpus.algorithms.summation import GridSum
 from distcorpus.dispatcher.connection import Connection
+from distcorpus.dispatcher.dispatcher import Dispatcher
 from distcorpus.dispatcher.limits import check_result, lda_bytes, lsi_bytes
 from distcorpus.kernels import EStepParams
 from distcorpus.training.lda import EStepTraining
@@ -29,7 +31,23 @@ MAX_TOPICS = 1_000_000
 ITERATIONS, GAMMA_THRESHOLD = 50, 0.001
 
 
-class GensimLsi(Connection):
+@cache
+def load_gensim() -> None:
+    """Import gensim, once; its modules stay, and no collection at the end of a session looks through them."""
+    import gensim.models  # noqa: F401
+
+    gc.freeze()
+
+
+class _GensimModel(Connection):
+    """What both have in common."""
+
+    def __init__(self, dispatcher: Dispatcher) -> None:
+        load_gensim()
+        super().__init__(dispatcher)
+
+
+class GensimLsi(_GensimModel):
     """What ``gensim.models.LsiModel(distributed=True)`` talks to."""
 
     kind = "lsi"
@@ -105,7 +123,7 @@ class GensimLsi(Connection):
         return projection
 
 
-class GensimLda(Connection):
+class GensimLda(_GensimModel):
     """What ``gensim.models.LdaModel(distributed=True)`` talks to."""
 
     kind = "lda"

@@ -219,6 +219,7 @@ class Daemon(Pyro4.core.Daemon):
                 served.arriving() for served in conn.pyroInstances.values() if hasattr(served, "arriving")
             ]
             error = ValueError(": ".join([*whats, str(error)]))
+        conn.await_refusal()
         super()._sendExceptionResponse(conn, seq, serializer, error, *more, **flags)
 
     def take_leave(self, conn: Connection) -> None:

@@ -17,6 +17,7 @@ from gensim.utils import FakeDict
 from distcorpus import LocalCluster
 from distcorpus.wire import connect, find, list_names, lookup, names
 
+from ..template import start
 from .conftest import wait_until
 
 
@@ -117,7 +118,7 @@ def test_stock_workers_are_named(lee_corpus, kind):
 
 
 def dispatcher_command(cluster, *options):
-    return subprocess.Popen(
+    return start(
         [sys.executable, "-m", "distcorpus", "dispatcher", "--no-broadcast", *options],
         env={**os.environ, **cluster.environ()},
         stdout=subprocess.PIPE,
