@@ -136,9 +136,15 @@ class Poller:
         self._thread.start()
 
     def close(self) -> None:
-        """End the thread."""
+        """End the thread, and tell those who listen."""
         self._ending.set()
         self._thread.join(TIMEOUT)
+        self._notify()
+
+    @property
+    def ended(self) -> bool:
+        """Whether it is closed."""
+        return self._ending.is_set()
 
     @property
     def latest(self) -> Snapshot | None:

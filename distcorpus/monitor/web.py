@@ -106,9 +106,9 @@ class Dashboard:
 
     def close(self) -> None:
         """Close all connections and end."""
+        self._poller.close()  # and with it the streams
         self._server.should_exit = True
         self._thread.join()
-        self._poller.close()
         self._listening.close()
 
 
@@ -171,7 +171,7 @@ async def _stream(poller: Poller) -> AsyncIterator[str]:
     try:
         number: int | None = None
         yield "retry: 2000\n\n"
-        while True:
+        while not poller.ended:
             changed.clear()
             texts, number = poller.messages(number)
             for text in texts:
