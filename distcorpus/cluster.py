@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import importlib.util
 import json
 import os
@@ -253,6 +254,25 @@ class LocalCluster:
         link = self.dashboard_link
         shown = f", dashboard {link}" if link is not None else ""
         return f"LocalCluster(name server {host}:{port}, {len(self.workers)} workers{shown})"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        link = self.dashboard_link
+        facts = {
+            "name server": "{}:{}".format(*self._nameserver),
+            "workers": f"{len(self.workers)}, of {self._threads} thread{'s' * (self._threads > 1)} each",
+            "TLS": "no" if self._certificates is None else "yes",
+        }
+        rows = "".join(
+            f"<tr><th>{name}</th><td>{html.escape(text)}</td></tr>" for name, text in facts.items()
+        )
+        if link is not None:
+            shown = html.escape(link)
+            rows += (
+                f'<tr><th>dashboard</th><td><a href="{shown}" target="_blank" rel="noopener noreferrer">{shown}'
+                "</a></td></tr>"
+            )
+        return f"<b>LocalCluster</b><table>{rows}</table>"
 
     def _find(self) -> tuple[str, ...]:
         host, port = self._nameserver
