@@ -24,7 +24,7 @@ ALLOWED = {
     "monitor": {"wire"},
     "dispatcher": {"algorithms", "kernels", "training", "engines", "monitor", "wire"},
     "worker": {"algorithms", "kernels", "wire"},
-    "models": {"algorithms", "kernels", "corpora", "training", "engines", "wire"},
+    "models": {"algorithms", "kernels", "corpora", "training", "engines", "monitor", "wire"},
     "cli": {
         *("algorithms", "kernels", "corpora", "training", "engines", "dispatcher", "worker"),
         *("monitor", "wire", "demo"),

@@ -128,6 +128,8 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
     client : dask.distributed.Client or "active", optional
         Compute on a Dask cluster, that of this client or of the current one. The result is the same. Not
         saved with the model.
+    report : path, optional
+        Write an HTML file there after each training: where its time went, see `performance_report`.
 
     Raises
     ------
@@ -146,6 +148,7 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
         "variant": "vb",
         "update_chunks": None,
         "progress": False,
+        "report": None,
         "checkpoint": None,
         "checkpoint_every": 10,
         "workers": None,
@@ -193,6 +196,7 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
         checkpoint_every: int = 10,
         workers: int | None = None,
         client: Any = None,
+        report: str | None = None,
     ) -> None:
         self.dtype = check.floats(dtype)
         self.num_topics = check.topics("num_topics", num_topics)
@@ -218,6 +222,7 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
         self.variant = check.one_of("inference", inference, VARIANTS)
         self.update_chunks = None if update_chunks is None else check.whole("update_chunks", update_chunks, 1)
         self.progress = check.progress("progress", progress)
+        self.report = None if report is None else check.path("report", report)
         self.checkpoint = None if checkpoint is None else check.path("checkpoint", checkpoint)
         self.checkpoint_every = check.whole("checkpoint_every", checkpoint_every, 1)
         self.workers = check.workers(workers, distributed)
@@ -959,7 +964,7 @@ class _Run:
         self.documents = documents
         self.plan = plan
         self.progress = progress
-        self.bar = ProgressBar(model.progress, "LDA")
+        self.bar = ProgressBar(model, "LDA")
         self.callback = Callback(model.callbacks) if model.callbacks else None
         self._corpus = corpus
         self._read = read

@@ -98,6 +98,8 @@ class LsiModel(Saved, gensim.models.LsiModel):
     client : dask.distributed.Client or "active", optional
         Compute on a Dask cluster, that of this client or of the current one. The result is the same. Not
         saved with the model.
+    report : path, optional
+        Write an HTML file there after each training: where its time went, see `performance_report`.
 
     Raises
     ------
@@ -115,6 +117,7 @@ class LsiModel(Saved, gensim.models.LsiModel):
         "distributed": False,
         "ns_conf": None,
         "progress": False,
+        "report": None,
         "workers": None,
         "client": None,
     }
@@ -137,6 +140,7 @@ class LsiModel(Saved, gensim.models.LsiModel):
         progress: bool | Callable[[dict[str, Any]], None] = False,
         workers: int | None = None,
         client: Any = None,
+        report: str | None = None,
     ) -> None:
         self.num_topics = check.topics("num_topics", num_topics)
         self.chunksize = check.whole("chunksize", chunksize, 1)
@@ -147,6 +151,7 @@ class LsiModel(Saved, gensim.models.LsiModel):
         self.dtype = check.floats(dtype).type
         self.random_seed = None if random_seed is None else check.whole("random_seed", random_seed, 0)
         self.progress = check.progress("progress", progress)
+        self.report = None if report is None else check.path("report", report)
         self.workers = check.workers(workers, distributed)
         self.client = chosen_client(client, distributed=distributed or None, ns_conf=ns_conf, workers=workers)
         self.ns_conf = ns_conf
@@ -418,7 +423,7 @@ class _Reading:
         self.documents = 0
         self._largest = LARGEST_SINGLE if model.dtype == np.float32 else np.inf
         self._before = model.docs_processed
-        self.bar = ProgressBar(model.progress, "LSI")
+        self.bar = ProgressBar(model, "LSI")
         self._of = of
         self.rereadable = is_rereadable(corpus)
         self._read = partial(
