@@ -19,6 +19,7 @@ from distcorpus.cli import (
     dispatcher,
     head,
     nameserver,
+    ping,
     status,
     stop,
     warm,
@@ -31,7 +32,7 @@ from distcorpus.wire import CommunicationError, NamingError, allow, limit_messag
 logger = logging.getLogger("distcorpus")
 
 #: The modules of the commands, in the order of ``--help``.
-COMMANDS = (nameserver, dispatcher, head, worker, demo, status, dashboard, stop, warm, certs)
+COMMANDS = (nameserver, dispatcher, head, worker, demo, status, dashboard, ping, stop, warm, certs)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -187,6 +187,7 @@ def run(options: argparse.Namespace) -> None:
         watch=watch,
         location=daemon.location,
         certificate_expires=None if credentials is None else lambda: credentials.expires,
+        refused=daemon.refused,
     )
     daemon.serve(names.DISPATCHER, dispatcher)
     daemon.serve_each(names.LSI_DISPATCHER, GensimLsi, lambda: GensimLsi(dispatcher))

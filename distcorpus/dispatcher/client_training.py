@@ -17,12 +17,14 @@ from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 from distcorpus.algorithms.chunk import Chunk, Divisible
 from distcorpus.engines.base import Block, Engine
 from distcorpus.training.lda import LdaTask, LdaTraining, Numbered, Observer, topics_as_dict
 from distcorpus.training.rounds import CLIENT_CHECK_EVERY, Round
 from distcorpus.training.session import PUT_AFTER_END
-from distcorpus.training.standing import Standing
+from distcorpus.training.standing import Standing, TopicNow, topics_now
 
 #: Chunks that may wait beyond the update under way, before the client has to.
 CHUNKS_WAITING = 8
@@ -80,6 +82,7 @@ class ClientTraining(LdaTraining, Observer):
         done, documents_done = self._finished
         self._chunks: list[tuple[Chunk, list[Block]] | None] = [None] * done  # None: done with
         self._documents_put = documents_done
+        self.documents_computed = self.progress.pass_ * (task.documents or 0) + self.progress.documents
         self._taken = self.num_chunks = done
         self._paused_at = paused_at
         self._perplexity: float | None = None
@@ -205,6 +208,20 @@ class ClientTraining(LdaTraining, Observer):
             perplexity=self._perplexity,
         )
 
+    def topics_now(self, number: int, words: int) -> list[TopicNow]:
+        """See `Session.topics_now`."""
+        model = self.model
+        topics = model.topics
+        return topics_now(
+            topics.rows,
+            topics.num_terms,
+            topics.totals,
+            np.asarray(model.alpha),
+            number,
+            words,
+            lambda: self._updating,
+        )
+
     # The training run's thread.
 
     def _run(self) -> None:
@@ -311,7 +328,8 @@ class ClientTraining(LdaTraining, Observer):
     def happened(self, event: dict[str, Any]) -> None:
         """Keep an event for the client."""
         if event["kind"] == "perplexity":
-            self._perplexity = 2.0 ** -event["per_word"]
+            self._perplexity = 2.0 ** min(-event["per_word"], 1000.0)
+            self.curve.add(self.standing().documents_done, self._perplexity)
         with self._changed:
             self._events.append(event)
             self._changed.notify_all()

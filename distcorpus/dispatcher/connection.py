@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import logging
 import time
+from collections.abc import Callable
 from typing import Any
 
 from distcorpus.dispatcher.dispatcher import Dispatcher
@@ -38,6 +39,7 @@ class Connection:
     kind: str
     client = "gensim"  # whose class the program uses
     pid: int | None = None  # the program's, where it says so
+    _word: Callable[[int], str] | None = None  # of a term id, where the program has told its words
 
     def __init__(self, dispatcher: Dispatcher) -> None:
         self._dispatcher = dispatcher
@@ -124,7 +126,7 @@ class Connection:
         self._dispatcher.sessions[session.name] = session
         kind = "evaluation" if isinstance(session, Evaluation) else self.kind
         host, role = self._client.peer, self._client.role
-        owner = Owner(kind, self.client, host, self.pid, role, time.time())
+        owner = Owner(kind, self.client, host, self.pid, role, time.time(), self._word)
         self._dispatcher.owners[session.name] = owner
         self._dispatcher.watch.session_begins(session.name, kind, f"of a program on {host}")
         self._dispatcher.limits.opened(self, lambda: session.spool.nbytes)

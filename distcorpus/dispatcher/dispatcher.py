@@ -24,6 +24,7 @@ from distcorpus.dispatcher.looking import Looks, Owner, spool_free
 from distcorpus.dispatcher.watching import Watch
 from distcorpus.engines.pyro import PyroEngine
 from distcorpus.kernels.build import differences, this_build
+from distcorpus.monitor import text
 from distcorpus.training.session import Session
 from distcorpus.wire import PyroError, expose
 
@@ -33,6 +34,8 @@ logger = logging.getLogger(__name__)
 DRAIN_TIMEOUT = 5.0
 #: Differences between builds that a snapshot tells of.
 MOST_DIFFERENCES = 100
+#: Seconds between two log lines about a session.
+PROGRESS_EVERY = 10.0
 #: The most seconds between two looks for sessions that are idle.
 IDLE_POLL = 10.0
 
@@ -64,6 +67,8 @@ class Dispatcher:
         Where this process listens.
     certificate_expires : callable, optional
         Returns when (in seconds since 1970) its certificate does; None without TLS.
+    refused : callable
+        Returns how many connections were refused, by reason.
     """
 
     def __init__(
@@ -80,6 +85,7 @@ class Dispatcher:
         watch: Watch | None = None,
         location: str = "",
         certificate_expires: Callable[[], float] | None = None,
+        refused: Callable[[], dict[str, int]] = dict,
     ) -> None:
         self.limits = limits or Limits()
         self.idle = idle
@@ -102,7 +108,9 @@ class Dispatcher:
         self._location = location
         self._certificate_expires = certificate_expires
         self._spool = "" if spool is None else str(spool)
-        self._looks = Looks(engine, self.watch, self._about, self._owned, max_queued)
+        self._looks = Looks(
+            engine, self.watch, self._about, self._owned, refused, self.stock_workers, max_queued
+        )
         self.connections: weakref.WeakSet[Any] = weakref.WeakSet()  # those that have a session
         self._numbers = itertools.count(1)
         self._token = secrets.token_hex(3)
@@ -114,9 +122,23 @@ class Dispatcher:
         return f"{kind}-{self._token}-{next(self._numbers)}"
 
     def start(self) -> None:
-        """Begin to end the sessions of programs that say nothing."""
+        """Begin to end the sessions of programs that say nothing, and to log how far the others are."""
+        if logger.isEnabledFor(logging.INFO):
+            threading.Thread(target=self._log_progress, name="progress", daemon=True).start()
         if self.idle is not None:
             threading.Thread(target=self._end_idle, args=(self.idle,), name="idle", daemon=True).start()
+
+    def _log_progress(self) -> None:
+        told: dict[str, str] = {}  # a session that stands still is told of once
+        while not self.ending.wait(PROGRESS_EVERY):
+            try:
+                lines = {view.name: text.progress(view) for view in self._looks.session_views()}
+                for name, line in lines.items():
+                    if told.get(name) != line:
+                        logger.info("%s", line)
+                told = lines
+            except Exception:  # which is no reason to say nothing any more
+                logger.exception("unexpected, in logging progress")
 
     def _end_idle(self, idle: float) -> None:
         while not self.ending.wait(min(idle / 4, IDLE_POLL)):

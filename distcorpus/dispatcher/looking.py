@@ -16,11 +16,31 @@ from distcorpus._version import __version__
 from distcorpus.dispatcher.limits import machine_memory
 from distcorpus.dispatcher.watching import Watch
 from distcorpus.engines.pyro import PyroEngine, Unusable, WorkerLook
-from distcorpus.monitor.snapshot import SCHEMA, Details, SessionView, Snapshot, Totals, WorkerView, to_message
+from distcorpus.monitor.snapshot import (
+    SCHEMA,
+    Details,
+    Point,
+    SessionView,
+    Snapshot,
+    Topic,
+    Totals,
+    WorkerView,
+    to_message,
+)
 from distcorpus.training.session import Session
 from distcorpus.training.standing import Standing
 from distcorpus.wire.memory import resident_memory
 
+#: Topics that are told of a session, those with the largest weights, and terms of each.
+TOPICS_TOLD, TERMS_TOLD = 100, 15
+#: Singular values that are.
+VALUES_TOLD = 2000
+#: The part of the time that telling of one session's topics may take.
+DETAILS_SHARE = 0.02
+#: Sessions whose details are kept for who asks next.
+DETAILS_KEPT = 16
+#: Seconds between two questions for gensim's own workers, which matter where there are no others.
+STOCK_EVERY = 2.0
 #: Seconds for which a look will do for whoever asks: many dashboards cost little more than one.
 FRESH = 0.25
 
@@ -37,6 +57,8 @@ class Owner:
     pid : int or None
     role : str or None
     began : float
+    word : callable, optional
+        Returns the word of a term id, where the program has told them.
     """
 
     kind: str
@@ -45,6 +67,7 @@ class Owner:
     pid: int | None
     role: str | None
     began: float
+    word: Callable[[int], str] | None = None
 
 
 class Looks:
@@ -58,6 +81,10 @@ class Looks:
         Returns the arguments of `Snapshot` that the dispatcher knows of itself.
     sessions : callable
         Returns the sessions that are open, each with its owner.
+    refused : callable
+        Returns how many connections were refused, by reason.
+    stock_workers : callable
+        Returns the names of gensim's own workers.
     max_queued : int
         Chunks of a session that may wait.
     """
@@ -68,16 +95,29 @@ class Looks:
         watch: Watch,
         about: Callable[[], dict[str, Any]],
         sessions: Callable[[], list[tuple[Session, Owner]]],
+        refused: Callable[[], dict[str, int]],
+        stock_workers: Callable[[], list[str]],
         max_queued: int,
     ) -> None:
         self._engine = engine
         self._watch = watch
         self._about = about
         self._sessions = sessions
+        self._refused = refused
+        self._stock_workers = stock_workers
+        self._stock: list[str] = []
+        self._stock_at = -math.inf
         self._max_queued = max_queued
         self._lock = threading.Lock()
+        self._details_lock = threading.Lock()
+        self._details: dict[str, tuple[dict[str, Any], float]] = {}  # and when it may be made again
         self._made: dict[str, Any] = {}
         self._made_at = -math.inf
+
+    def session_views(self) -> list[SessionView]:
+        """Return how far each session is."""
+        now = time.time()
+        return [self._session(session, owner, now) for session, owner in self._sessions()]
 
     def snapshot(self, cursor: int | None) -> dict[str, Any]:
         """Return a snapshot as it travels, with what happened after `cursor`."""
@@ -96,12 +136,39 @@ class Looks:
         LookupError
             There is no session of that name.
         """
-        for session, _ in self._sessions():
-            if session.name == name:
-                stands = session.standing()
-                values = tuple(float(value) for value in stands.singular_values)
-                return dict(to_message(Details(session=name, time=time.time(), singular_values=values)))
-        raise LookupError(f"there is no session {name[:100]!r}: it has ended, or never began")
+        session, owner = next(
+            ((session, owner) for session, owner in self._sessions() if session.name == name), (None, None)
+        )
+        if session is None or owner is None:
+            raise LookupError(f"there is no session {name[:100]!r}: it has ended, or never began")
+        with self._details_lock:
+            made, again_at = self._details.get(name, ({}, -math.inf))
+            began = time.monotonic()
+            if began >= again_at:
+                made = self._detail(session, owner)
+                ended = time.monotonic()
+                self._details[name] = made, ended + max(FRESH, (ended - began) / DETAILS_SHARE)
+                while len(self._details) > DETAILS_KEPT:
+                    self._details.pop(next(iter(self._details)))
+        return made
+
+    def _detail(self, session: Session, owner: Owner) -> dict[str, Any]:
+        topics = tuple(
+            Topic(
+                topic.number,
+                topic.weight,
+                topic.terms,
+                topic.probabilities,
+                tuple(map(owner.word, topic.terms)) if owner.word is not None else (),
+            )
+            for topic in session.topics_now(TOPICS_TOLD, TERMS_TOLD)
+        )
+        values = session.standing().singular_values[:VALUES_TOLD]
+        history = tuple(Point(*point) for point in session.curve.points())
+        details = Details(
+            session=session.name, time=time.time(), topics=topics, singular_values=values, history=history
+        )
+        return dict(to_message(details))
 
     def _look(self) -> Snapshot:
         now = time.time()
@@ -122,15 +189,24 @@ class Looks:
             workers=tuple(
                 [self._worker(look, now) for look in workers]
                 + [_unusable(worker) for worker in self._engine.unusable_workers()]
+                + [_stock(name) for name in ([] if workers else self._stock_now())]
             ),
             totals=Totals(
                 **self._watch.totals(),
                 blocks_repeated=stats.requeued,
                 jobs_copied=stats.copies,
                 jobs_overtaken=stats.overtaken,
+                connections_refused=self._refused(),
             ),
             **self._about(),
         )
+
+    def _stock_now(self) -> list[str]:
+        """Return gensim's own workers, of which the name server is asked now and then."""
+        if time.monotonic() - self._stock_at >= STOCK_EVERY:
+            self._stock = self._stock_workers()
+            self._stock_at = time.monotonic()
+        return self._stock
 
     def _worker(self, look: WorkerLook, now: float) -> WorkerView:
         info, pulse, counts = look.info, look.pulse, self._watch.worker(look.info.name)
@@ -246,6 +322,11 @@ def _waits_for(stands: Standing, phase: str, blocks: int, no_worker: bool) -> st
 
 def _unusable(worker: Unusable) -> WorkerView:
     return WorkerView(name=worker.name, state=worker.state, reason=worker.reason, uri=worker.uri)
+
+
+def _stock(name: str) -> WorkerView:
+    reason = "gensim's own worker, for gensim's dispatchers only: start 'distcorpus worker' in its place"
+    return WorkerView(name=name, state="stock", reason=reason)
 
 
 def spool_free(folder: str) -> int | None:

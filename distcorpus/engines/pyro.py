@@ -44,6 +44,7 @@ from distcorpus.wire import (
     CallTimeout,
     CannotSendError,
     CommunicationError,
+    ConnectionClosedError,
     MessageTooLargeError,
     NamingError,
     SlicedCalls,
@@ -704,7 +705,7 @@ class PyroEngine:
                 timed_out = isinstance(error, CallTimeout) or _connecting_timed_out(error)
                 with self._lock:
                     if not timed_out:
-                        self._lose(link, f"it does not answer pings: {error}")
+                        self._lose(link, _how_lost(error))
                     elif may(link.state, "fall silent") and self._links.get(name) is link:
                         link.state = after(link.state, "fall silent")
                         logger.warning(
@@ -782,7 +783,7 @@ class PyroEngine:
         except CommunicationError as error:
             tell("lost")
             with self._lock:
-                self._lose(link, f"its connection broke: {error}")
+                self._lose(link, _how_lost(error))
             return False
         except Exception as error:
             self._forget(link, hand, round_)
@@ -967,6 +968,13 @@ def _ask(link: _Link, calls: SlicedCalls, job: dict[str, Any]) -> Any:
             raise
         logger.warning("worker %s: a job failed: %s", link.info.name, error)
         raise _JobFailed(trace or repr(error)) from error
+
+
+def _how_lost(error: CommunicationError) -> str:
+    """Say how a worker was lost, in words that need no knowledge of sockets."""
+    if isinstance(error, ConnectionClosedError):
+        return "it closed the connection, or its process ended; its jobs go to other workers"
+    return f"it cannot be reached any more ({error}); its jobs go to other workers"
 
 
 def _connecting_timed_out(error: CommunicationError) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -164,7 +165,7 @@ def _met(proxy: Any) -> Any:
     """
     ours = this_build()
     try:
-        answer = proxy.hello(ours)
+        answer = proxy.hello({**ours, "pid": os.getpid()})
         theirs = read_build(answer["build"])
         refusal = contradiction(theirs, ours, "this program")
         elsewhere = answer["may_differ"]

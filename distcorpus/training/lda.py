@@ -20,7 +20,7 @@ from distcorpus.kernels import EStep, EStepParams
 from distcorpus.training.rounds import Round
 from distcorpus.training.session import Session
 from distcorpus.training.spool import Spool
-from distcorpus.training.standing import Standing
+from distcorpus.training.standing import Standing, TopicNow, topics_now
 
 #: A chunk's number in its pass, and the chunk.
 Numbered = tuple[int, Divisible]
@@ -305,6 +305,14 @@ class EStepTraining(Session):
     def standing(self) -> Standing:
         """See `Session.standing`."""
         return replace(super().standing(), topics=self.num_topics)
+
+    def topics_now(self, number: int, words: int) -> list[TopicNow]:
+        """See `Session.topics_now`."""
+        round_ = self._round
+        if round_ is None:
+            return []
+        params = round_.params
+        return topics_now(round_.rows, self.num_terms, lambda: params.totals, params.alpha, number, words)
 
     def _current(self) -> Any:
         if self._round is None:

@@ -139,6 +139,9 @@ class LsiTraining(Session):
         self.num_folds = 0
         self._finishing = self._finished = False
         self._committed_documents = 0
+        self._approach: lsi.Approach | None = None
+        self._last_round = 0  # about which will be the last
+        self._values: tuple[float, ...] = ()
         self._streamed: SumRound | None = None
         self._streamed_bound = 0.0  # on the squared norm of what the round may have
         self._streamed_norm = 0.0
@@ -156,6 +159,8 @@ class LsiTraining(Session):
         self.num_chunks, self.num_documents = self._committed, self._committed_documents
         self._streamed = None
         self._finishing = self._finished = False
+        self._approach, self.documents_computed = None, 0
+        self._latest = lambda: None
 
     def put(self, chunk: Divisible) -> None:
         """Add a chunk; waits while the queue is full."""
@@ -182,7 +187,7 @@ class LsiTraining(Session):
         """
         self._finishing = True
         factors = self._factorise(self.num_chunks, self.task.num_topics)
-        self._finished = True
+        self._finished, self._values = True, tuple(factors[1].tolist())
         self._committed_documents = self.num_documents
         self._streamed = None
         self._committed, self._committed_base = self.num_chunks, None
@@ -194,13 +199,35 @@ class LsiTraining(Session):
 
     def standing(self) -> Standing:
         """See `Session.standing`."""
+        found, approach = super().standing(), self._approach
+        expected = to_do = None
+        if approach is not None:
+            # Of the round under way, which may be a later one than when that was said.
+            left = max(self._last_round - self.num_rounds, 0)
+            expected = self.num_rounds + left
+            round_ = self._latest()
+            of_round = self.num_documents if round_ is None else round_.counts()[3]
+            to_do = found.documents_done + self.num_documents - of_round + left * self.num_documents
         return replace(
-            super().standing(),
+            found,
             topics=self.task.num_topics,
             complete=self._finishing,
             done=self._finished,
-            tolerance=self.task.tolerance,
+            documents_to_do=found.documents_done if self._finished else to_do,
+            rounds_expected=self.num_rounds if self._finished else expected,
+            tolerance=self.task.tolerance if self.task.power_iters is None else None,
+            error=approach.error if approach is not None else None,
+            singular_values=self._values,
         )
+
+    def _approaches(self, approach: lsi.Approach) -> None:
+        """Note how far the iteration is."""
+        self._approach = approach
+        self._last_round = self.num_rounds + approach.products_left
+        if approach.values is not None:
+            self._values = tuple(approach.values.tolist())
+        if approach.error is not None:
+            self.curve.add(self.documents_computed, approach.error)
 
     def _give_up(self, first: int) -> None:
         """Keep no chunk from number `first` on."""
@@ -286,6 +313,7 @@ class LsiTraining(Session):
                 side_by_side=self.engine.map,
                 power_iters=self.task.power_iters,
                 extra_samples=self.task.extra_samples,
+                observe=self._approaches,
             )
 
     def _fold(self) -> None:

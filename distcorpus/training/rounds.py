@@ -41,6 +41,8 @@ class Round:
         Whether the blocks come again in a later round.
     release : callable
         Told the number of each chunk whose blocks are all done, if they do not come again.
+    computed : callable
+        Told how many documents each result is of.
     check_client : callable
         Raises where the client that waits is gone.
     """
@@ -58,6 +60,7 @@ class Round:
         *,
         keep_blocks: bool = False,
         release: Callable[[int], None] = lambda chunk: None,
+        computed: Callable[[int], None] = lambda documents: None,
         check_client: Callable[[], None] = lambda: None,
     ) -> None:
         self.session = session
@@ -69,6 +72,7 @@ class Round:
         self.least_job_cost = kernel.least_job_cost * num_terms
         self.keep_blocks = keep_blocks
         self._release = release
+        self._computed = computed
         self._check_client = check_client
         self._blocks: dict[int, Block] = {}
         self._left: set[int] = set()  # numbers of blocks whose result is not here
@@ -101,7 +105,9 @@ class Round:
             if not self._left.issuperset(blocks):
                 raise ValueError(f"a result of the blocks {sorted(blocks)}, some of which are in already")
             self._left.difference_update(blocks)
-            self._documents_done += sum(self._blocks[number].n_docs for number in blocks)
+            documents = sum(self._blocks[number].n_docs for number in blocks)
+            self._documents_done += documents
+            self._computed(documents)
         self._take_in(result)
         with self._changed:
             for number in blocks:

@@ -20,7 +20,7 @@ from distcorpus.algorithms.topics import StatisticsSum
 from distcorpus.engines.base import Block, Engine
 from distcorpus.training.rounds import BlockRound, Round, SumRound
 from distcorpus.training.spool import Journal, Spool
-from distcorpus.training.standing import Standing
+from distcorpus.training.standing import Curve, Standing, TopicNow
 
 #: Why a round was given up.
 ENDED = "its session has ended"
@@ -73,10 +73,11 @@ class Session:
         self.num_terms = num_terms
         self.num_chunks = 0
         self.num_documents = 0
-        self.documents_computed = 0  # in the rounds before the latest
+        self.documents_computed = 0  # in all rounds
         self.num_rounds = 0
         self.memory = memory
         self.spool = Spool(memory, spool, journal, room)
+        self.curve = Curve()
         self._max_queued = max_queued
         self._journal = journal
         self._check_client = check_client
@@ -118,17 +119,23 @@ class Session:
     def standing(self) -> Standing:
         """Return where the run stands; any thread may ask."""
         round_ = self._latest()
-        blocks, done, chunks, documents = round_.counts() if round_ is not None else (0, 0, 0, 0)
+        blocks, done, chunks, _ = round_.counts() if round_ is not None else (0, 0, 0, 0)
         return Standing(
             terms=self.num_terms,
             chunks_arrived=self.num_chunks,
             documents_arrived=self.num_documents,
-            documents_done=self.documents_computed + documents,
+            documents_done=self.documents_computed,
             round=self.num_rounds or None,
             blocks=blocks,
             blocks_done=done,
             chunks_of_blocks=chunks,
         )
+
+    def topics_now(self, number: int, words: int) -> list[TopicNow]:
+        """Return up to so many topics as they are now, with so many terms each; none where they cannot be
+        told yet.
+        """
+        return []
 
     def keep(self, chunk: Divisible) -> list[Block]:
         """Keep the next chunk until it is released, cut into blocks.
@@ -182,13 +189,20 @@ class Session:
         return self.name, self.num_rounds, self.kernel, params, self.num_terms
 
     def _options(self, given: dict[str, Any]) -> dict[str, Any]:
-        return {"check_client": self._check_client, "release": self.spool.release, **given}
+        return {
+            "check_client": self._check_client,
+            "release": self.spool.release,
+            "computed": self._count,
+            **given,
+        }
+
+    def _count(self, documents: int) -> None:
+        self.documents_computed += documents  # under the round's lock, and it has one round at a time
 
     def _opened(self, round_: Any) -> Any:
         before = self._latest()
         if before is not None:
             before.give_up("its session has begun another one")
-            self.documents_computed += before.counts()[3]
         self._latest = weakref.ref(round_)
         self.engine.open_round(round_)
         if self._ended:  # by another thread, which may have seen the round before

@@ -48,7 +48,12 @@ class NameServerLocation:
         self._address = "not found yet"
         self._lock = threading.Lock()
 
-    def locate(self, wait: float = 0.0, interrupt: threading.Event | None = None) -> Any:
+    def locate(
+        self,
+        wait: float = 0.0,
+        interrupt: threading.Event | None = None,
+        on_wait: Callable[[str], None] = lambda why: None,
+    ) -> Any:
         """Return the name server.
 
         Parameters
@@ -57,6 +62,8 @@ class NameServerLocation:
             Seconds to wait for it to appear.
         interrupt : Event, optional
             Ends the waiting early.
+        on_wait : callable
+            Told once, as the waiting begins, why no name server was found at first.
 
         Raises
         ------
@@ -70,7 +77,7 @@ class NameServerLocation:
                     return self._found
                 except CommunicationError:
                     self._found = None
-            self._found = find(**self._where, wait=wait, interrupt=interrupt)
+            self._found = find(**self._where, wait=wait, interrupt=interrupt, on_wait=on_wait)
             uri = self._found._pyroUri
             self._address = format_address(uri.host, uri.port)
             return self._found

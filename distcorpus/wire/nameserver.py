@@ -299,6 +299,7 @@ def find(
     broadcast: bool = True,
     wait: float = 0.0,
     interrupt: threading.Event | None = None,
+    on_wait: Callable[[str], None] = lambda why: None,
     address_file: str | None = None,
 ) -> Proxy:
     """Find a name server and connect to it.
@@ -315,6 +316,8 @@ def find(
         Go on trying for that many seconds, ever more slowly.
     interrupt : threading.Event, optional
         Give up as soon as it is set.
+    on_wait : callable
+        Told once, as the waiting begins, where nobody was found.
     address_file : str, optional
         A file that says where it is; then nowhere else is looked. By default, where neither host nor port is
         given and no `LocalCluster` is open, what DISTCORPUS_ADDRESS_FILE names.
@@ -331,6 +334,7 @@ def find(
     """
     deadline = time.monotonic() + wait
     delay = _FIRST_DELAY
+    said = False
     interrupt = interrupt or threading.Event()
     while True:
         tried = []
@@ -343,6 +347,9 @@ def find(
             except PyroError as error:
                 tried.append(f"{where} ({error.__cause__ or error})")
         left = deadline - time.monotonic()
+        if left > 0 and not said:
+            said = True
+            on_wait(" and ".join(tried))
         if left <= 0 or interrupt.wait(min(delay, left)):
             raise NamingError(
                 f"no name server found: tried {' and '.join(tried)}. "

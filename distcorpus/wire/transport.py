@@ -137,6 +137,10 @@ class Connection(socketutil.SocketConnection):
         if self.dropped:
             raise SecurityError("refused a message: too many bytes are under way in this daemon")
 
+    def count_refusal(self, reason: str) -> None:
+        """Count a call that this peer may not make."""
+        self._transport.refused[reason] += 1
+
     def await_refusal(self) -> None:
         """Wait, in this connection's thread, until what it sent last may be answered by a refusal."""
         refusals = self._transport.refusals
@@ -217,6 +221,7 @@ class Transport:
         self._threads: dict[Connection, threading.Thread] = {}
         self._shaking: dict[Connection, None] = {}  # in their handshake, the oldest first
         self._of_peer: Counter[str] = Counter()  # connections
+        self.refused: Counter[str] = Counter()  # connections and calls, by reason
         self._nbytes = 0  # of messages under way
         self.refusals = Refusals()
         self._waker: socket.socket | None = None
@@ -324,6 +329,7 @@ class Transport:
                 reason = f"this daemon already has {self.max_connections} connections"
             elif of_peer >= MAX_CONNECTIONS_OF_A_PEER:
                 reason = f"this daemon already has {MAX_CONNECTIONS_OF_A_PEER} connections from your host"
+            self.refused["too many connections"] += reason is not None
             most = self.max_connections + _MAX_REFUSALS
             most_of_peer = MAX_CONNECTIONS_OF_A_PEER + _MAX_REFUSALS
             if self._closing or count >= most or of_peer >= most_of_peer:
@@ -373,6 +379,7 @@ class Transport:
     def _shake_hands(self, connection: Connection, credentials: tls.Credentials) -> str | None:
         """Begin TLS; returns why the peer is refused, where it is and can be told so."""
         if not tls.is_offered(connection.sock):
+            self.refused["no TLS"] += 1
             self._complain(connection.peer, "it speaks no TLS")
             return tls.WANTED
         context = credentials.server_context()
@@ -382,11 +389,13 @@ class Transport:
         try:
             connection.sock.do_handshake()
         except tls.HandshakeError as error:
+            self.refused["TLS handshake"] += 1
             self._complain(connection.peer, str(error))
             sockets.drain(connection.sock, HANDSHAKE_BYTES)
             raise
         connection.role = roles.role_in(connection.sock.getpeercert())
         if connection.role is None:
+            self.refused["no role"] += 1
             self._complain(connection.peer, "its certificate names no role")
             return "your certificate names no role: issue one with 'distcorpus certs issue'"
         return None
@@ -422,5 +431,6 @@ class Transport:
     def _drop(self, connections: Iterable[Connection], why: str) -> None:
         for connection in connections:
             log.info("dropped a connection from %s: %s", connection.peer, why)
+            self.refused["dropped"] += 1
             connection.dropped = True
             sockets.shut(connection.sock)

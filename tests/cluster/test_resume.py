@@ -187,7 +187,7 @@ def test_stop_ends_the_trainings_and_keeps_nothing(tmp_path, lee_corpus, train):
 
         def stop():
             assert os.listdir(tmp_path / "sessions")
-            command = [sys.executable, "-m", "distcorpus", "stop"]
+            command = [sys.executable, "-m", "distcorpus", "stop", "--yes"]
             subprocess.run(command, env={**os.environ, **cluster.environ()}, check=True)
             wait_until(lambda: not alive(cluster.dispatcher_pid), "the dispatcher's end")
 
