@@ -20,7 +20,16 @@ if TYPE_CHECKING:
     from distcorpus.corpora.corpus import Corpus
     from distcorpus.models import LdaModel, LsiModel, performance_report
 
-__all__ = ["Corpus", "LdaModel", "LocalCluster", "LocalWorker", "LsiModel", "__version__", "corpora", "performance_report"]
+__all__ = [
+    "Corpus",
+    "LdaModel",
+    "LocalCluster",
+    "LocalWorker",
+    "LsiModel",
+    "__version__",
+    "corpora",
+    "performance_report",
+]
 
 #: Where the public names are: each is imported when it is used. The models import gensim, which daemons and
 #: command lines do without.

@@ -263,15 +263,11 @@ class LocalCluster:
             "workers": f"{len(self.workers)}, of {self._threads} thread{'s' * (self._threads > 1)} each",
             "TLS": "no" if self._certificates is None else "yes",
         }
-        rows = "".join(
-            f"<tr><th>{name}</th><td>{html.escape(text)}</td></tr>" for name, text in facts.items()
-        )
+        cells = {name: html.escape(text) for name, text in facts.items()}
         if link is not None:
             shown = html.escape(link)
-            rows += (
-                f'<tr><th>dashboard</th><td><a href="{shown}" target="_blank" rel="noopener noreferrer">{shown}'
-                "</a></td></tr>"
-            )
+            cells["dashboard"] = f'<a href="{shown}" target="_blank" rel="noopener noreferrer">{shown}</a>'
+        rows = "".join(f"<tr><th>{name}</th><td>{cell}</td></tr>" for name, cell in cells.items())
         return f"<b>LocalCluster</b><table>{rows}</table>"
 
     def _find(self) -> tuple[str, ...]:

@@ -200,6 +200,11 @@ def following(model: Any, what: str) -> Iterator[list[Callable[[dict[str, Any]],
             run["ended"] = time.time()
 
 
+def is_reported() -> bool:
+    """Return whether a report is being made of what this process trains."""
+    return bool(_open)
+
+
 def runs_on(host: str, port: int) -> None:
     """A model of this process has found its cluster: reports look at it, too."""
     for report in list(_open):

@@ -57,6 +57,7 @@ from distcorpus.models._documents import DocumentTopics
 from distcorpus.models._drawing import Drawing
 from distcorpus.models._engine import chosen_client, engine_of, placed, placed_with
 from distcorpus.models._progress import ProgressBar
+from distcorpus.models._report import is_reported
 from distcorpus.models._saving import Saved, save_whole
 from distcorpus.training.evaluation import Evaluation, EvaluationTask, evaluate
 from distcorpus.training.lda import LdaTask, LdaTraining, Numbered, Observer, topics_as_dict
@@ -443,7 +444,8 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
             variant=self.variant,
             optimize_alpha=self.optimize_alpha,
             optimize_eta=self.optimize_eta,
-            eval_chunks=eval_every if watched else 0,  # it is for the log alone
+            # For the log, and for reports, alone.
+            eval_chunks=eval_every if watched or self.report is not None or is_reported() else 0,
             details=watched,
         )
         progress = Progress()

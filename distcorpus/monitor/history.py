@@ -14,7 +14,7 @@ KEPT_SECONDS = 600.0
 MOST_JOBS, MOST_INCIDENTS, MOST_WORKERS = 8_000, 500, 400
 #: Sessions that have ended, as they were seen last.
 MOST_ENDED = 20
-#: The most samples, whatever their distance.
+#: The most samples; then every other one is dropped.
 MOST_SAMPLES = 1_200
 
 #: What a page is told of a job, in this order.
@@ -45,7 +45,7 @@ class History:
         self._jobs: deque[list[Any]] = deque(maxlen=jobs)
         self._incidents: deque[dict[str, Any]] = deque(maxlen=MOST_INCIDENTS)
         self._ended: deque[dict[str, Any]] = deque(maxlen=MOST_ENDED)
-        self._samples: deque[dict[str, Any]] = deque(maxlen=max(MOST_SAMPLES, int(seconds)))
+        self._samples: deque[dict[str, Any]] = deque()
 
     @property
     def latest(self) -> Snapshot | None:
@@ -70,6 +70,8 @@ class History:
         self._incidents.extend(incidents)
         self._ended.extend(ended)
         self._samples.append(sample)
+        if len(self._samples) > MOST_SAMPLES:
+            self._samples = deque(list(self._samples)[::2])
         oldest = snapshot.time - self._seconds
         while self._jobs and self._jobs[0][_ENDED] < oldest:
             self._jobs.popleft()

@@ -11,11 +11,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from distcorpus.monitor.history import JOB_FIELDS, History
+from distcorpus.monitor.history import JOB_FIELDS, MOST_SAMPLES, History
 from distcorpus.monitor.snapshot import Snapshot
 
 STATIC = Path(__file__).parent / "static"
-#: The most jobs that a report shows, the latest, and bytes of one.
+#: The most jobs that a report shows of this process, and of a cluster.
 MOST_JOBS = 40_000
 #: In the order in which they are run.
 SCRIPTS = "theme.js", "draw.js", "charts.js", "views.js", "report.js"
@@ -56,6 +56,8 @@ class ReportData:
     def add_sample(self, time: float, memory: int, cores: float) -> None:
         """Take in what this process takes: memory in bytes, and the cores that it keeps busy."""
         self._own_samples.append({"time": time, "memory": memory, "cores": cores})
+        if len(self._own_samples) > MOST_SAMPLES:
+            del self._own_samples[::2]
 
     def page(self, ended: float) -> str:
         """Return the report as HTML."""
@@ -67,11 +69,10 @@ class ReportData:
             "ended": ended,
             "versions": self._versions,
             "runs": self.runs,
-            "own_samples": _thinned(self._own_samples),
+            "own_samples": self._own_samples,
             "jobs_not_shown": self._jobs - len(jobs),
             **state,
             **_indexed(jobs),
-            "samples": _thinned(state["samples"]),
         }
         return _page(self._title, data)
 
@@ -125,11 +126,6 @@ def _page(title: str, data: dict[str, Any]) -> str:
 
 def _digest(text: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-
-
-def _thinned(samples: list[dict[str, Any]], most: int = 1000) -> list[dict[str, Any]]:
-    step = -(-len(samples) // most) or 1
-    return samples[::step]
 
 
 def _indexed(jobs: list[list[Any]]) -> dict[str, Any]:

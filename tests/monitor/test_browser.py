@@ -5,6 +5,7 @@ With ``DISTCORPUS_SCREENSHOTS=docs/images`` the pictures of the documentation ar
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import signal
@@ -162,6 +163,7 @@ def until(page: Any, condition: str, what: str, timeout: float = 60.0) -> None:
 def test_a_training_is_watched_and_a_worker_killed(
     open_page: Callable[..., Any], serving: ExitStack, shoot: Callable[..., None], lee_corpus: Any
 ) -> None:
+    logging.getLogger("gensim.models.ldamodel").setLevel(logging.INFO)  # so that it estimates perplexities
     documents, dictionary = lee_corpus.counts * 20, lee_corpus.dictionary
     cluster = serving.enter_context(LocalCluster(n_workers=3, dashboard=True))
     link = cluster.dashboard_link
