@@ -65,10 +65,11 @@ def as_text(snapshot: Snapshot | None) -> bytes:
     ModuleNotFoundError
         prometheus-client is not installed; the message says how it is.
     """
+    metrics = Metrics(lambda: snapshot)
     from prometheus_client import CollectorRegistry, generate_latest
 
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(Metrics(lambda: snapshot))
+    registry.register(metrics)
     return bytes(generate_latest(registry))
 
 

@@ -44,8 +44,6 @@ class Dashboard:
         Files of a certificate with its chain, and of its key, to serve over TLS.
     words : sequence of str, optional
         The words of term ids, for sessions with so many terms.
-    mounts : dict of str to ASGI application
-        What is served beside it, by path.
 
     Raises
     ------
@@ -62,7 +60,6 @@ class Dashboard:
         hosts: Iterable[str] = (),
         certificate: tuple[str, str] | None = None,
         words: list[str] | None = None,
-        mounts: dict[str, App] | None = None,
     ) -> None:
         family = socket.AF_INET6 if ":" in bind[0] else socket.AF_INET
         try:
@@ -74,7 +71,7 @@ class Dashboard:
         self.address = f"http{'s' if certificate else ''}://{host}:{port}/"
         self._poller = poller
         app = Guard(
-            application(poller, words, mounts or {}),
+            application(poller, words),
             hosts=hosts,
             token=token,
             port=port,
@@ -112,8 +109,8 @@ class Dashboard:
         self._listening.close()
 
 
-def application(poller: Poller, words: list[str] | None = None, mounts: dict[str, App] | None = None) -> App:
-    """Return the ASGI application: the page, its stream, a session's details, and that it lives."""
+def application(poller: Poller, words: list[str] | None = None) -> App:
+    """Return the ASGI application: the page, its stream, a session's details, metrics, and that it lives."""
     streams = 0
 
     async def page(request: Request) -> Response:
@@ -144,16 +141,24 @@ def application(poller: Poller, words: list[str] | None = None, mounts: dict[str
             found = {**found, "topics": [_in_words(topic, words) for topic in found["topics"]]}
         return JSONResponse(found)
 
-    async def snapshot(request: Request) -> Response:
+    async def health(request: Request) -> Response:
         latest = poller.latest
         return PlainTextResponse("", 503) if latest is None else PlainTextResponse("ok\n")
+
+    def metrics(request: Request) -> Response:  # in a thread: a large cluster has many
+        try:
+            from distcorpus.monitor.metrics import CONTENT_TYPE, as_text
+
+            return Response(as_text(poller.latest), media_type=CONTENT_TYPE)
+        except ImportError:
+            return PlainTextResponse("no prometheus-client: pip install 'distcorpus[metrics]'\n", 501)
 
     routes: list[Any] = [
         Route("/", page),
         Route("/events", events),
         Route("/details", details),
-        Route("/health", snapshot),
-        *(Mount(path, app=app) for path, app in (mounts or {}).items()),
+        Route("/health", health),
+        Route("/metrics", metrics),
         Mount("/static", StaticFiles(directory=STATIC)),
     ]
     return Starlette(routes=routes)

@@ -248,6 +248,18 @@ def test_a_lie_is_told_as_one_and_forgotten(cluster: TellingCluster, served: Das
         stream.close()
 
 
+def test_metrics_are_what_prometheus_reads(served: Dashboard) -> None:
+    parser = pytest.importorskip("prometheus_client.parser")
+    deadline = time.monotonic() + 20
+    while ask(served, "/health").status != 200 and time.monotonic() < deadline:
+        threading.Event().wait(0.05)
+    answer = ask(served, "/metrics")
+    assert answer.status == 200
+    assert answer.getheader("content-type", "").startswith("text/plain; version=0.0.4")
+    families = list(parser.text_string_to_metric_families(answer.body.decode()))  # type: ignore[attr-defined]
+    assert any(family.name.startswith("distcorpus_") for family in families)
+
+
 def test_a_dispatcher_that_comes_back_is_found(cluster: TellingCluster, served: Dashboard) -> None:
     stream = Stream(served)
     try:
