@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Any
 
 from distcorpus.models._report import following, of_model
+from distcorpus.models._showing import TrainingLog
 
 
 class ProgressBar:
@@ -26,6 +27,7 @@ class ProgressBar:
         progress: bool | Callable[[dict[str, Any]], None] = model.progress
         self._model = model
         self._reports: list[Callable[[dict[str, Any]], None]] = []
+        self._log = TrainingLog("products with the corpus" if what == "LSI" else "documents computed")
         self._leaving = ExitStack()
         self._shown = progress is True
         self._call = progress if callable(progress) else None
@@ -35,7 +37,7 @@ class ProgressBar:
 
     def told(self, event: dict[str, Any], passes: int) -> None:
         """Take in an event of the training."""
-        for tell in self._reports:
+        for tell in (self._log.told, *self._reports):
             tell(event)
         if self._call is not None:
             self._call(event)
@@ -58,6 +60,7 @@ class ProgressBar:
             entered.enter_context(of_model(self._model))
             self._reports = entered.enter_context(following(self._model, self._what))
             self._leaving = entered.pop_all()
+        vars(self._model)["_training_log"] = self._log
         return self
 
     def __exit__(

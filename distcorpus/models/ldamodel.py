@@ -59,6 +59,7 @@ from distcorpus.models._engine import chosen_client, engine_of, placed, placed_w
 from distcorpus.models._progress import ProgressBar
 from distcorpus.models._report import is_reported
 from distcorpus.models._saving import Saved, save_whole
+from distcorpus.models._showing import Shown, prepare_pyldavis
 from distcorpus.training.evaluation import Evaluation, EvaluationTask, evaluate
 from distcorpus.training.lda import LdaTask, LdaTraining, Numbered, Observer, topics_as_dict
 from distcorpus.training.rounds import Round
@@ -87,7 +88,7 @@ HOOKS = (
 )
 
 
-class LdaModel(Saved, gensim.models.LdaModel):
+class LdaModel(Saved, Shown, gensim.models.LdaModel):
     """Latent Dirichlet allocation, with everything that ``gensim.models.LdaModel`` has.
 
     The arguments and methods are gensim's, of which docs/models.md says what is different. All arguments have
@@ -899,6 +900,57 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
             )
             other = adopted
         return super().diff(other, distance, num_words, n_ann_terms, diagonal, annotation, normed)
+
+    def pyldavis(self, corpus: Any, sample: int | None = None, **options: Any) -> Any:
+        """Prepare what pyLDAvis shows, from documents that are read once, in memory for one chunk.
+
+        Parameters
+        ----------
+        corpus : iterable of documents or scipy sparse matrix (terms x documents)
+            Any number of them: the result is that of ``pyLDAvis.prepare`` with all.
+        sample : int, optional
+            Infer the topics of so many documents alone, which are chosen by chance and kept in memory; terms
+            are counted in all.
+        **options
+            For ``pyLDAvis.prepare``.
+
+        Returns
+        -------
+        pyLDAvis.PreparedData
+            ``pyLDAvis.display`` or ``pyLDAvis.save_html`` show it.
+
+        Raises
+        ------
+        ImportError
+            pyLDAvis is not installed.
+        ValueError
+            The documents have no words, or are not what they have to be.
+        """
+        if sample is not None:
+            check.whole("sample", sample, 1)
+        check_corpus(corpus, self.num_terms)
+        return prepare_pyldavis(self, corpus, sample, options)
+
+    def _topic_table(self) -> tuple[np.ndarray, np.ndarray] | None:
+        if not self.num_updates:
+            return None
+        alpha = np.asarray(self.alpha, dtype=np.float64)
+        return alpha / alpha.sum(), self.get_topics()
+
+    def _facts(self) -> dict[str, Any]:
+        alpha = f"{np.min(self.alpha):.3g} to {np.max(self.alpha):.3g}"
+        return {
+            "topics": f"{self.num_topics:,}",
+            "terms": f"{self.num_terms:,}",
+            "updates": f"{self.num_updates:,}",
+            "inference": self.variant,
+            "alpha": "learnt"
+            if self.optimize_alpha
+            else f"{np.min(self.alpha):.3g} to {np.max(self.alpha):.3g}",
+            "dtype": np.dtype(self.dtype).name,
+            "passes": self.passes,
+            "chunksize": f"{self.chunksize:,}",
+        }
 
     # Files and copies hold what gensim's do.
 

@@ -36,6 +36,7 @@ from distcorpus.models._engine import chosen_client, engine_of, placed, placed_w
 from distcorpus.models._kept import Addition, Kept
 from distcorpus.models._progress import ProgressBar
 from distcorpus.models._saving import Saved
+from distcorpus.models._showing import Shown, spectrum_figure, spectrum_html
 from distcorpus.training.evaluation import Evaluation, evaluate
 from distcorpus.training.lsi import LsiTask, train
 from distcorpus.wire import names
@@ -58,7 +59,7 @@ LARGEST_SINGLE = 1e18
 SECONDS_BETWEEN_EVENTS = 1.0
 
 
-class LsiModel(Saved, gensim.models.LsiModel):
+class LsiModel(Saved, Shown, gensim.models.LsiModel):
     """Latent semantic indexing, with everything that ``gensim.models.LsiModel`` has.
 
     The arguments and methods are gensim's, of which docs/models.md says what is different. The corpus is
@@ -281,6 +282,46 @@ class LsiModel(Saved, gensim.models.LsiModel):
         logger.info("processed documents up to #%s", self.docs_processed)
         if logger.isEnabledFor(logging.INFO):
             self.print_topics(5)
+
+    def plot_spectrum(self, axes: Any = None) -> Any:
+        """Draw the singular values.
+
+        Parameters
+        ----------
+        axes : matplotlib.axes.Axes, optional
+            Where; by default in a new figure.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+
+        Raises
+        ------
+        ImportError
+            matplotlib is not installed.
+        ValueError
+            This model has no documents yet.
+        """
+        if self.projection.s is None:
+            raise ValueError("this model has no documents yet: call add_documents(corpus) first")
+        return spectrum_figure(np.asarray(self.projection.s), axes)
+
+    def _topic_table(self) -> tuple[np.ndarray, np.ndarray] | None:
+        u, s = self.projection.u, self.projection.s
+        return None if u is None else (s[: self.num_topics], u[:, : self.num_topics].T)
+
+    def _facts(self) -> dict[str, Any]:
+        return {
+            "topics": f"{self.num_topics:,}",
+            "terms": f"{self.num_terms:,}",
+            "documents": f"{self.docs_processed:,}",
+            "decay": self.decay,
+            "dtype": np.dtype(self.dtype).name,
+            "chunksize": f"{self.chunksize:,}",
+        }
+
+    def _spectrum_html(self) -> str:
+        return "" if self.projection.s is None else spectrum_html(np.asarray(self.projection.s))
 
     def _has(self, factors: tuple[Any, Any]) -> bool:
         """Return whether these very arrays are the model's factors."""

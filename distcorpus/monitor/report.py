@@ -66,7 +66,7 @@ class ReportData:
         data = {
             "title": self._title,
             "began": self._began,
-            "ended": ended,
+            "until": ended,
             "versions": self._versions,
             "runs": self.runs,
             "own_samples": self._own_samples,

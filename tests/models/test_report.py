@@ -49,7 +49,7 @@ def test_a_report_of_threads(lee_corpus: Any, tmp_path: Path) -> None:
     assert data["versions"]["numpy"]
     jobs = [job for job in data["jobs"] if job["kernel"] == "lda"]
     assert sum(job["documents"] for job in jobs) == 2 * len(lee_corpus.counts)
-    assert all(data["began"] <= job["began"] <= job["ended"] <= data["ended"] for job in data["jobs"])
+    assert all(data["began"] <= job["began"] <= job["ended"] <= data["until"] for job in data["jobs"])
     assert {job["worker"] for job in jobs} <= {"distcorpus-0", "distcorpus-1"}
     assert data["own_samples"]
     # Nobody watches any more.

@@ -113,9 +113,12 @@ def open_page(browser: Any, serving: ExitStack) -> Iterator[Callable[..., Any]]:
 def shoot(tmp_path: Path) -> Callable[..., None]:
     folder = Path(os.environ.get("DISTCORPUS_SCREENSHOTS", tmp_path))
 
-    def shoot(page: Any, name: str, **options: Any) -> None:
+    def shoot(page: Any, name: str) -> None:
         page.mouse.move(0, 0)
-        page.screenshot(path=folder / f"{name}.png", **options)
+        size = page.viewport_size
+        height = min(page.evaluate("document.getElementById('page').offsetHeight"), size["height"])
+        clip = {"x": 0, "y": 0, "width": size["width"], "height": height}
+        page.screenshot(path=folder / f"{name}.png", clip=clip)
         assert (folder / f"{name}.png").stat().st_size > 5000
 
     return shoot

@@ -158,8 +158,8 @@ function timeline({ jobs, workers, from, to, live, width, most = 40, incidents =
   const drawn = new Map();
   const put = (kind, worker, [begin, end], offset, tall) => {
     if (end < from || begin > to) return;
-    const a = x(begin), wide = Math.max(x(end) - a, 0.8), place = kind + " " + worker;
-    if (a + wide <= (drawn.get(place) || -1) + 0.3) return; // in a pixel that is full
+    const a = x(begin), wide = Math.max(x(end) - a, 0.3), place = kind + " " + worker;
+    if (a + wide <= (drawn.get(place) || -1)) return; // nothing would be seen of it
     drawn.set(place, a + wide);
     paths[kind].push(`M${a.toFixed(1)} ${(top + rows.get(worker) * row + offset).toFixed(1)}h${wide.toFixed(1)}v${tall}h${(-wide).toFixed(1)}Z`);
   };

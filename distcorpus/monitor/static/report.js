@@ -22,7 +22,7 @@ function ofRun(run, width) {
 
 function render() {
   const width = Math.min(document.documentElement.clientWidth - 32, 1280);
-  const [from, to] = [data.began, Math.max(data.ended, data.began + 0.001)];
+  const [from, to] = [data.began, Math.max(data.until, data.began + 0.001)];
   const workers = [...new Set(state.jobs.map((job) => job.worker))].sort();
   const good = state.jobs.filter((job) => job.outcome === "accepted");
   const number = columns(width, 420), wide = widthOf(width, number), common = { from, to, live: false, width: wide };
