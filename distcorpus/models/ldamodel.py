@@ -944,9 +944,7 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
             "terms": f"{self.num_terms:,}",
             "updates": f"{self.num_updates:,}",
             "inference": self.variant,
-            "alpha": "learnt"
-            if self.optimize_alpha
-            else f"{np.min(self.alpha):.3g} to {np.max(self.alpha):.3g}",
+            "alpha": f"{alpha}, learnt" if self.optimize_alpha else alpha,
             "dtype": np.dtype(self.dtype).name,
             "passes": self.passes,
             "chunksize": f"{self.chunksize:,}",

@@ -100,9 +100,10 @@ function curve({ name, title, points, label, format, formatX = Format.short, wid
     y = (value) => top + tall * (1 - (Math.log10(value) - low) / (high - low));
   } else {
     const least = Math.min(...values), most = Math.max(...values);
-    const base = bars || least < 0.5 * most ? 0 : least - 0.1 * (most - least || most);
-    const raised = roundSteps(most - base || 1, 4);
-    steps = raised.map((step) => base + step);
+    const step = roundSteps((bars || least < 0.5 * most ? most : most - least) || most || 1, 4)[1];
+    const base = bars || least < 0.5 * most ? 0 : Math.floor(least / step) * step;
+    const raised = roundSteps(most - base || step, 4);
+    steps = raised.map((size) => base + size);
     y = (value) => top + tall * (1 - (value - base) / raised[raised.length - 1]);
   }
   const first = bars ? 0.5 : Math.min(...usable.map(([at]) => at));
@@ -124,7 +125,7 @@ function curve({ name, title, points, label, format, formatX = Format.short, wid
         s("line", { class: i ? "grid" : "axis", x1: left, x2: width - right, y1: y(step), y2: y(step) }),
         s("text", { class: "tick", x: left - 6, y: y(step) + 4, "text-anchor": "end" }, mark(format(step))),
       ]),
-      marks.map((at) => s("text", { class: "tick", x: x(at), y: height - 20, "text-anchor": "middle" }, formatX(at))),
+      marks.map((at) => s("text", { class: "tick", x: x(at), y: height - 20, "text-anchor": x(at) > width - 40 ? "end" : "middle" }, mark(formatX(at)))),
       s("text", { class: "tick", x: left + inner / 2, y: height - 5, "text-anchor": "middle" }, label),
       known(target) && (!logarithmic || target > 0) && [
         s("line", { class: "target", x1: left, x2: width - right, y1: y(target), y2: y(target) }),
