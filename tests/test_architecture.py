@@ -26,7 +26,7 @@ ALLOWED = {
     "worker": {"algorithms", "kernels", "wire"},
     "models": {"algorithms", "kernels", "corpora", "training", "engines", "monitor", "wire"},
     "cli": {
-        *("algorithms", "kernels", "corpora", "training", "engines", "dispatcher", "worker"),
+        *("algorithms", "kernels", "corpora", "training", "engines", "models", "dispatcher", "worker"),
         *("monitor", "wire", "demo"),
     },
 }

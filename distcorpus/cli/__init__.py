@@ -1,4 +1,4 @@
-"""The console commands: three daemons, a demo, a look at a running cluster, its end, its certificates.
+"""The console commands: three daemons, corpora, training, a demo, a look at a cluster, its end, certificates.
 
 Each command is a module here; `common` has what several share, and `service` how a daemon's process begins
 and ends.
@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from distcorpus._version import __version__
 from distcorpus.cli import (
     certs,
+    corpus,
     dashboard,
     demo,
     dispatcher,
@@ -22,6 +23,7 @@ from distcorpus.cli import (
     ping,
     status,
     stop,
+    train,
     warm,
     worker,
 )
@@ -32,7 +34,21 @@ from distcorpus.wire import CommunicationError, NamingError, allow, limit_messag
 logger = logging.getLogger("distcorpus")
 
 #: The modules of the commands, in the order of ``--help``.
-COMMANDS = (nameserver, dispatcher, head, worker, demo, status, dashboard, ping, stop, warm, certs)
+COMMANDS = (
+    nameserver,
+    dispatcher,
+    head,
+    worker,
+    corpus,
+    train,
+    demo,
+    status,
+    dashboard,
+    ping,
+    stop,
+    warm,
+    certs,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from distcorpus.corpora.corpus import Corpus
     from distcorpus.corpora.files import DamagedError
+    from distcorpus.corpora.inputs import InputError
     from distcorpus.corpora.writing import ShardWriter
 
-__all__ = ["Corpus", "DamagedError", "ShardWriter"]
+__all__ = ["Corpus", "DamagedError", "InputError", "ShardWriter"]
 
-_HOMES = {"Corpus": "corpus", "DamagedError": "files", "ShardWriter": "writing"}
+_HOMES = {"Corpus": "corpus", "DamagedError": "files", "InputError": "inputs", "ShardWriter": "writing"}
 
 
 def __getattr__(name: str) -> Any:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from distcorpus.corpora.store import Store
 from distcorpus.corpora.textfiles import text_file
 from distcorpus.corpora.weighting import TermWeights, Weighting
 from distcorpus.corpora.writing import ShardWriter
+
+logger = logging.getLogger(__name__)
 
 #: Documents that are read at once where a reader does not say how many.
 AT_ONCE = 2000
@@ -212,6 +215,105 @@ class Corpus(Documents):
             if named is not None and next(named, None) is not None:
                 raise ValueError(f"there are more names than the {writer.n_docs} documents")
             writer.finish(id2word)
+        return cls(directory)
+
+    @classmethod
+    def build(
+        cls,
+        inputs: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+        directory: str | os.PathLike[str],
+        *,
+        text: str = "text",
+        id: str | None = None,
+        format: str | None = None,
+        tokenizer: str | Callable[[str], Iterable[str]] = "letters",
+        stopwords: str | Collection[str] = (),
+        no_below: int = 5,
+        no_above: float = 0.5,
+        keep: int | None = 100_000,
+        skip_bad: bool = False,
+        processes: int | None = None,
+        memory: float = 4.0,
+        progress: bool = False,
+    ) -> Corpus:
+        """Build a corpus from files of text, and open it.
+
+        Equal input gives equal bytes, for any number of processes. Needs the extra: ``pip install
+        "distcorpus[corpus]"``.
+
+        Parameters
+        ----------
+        inputs : path, or sequence of paths
+            Files, folders (all files in them, by name), URLs that fsspec knows, and globs of these; plain,
+            gzip (``.gz``), bzip2 (``.bz2``) or zstd (``.zst``).
+        directory : path-like
+            The folder to make. It appears when all is there: what was interrupted is in none that opens, and
+            the same call goes on from there.
+        text, id : str
+            The fields of a document's text and name, in JSON lines, CSV and tables.
+        format : {"lines", "files", "jsonl", "csv", "tsv", "parquet", "arrow"}, optional
+            By default what the files' names say; "lines", a document a line, where they say nothing. With
+            "files" each file is a document, and its path the name. JSON lines are objects, one a line, CSV
+            has a header, and Arrow is the file or the stream format.
+        tokenizer : {"letters", "gensim"}, str or function
+            "letters": runs of 2 to 15 letters, in lower case. "gensim": what
+            ``gensim.utils.simple_preprocess`` gives. "MODULE:FUNCTION", or a function of a module: gives the
+            words of a text; called in each process.
+        stopwords : collection of str, or "gensim"
+            Words to leave out; "gensim" for gensim's own English ones.
+        no_below, no_above, keep
+            As in ``Dictionary.filter_extremes``: a word has to be in at least so many documents and at most
+            this part of them, and so many words are kept, those of most documents; None for all.
+        skip_bad : bool
+            Pass over records that have no text; a warning tells of the first, and how many there are.
+        processes : int, optional
+            By default as many as there are cores that this process may use.
+        memory : float
+            Gigabytes that all processes together should take at most. At least one of half a gigabyte runs.
+        progress : bool
+            Show a progress bar.
+
+        Raises
+        ------
+        FileExistsError
+            If there is something at `directory`.
+        InputError
+            If an input cannot be read or a record has no text; the message names the file and the line. A
+            ValueError, as other arguments that cannot be used raise it.
+        OSError
+            If it cannot be written, as on a full disk.
+        RuntimeError
+            If a library is missing, a process was killed, or another process builds the same corpus.
+
+        Notes
+        -----
+        A record may have 32 MB. While it is built, the counts of all words are beside the corpus, about as
+        large as this.
+
+        Examples
+        --------
+        >>> corpus = Corpus.build("reviews.jsonl.gz", "reviews.corpus", text="review")  # doctest: +SKIP
+        """
+        from distcorpus.corpora.building import Options, build
+
+        paths = [inputs] if isinstance(inputs, str | os.PathLike) else list(inputs)
+        options = Options(
+            text=text,
+            id=id,
+            format=format,
+            tokenizer=tokenizer,
+            stopwords=stopwords,
+            no_below=no_below,
+            no_above=no_above,
+            keep=keep,
+            skip_bad=skip_bad,
+            processes=processes,
+            memory=memory,
+            progress=progress,
+        )
+        bad = build(paths, directory, options)
+        if bad:
+            logger.warning("%d records that have no text were passed over", bad)
         return cls(directory)
 
     def _range(self, start: int, stop: int) -> Corpus:

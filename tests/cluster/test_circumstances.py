@@ -253,6 +253,7 @@ def both(kind, corpus, **options):
     return there.projection.s, here.projection.s
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", [LdaModel, LsiModel])
 def test_a_document_of_a_million_words(cluster, kind):
     size = 1_000_000
@@ -294,6 +295,7 @@ def test_chunks_of_one_document(cluster, lee_corpus, kind):
     np.testing.assert_array_equal(there, here)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", [gensims.LdaModel, gensims.LsiModel])
 def test_a_thousand_topics_of_half_a_million_terms(cluster, kind):
     """gensim's class gets its result in one message: it is told before anybody takes memory."""

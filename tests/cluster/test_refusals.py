@@ -91,6 +91,7 @@ def test_no_workers(lee_corpus):
         lsi(lee_corpus, lee_corpus.tfidf)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["lsi", "lda"])
 def test_stock_workers_are_named(lee_corpus, kind):
     """gensim's own worker does not count: the error says that it was seen, and what to start."""
