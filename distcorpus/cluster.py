@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
@@ -67,6 +67,8 @@ class LocalCluster:
         BLAS threads of each worker; by default the cores of this machine divided by the workers.
     dispatcher_options : sequence of str, optional
         More of the command line of ``distcorpus dispatcher``.
+    corpora : sequence of path-like, optional
+        Folders with corpora on disk (`Corpus`), which the workers and the dispatcher read by themselves.
     tls : bool, default False
         Speak TLS, with certificates that are made for this cluster alone: nobody else on this machine can use
         it. Needs the cryptography library (``pip install 'distcorpus[tls]'``).
@@ -100,6 +102,7 @@ class LocalCluster:
         threads: int = 1,
         blas_threads: int | None = None,
         dispatcher_options: tuple[str, ...] = (),
+        corpora: Sequence[str | os.PathLike[str]] = (),
         tls: bool = False,
         dashboard: bool = False,
         verbose: bool = False,
@@ -112,6 +115,7 @@ class LocalCluster:
         if dashboard:
             require_dashboard()
         self._threads = threads
+        self._corpora = [f"--corpora={os.fspath(folder)}" for folder in corpora]
         self._blas_threads = blas_threads or max((os.cpu_count() or 1) // max(n_workers, 1), 1)
         self._verbose = verbose
         self._timeout = timeout
@@ -140,7 +144,7 @@ class LocalCluster:
         self._daemons.append(nameserver)
         host, port = nameserver.ready(deadline)["location"].rsplit(":", 1)
         self._nameserver = (host, int(port))
-        dispatcher = self._launch("dispatcher", *self._find(), *dispatcher_options)
+        dispatcher = self._launch("dispatcher", *self._find(), *self._corpora, *dispatcher_options)
         self._daemons.insert(0, dispatcher)
         self._add_workers(n_workers)
         if dashboard:
@@ -281,7 +285,13 @@ class LocalCluster:
 
     def _add_workers(self, number: int) -> None:
         for _ in range(number):
-            options = ("--threads", str(self._threads), "--blas-threads", str(self._blas_threads))
+            options = (
+                "--threads",
+                str(self._threads),
+                "--blas-threads",
+                str(self._blas_threads),
+                *self._corpora,
+            )
             name = f"worker-{os.getpid()}-{self._num_started}"
             self._workers.append(self._launch("worker", *self._find(), *options, "--name", name))
             self._num_started += 1

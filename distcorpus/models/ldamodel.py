@@ -48,6 +48,7 @@ from distcorpus.corpora.reading import (
     vocabulary,
     word_of,
 )
+from distcorpus.corpora.reference import StoredChunk, refers_to
 from distcorpus.engines.base import Block
 from distcorpus.kernels import EStep, Inference, InferenceParams
 from distcorpus.models import _check as check
@@ -454,9 +455,11 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
         if resume:
             plan, progress, topics, numdocs = self._interrupted_training(documents)
         self._log_plan(plan, documents, eval_every)
+        cluster = self._cluster()
+        if cluster is not None:
+            corpus = refers_to(corpus, counts=True) or corpus
         run = _Run(self, corpus, documents, plan, progress, read)
         try:
-            cluster = self._cluster()
             if cluster is not None:
                 run.on_cluster(cluster, topics, numdocs)
             else:
@@ -1107,7 +1110,7 @@ class _Run:
             training.begin(task)
             try:
                 end = 0
-                for chunk in cast("Iterator[Chunk]", self._chunks()):
+                for chunk in cast("Iterator[Chunk | StoredChunk]", self._chunks()):
                     end += chunk.n_docs
                     training.put(chunk)
                     logger.info(

@@ -18,6 +18,7 @@ from gensim.models.lsimodel import P2_EXTRA_DIMS, P2_EXTRA_ITERS, Projection
 from distcorpus.algorithms import lsi
 from distcorpus.algorithms.chunk import Chunk, Divisible, warm
 from distcorpus.corpora.reading import (
+    LARGEST_SINGLE,
     EmptyCorpusError,
     check_corpus,
     check_memory,
@@ -28,6 +29,7 @@ from distcorpus.corpora.reading import (
     length,
     vocabulary,
 )
+from distcorpus.corpora.reference import StoredChunk, refers_to
 from distcorpus.kernels import DocumentProjection, Product, ProjectionParams, as_dict
 from distcorpus.models import _check as check
 from distcorpus.models._answers import check_factors
@@ -53,8 +55,6 @@ FOLDED = (
     "the dispatcher has folded this model's documents, which are more than it keeps of a model: singular "
     "values may come out too small. Start it with a larger --memory, or with --spool DIR"
 )
-#: The largest value of a document where the result is float32.
-LARGEST_SINGLE = 1e18
 #: Seconds between two looks at how far a cluster is.
 SECONDS_BETWEEN_EVENTS = 1.0
 
@@ -250,7 +250,7 @@ class LsiModel(Saved, Shown, gensim.models.LsiModel):
             base=earlier.base,
             squared_weights=earlier.squared_weights,
         )
-        addition = Addition(earlier, reading, KEPT_BYTES)
+        addition = Addition(earlier, reading, KEPT_BYTES, refers=reading.refers)
         cluster = self._cluster()
         try:
             with reading.bar, np.errstate(all="ignore"):
@@ -367,7 +367,7 @@ class LsiModel(Saved, Shown, gensim.models.LsiModel):
 
         def attempt(training: Training) -> lsi.Factors:
             training.begin(as_dict(task))
-            for chunk in cast("Iterable[Chunk]", addition):
+            for chunk in cast("Iterable[Chunk | StoredChunk]", addition):
                 training.put(chunk)
                 logger.info("dispatched documents up to #%s", reading.documents)
             logger.info("reached the end of input; now waiting for all remaining jobs to finish")
@@ -377,6 +377,8 @@ class LsiModel(Saved, Shown, gensim.models.LsiModel):
                 if state["rounds"] > told:
                     told = state["rounds"]
                     reading.tell_round(told, workers=state["workers"])
+                for number, reference in state["wanted"]:
+                    training.supply(number, reference)
                 if state["factors"] is not None:
                     check_factors(state["factors"], task.num_terms, task.num_topics)
                     if state["folds"]:
@@ -467,6 +469,10 @@ class _Reading:
         self.bar = ProgressBar(model, "LSI")
         self._of = of
         self.rereadable = is_rereadable(corpus)
+        referred = refers_to(corpus, counts=False) if model._cluster() is not None else None
+        #: Whether workers read the documents themselves.
+        self.refers = referred is not None
+        corpus = referred or corpus
         self._read = partial(
             divisible, corpus, chunksize, model.num_terms, counts=False, limits=Product.limits
         )
