@@ -24,7 +24,7 @@ ALLOWED = {
     "monitor": {"wire"},
     "dispatcher": {"algorithms", "kernels", "corpora", "training", "engines", "monitor", "wire"},
     "worker": {"algorithms", "kernels", "corpora", "wire"},
-    "models": {"algorithms", "kernels", "corpora", "training", "engines", "wire"},
+    "models": {"algorithms", "kernels", "corpora", "training", "engines", "monitor", "wire"},
     "cli": {
         *("algorithms", "kernels", "corpora", "training", "engines", "models", "dispatcher", "worker"),
         *("monitor", "wire", "demo"),

@@ -21,6 +21,7 @@ from distcorpus.corpora.reference import Reference, StoredChunk
 from distcorpus.kernels import Inference
 from distcorpus.kernels.build import contradiction, differences, read_build, this_build
 from distcorpus.models import _answers
+from distcorpus.models._report import runs_on
 from distcorpus.training.evaluation import CHUNKS_IN_FLIGHT, EvaluationTask
 from distcorpus.wire import (
     CannotSendError,
@@ -116,7 +117,9 @@ class Cluster:
             uri = lookup(nameserver, name)
             if uri is None:
                 raise NamingError("the name server knows no dispatcher")
-            return _met(connect(uri))
+            found = _met(connect(uri))
+            runs_on(nameserver._pyroUri.host, nameserver._pyroUri.port)
+            return found
         except PyroError as error:  # also where what answers is no name server, or no dispatcher
             looked = (
                 f"where ns_conf={self.where} says"
