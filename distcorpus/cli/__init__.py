@@ -15,6 +15,7 @@ from distcorpus._version import __version__
 from distcorpus.cli import (
     certs,
     corpus,
+    dashboard,
     demo,
     dispatcher,
     doctor,
@@ -43,6 +44,7 @@ COMMANDS = (
     train,
     demo,
     status,
+    dashboard,
     doctor,
     ping,
     stop,
