@@ -50,14 +50,13 @@ def tokenizer(name: str | Tokenizer) -> str | Tokenizer:
 @cache
 def _table(kind: str) -> NDArray[np.bool_]:
     """Return which characters are of words, by their numbers, as this Python knows them."""
-    characters = "".join(map(chr, range(0x110000)))
+    characters = [*map(chr, range(0x110000))]
     if kind == LETTERS:
         return np.fromiter(map(str.isalpha, characters), bool, len(characters))
-    from gensim.utils import PAT_ALPHABETIC
-
-    table = np.zeros(len(characters), bool)
-    for found in PAT_ALPHABETIC.finditer(characters):
-        table[found.start() : found.end()] = True
+    # What is \w for Python's `re`, and not \d; gensim itself takes a second to import in each process.
+    table = np.fromiter(map(str.isalnum, characters), bool, len(characters))
+    table &= ~np.fromiter(map(str.isdecimal, characters), bool, len(characters))
+    table[ord("_")] = True
     return table
 
 

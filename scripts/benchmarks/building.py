@@ -20,8 +20,8 @@ NOTE = """\
 Real text, a document a line: newsgroups, speeches, newswire and encyclopaedia (`scripts/corpora.py`), four
 times over. gensim: `simple_preprocess`, `Dictionary`, `filter_extremes` and `doc2bow` of every eighth line,
 which are in memory. Ours: `Corpus.build(tokenizer="gensim")`, everything from the file to the corpus on disk,
-the start of its processes included. CPU seconds of all processes, each run in a fresh one; that both count the
-same is tested. MB is 10^6 bytes of text."""
+the start of its processes included. CPU seconds of all processes, each run in a fresh one; that both count
+the same is tested. MB is 10^6 bytes of text."""
 
 #: Interleaved runs of a full measurement.
 REPEATS = 3
@@ -87,5 +87,5 @@ def run(quick: bool, repeats: int) -> Result:
         elapsed = statistics.median(documents / seconds for documents, _, seconds in runs)
         rows.append([kind, f"{rate:,.0f}", f"{rate / reference:.1f}x", f"{elapsed:,.0f}"])
     columns = ["pipeline", "documents a second and core", "of gensim's", "documents a second"]
-    text = f"{NOTE}\n{n_docs:,} documents, {size / 1e6:.0f} MB.\n\n{report.table(columns, rows)}"
+    text = f"{n_docs:,} documents, {size / 1e6:.0f} MB.\n\n{report.table(columns, rows)}"
     return Result(text)

@@ -19,14 +19,14 @@ import numpy as np
 import pytest
 from gensim.corpora import Dictionary
 from gensim.test.utils import datapath
-from gensim.utils import simple_preprocess
+from gensim.utils import PAT_ALPHABETIC, simple_preprocess
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distcorpus.corpora import Corpus, InputError, counting, inputs, vocabulary
 from distcorpus.corpora.crew import Crew
 from distcorpus.corpora.vocabulary import Vocabulary
-from distcorpus.corpora.words import GENSIM, LETTERS, runs, tokens, wanted
+from distcorpus.corpora.words import GENSIM, LETTERS, _table, runs, tokens, wanted
 
 pyarrow = pytest.importorskip("pyarrow")
 parquet = pytest.importorskip("pyarrow.parquet")
@@ -76,6 +76,12 @@ def words_of(texts: list[str], kind: str) -> list[list[str]]:
     kept = wanted(words, kind, frozenset())
     words = words.to_pylist()
     return [[words[code] for code in codes[a:b] if kept[code]] for a, b in pairwise(indptr)]
+
+
+def test_letters_are_those_of_gensim() -> None:
+    characters = "".join(map(chr, range(0x110000)))
+    ours = "".join(character for character, is_in in zip(characters, _table(GENSIM), strict=True) if is_in)
+    assert ours == "".join(found.group() for found in PAT_ALPHABETIC.finditer(characters))
 
 
 @settings(max_examples=60, deadline=None)
