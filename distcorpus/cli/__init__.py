@@ -15,8 +15,10 @@ from distcorpus._version import __version__
 from distcorpus.cli import (
     certs,
     corpus,
+    dashboard,
     demo,
     dispatcher,
+    doctor,
     head,
     nameserver,
     ping,
@@ -33,7 +35,22 @@ from distcorpus.wire import CommunicationError, NamingError, allow, limit_messag
 logger = logging.getLogger("distcorpus")
 
 #: The modules of the commands, in the order of ``--help``.
-COMMANDS = (nameserver, dispatcher, head, worker, corpus, train, demo, status, ping, stop, warm, certs)
+COMMANDS = (
+    nameserver,
+    dispatcher,
+    head,
+    worker,
+    corpus,
+    train,
+    demo,
+    status,
+    dashboard,
+    doctor,
+    ping,
+    stop,
+    warm,
+    certs,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

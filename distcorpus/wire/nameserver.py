@@ -438,6 +438,12 @@ def _candidates(
         yield f"a broadcast to port {config.NS_BCPORT}", _broadcast()
 
 
+def find_by_broadcast() -> tuple[str, int] | None:
+    """Return the host and port of a name server that answers a broadcast, if one does."""
+    uri = _broadcast()
+    return None if uri is None else sockets.parse_address(uri.rpartition("@")[2])
+
+
 def _broadcast() -> str | None:
     """Ask the network for a name server, by UDP; the URI in the first answer that is one."""
     with (
