@@ -48,7 +48,7 @@ def tokenizer(name: str | Tokenizer) -> str | Tokenizer:
 
 
 @cache
-def _table(kind: str) -> NDArray[np.bool_]:
+def letters_of(kind: str) -> NDArray[np.bool_]:
     """Return which characters are of words, by their numbers, as this Python knows them."""
     characters = [*map(chr, range(0x110000))]
     if kind == LETTERS:
@@ -89,7 +89,7 @@ def runs(texts: Sequence[bytes], kind: str) -> Tokens:
     """
     pyarrow = needs("pyarrow")
     content = np.frombuffer(b"\n" + b"\n".join(texts) + b"\n", np.uint8)
-    mask = _of_words(content, _table(kind))
+    mask = _of_words(content, letters_of(kind))
     edges = np.flatnonzero(mask[1:] != mask[:-1]) + 1
     starts, lengths = edges[::2], edges[1::2] - edges[::2]
     begins = 1 + np.cumsum([0, *(len(text) + 1 for text in texts)])

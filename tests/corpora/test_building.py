@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 from distcorpus.corpora import Corpus, InputError, counting, inputs, vocabulary
 from distcorpus.corpora.crew import Crew
 from distcorpus.corpora.vocabulary import Vocabulary
-from distcorpus.corpora.words import GENSIM, LETTERS, _table, runs, tokens, wanted
+from distcorpus.corpora.words import GENSIM, LETTERS, letters_of, runs, tokens, wanted
 
 pyarrow = pytest.importorskip("pyarrow")
 parquet = pytest.importorskip("pyarrow.parquet")
@@ -80,7 +80,9 @@ def words_of(texts: list[str], kind: str) -> list[list[str]]:
 
 def test_letters_are_those_of_gensim() -> None:
     characters = "".join(map(chr, range(0x110000)))
-    ours = "".join(character for character, is_in in zip(characters, _table(GENSIM), strict=True) if is_in)
+    ours = "".join(
+        character for character, is_in in zip(characters, letters_of(GENSIM), strict=True) if is_in
+    )
     assert ours == "".join(found.group() for found in PAT_ALPHABETIC.finditer(characters))
 
 
