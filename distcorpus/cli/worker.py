@@ -178,7 +178,7 @@ def _run_worker_processes(options: argparse.Namespace) -> None:
             host, advertised = parse_address(options.advertise)
             command += ["--advertise", format_address(host, advertised + number) if advertised else host]
         commands[f"{base}-{number}"] = command
-    codes = run_children(commands, lifetime.ended)
+    codes = run_children(commands, lifetime.ended, on_ready=lambda: report_ready(None, {}))
     # What was told to end before it had begun says so by its exit code, or was killed before it could.
     failed = [name for name, code in codes.items() if code not in (128 + signal.SIGTERM, -signal.SIGTERM)]
     if lifetime.ended.is_set() and codes and not failed:
