@@ -17,6 +17,7 @@ from benchmarks import machine, report, scale
 SUBCOMMANDS = {
     "estep": "LDA's E-step on one thread",
     "lsi": "LSI's factorisation on one thread, and its fused product",
+    "building": "a corpus from text, by CPU seconds",
     "train": "LDA and LSI end to end, on clusters of this machine",
     "curves": "held-out perplexity against seconds (train --curves does the same)",
     "memory": "what a worker's memory grows by in LDA, and a process's in LSI",

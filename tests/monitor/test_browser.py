@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 
-from distcorpus import LdaModel, LocalCluster, LsiModel
+from distcorpus import LdaModel, LocalCluster, LsiModel, performance_report
 from distcorpus.monitor.snapshot import (
     Details,
     Incident,
@@ -361,3 +361,21 @@ def test_other_pages_cannot_look(
     for address in (open_to_all, asking):
         read = "(address) => fetch(address, {credentials: 'include'}).then(() => true, () => false)"
         assert stranger.evaluate(read, f"{address}details?session=x") is False
+
+
+def test_a_report_is_read_without_a_server(
+    open_page: Callable[..., Any], shoot: Callable[..., None], lee_corpus: Any, tmp_path: Path
+) -> None:
+    path = tmp_path / "run.html"
+    with performance_report(path):
+        LdaModel(lee_corpus.counts * 10, 10, lee_corpus.dictionary, passes=4, chunksize=500, eval_every=1)
+        LsiModel(lee_corpus.tfidf * 10, 20, lee_corpus.dictionary)
+    page = open_page(path.as_uri(), viewport={"width": 1180, "height": 1000})
+    until(page, "document.querySelector('svg[data-chart=timeline] path.compute').getAttribute('d')", "jobs")
+    assert page.locator("svg[data-chart^=curve]").count() == 1
+    text = page.inner_text("main")
+    assert "threads of this process" in text
+    assert "products with the corpus" in text
+    shoot(page, "report")
+    phone = open_page(path.as_uri(), viewport={"width": 390, "height": 780}, color_scheme="dark")
+    assert phone.evaluate("document.documentElement.scrollWidth <= innerWidth")

@@ -158,7 +158,7 @@ function timeline({ jobs, workers, from, to, live, width, most = 40, incidents =
   const busy = new Map([...rows.keys()].map((worker) => [worker, { compute: [], transfer: [] }]));
   const drawn = new Map();
   const put = (kind, worker, [begin, end], offset, tall) => {
-    if (end < from || begin > to) return;
+    if (end < from || begin > to || end <= begin) return;
     const a = x(begin), wide = Math.max(x(end) - a, 0.3), place = kind + " " + worker;
     if (a + wide <= (drawn.get(place) || -1)) return; // nothing would be seen of it
     drawn.set(place, a + wide);
