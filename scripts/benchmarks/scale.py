@@ -311,7 +311,8 @@ def train(made: Made, model: str, source: str, place: str, quick: bool) -> Measu
         watch.also(os.getpid(), "client")
         if "worker" in place:
             number = PLACES[place]
-            cluster = stack.enter_context(LocalCluster(number, blas_threads=1))
+            # They share a disk with this process, and so read a `Corpus` themselves.
+            cluster = stack.enter_context(LocalCluster(number, blas_threads=1, corpora=[made.folder]))
             options["distributed"] = True
             workers = {worker.pid for worker in cluster.workers}
             for worker in workers:
