@@ -28,7 +28,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from scipy.special import gammaln
@@ -40,6 +40,9 @@ from .chunk import Chunk
 LDA_GRID = 2.0**-22
 
 VARIANTS = ("vb", "cvb0")
+
+#: Documents' topic weights: the arrays of a matrix in CSR form.
+Theta: TypeAlias = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 #: Rows of lambda that are turned into topic weights at a time, where these take their place.
 ROWS_AT_ONCE = 512
@@ -259,7 +262,7 @@ def expectation(
     gamma_threshold: float,
     variant: str,
     kernels: ModuleType | None = None,
-) -> tuple[np.ndarray, np.ndarray, int, int]:
+) -> tuple[Theta, np.ndarray, int, int]:
     dtype = table.dtype.type
     theta, ratio, converged, total = (kernels or compiled_or_numpy()).expectation(
         as_compiled(block.indptr, np.int64),
@@ -279,7 +282,7 @@ def expectation(
 def add_statistics(
     block: Chunk,
     positions: np.ndarray,
-    theta: np.ndarray,
+    theta: Theta,
     ratio: np.ndarray,
     table: np.ndarray,
     table_rows: np.ndarray,
@@ -293,7 +296,7 @@ def add_statistics(
     block : Chunk
     positions : ndarray of int32, shape (nnz,)
         The job's word of each entry.
-    theta, ratio : ndarray
+    theta, ratio
         From `expectation`.
     table : ndarray, shape (m, K)
         Topic weights.
@@ -321,7 +324,7 @@ def expected_log_counts(
     table: np.ndarray,
     alpha: np.ndarray,
     gamma: np.ndarray,
-    theta: np.ndarray,
+    theta: Theta,
     ratio: np.ndarray,
 ) -> np.ndarray:
     """E[psi(alpha + N)] - psi(sum(gamma)) for each document, float64, N being its counts of the topics.

@@ -150,7 +150,7 @@ def _reference(case: Case) -> np.ndarray:
         False,
     )
     entries = scipy.sparse.csr_array((ratio, block.indices, block.indptr), shape=(block.n_docs, len(table)))
-    return np.asarray(entries.T @ theta * table)
+    return np.asarray(entries.T @ _lda_numpy.dense(theta, case.num_topics) * table)
 
 
 class _Given:
