@@ -24,6 +24,7 @@ from ._lda_simd import (
     fma,
     lanes,
     load,
+    load_apart,
     maximum,
     nearest,
     polynomial,
@@ -262,10 +263,11 @@ def multiply(
 @register_jitable
 def sweep(
     table: np.ndarray,
+    num_topics: int,
     starts: np.ndarray,
     length: int,
     count: np.ndarray,
-    num_topics: int,
+    width: int,
     weight: np.ndarray,
     floor: Any,
     quotient: np.ndarray,
@@ -274,50 +276,44 @@ def sweep(
     """quotient = count / (weight' B + floor) and share = B quotient, with the columns of B at
     table[starts[j] :].
 
-    A column is read from the nearest cache when it is read again. Its last vector ends with it and overlaps
-    the one before, so what goes with it has a gap (see `lay_out`).
+    Columns are still in a near cache when they are read again. The last vector of one ends with it and
+    overlaps the one before, so weight and share have a gap there (see `lay_out`).
     """
     lane = lanes(table)
-    width = weight.size
     last = num_topics - lane
     zero = fill(load(weight, 0), 0.0)
-    for v in range(0, width, lane):
+    for v in range(0, weight.size, lane):
         store(share, v, zero)
-    whole = length - length % 4
-    for j in range(0, whole, 4):
-        a = zero
-        b = zero
-        c = zero
-        d = zero
-        for v in range(0, width, lane):
-            w = load(weight, v)
-            k = min(v, last)
-            a = fma(w, load(table, starts[j] + k), a)
-            b = fma(w, load(table, starts[j + 1] + k), b)
-            c = fma(w, load(table, starts[j + 2] + k), c)
-            d = fma(w, load(table, starts[j + 3] + k), d)
-        quotient[j] = count[j] / (total(a) + floor)
-        quotient[j + 1] = count[j + 1] / (total(b) + floor)
-        quotient[j + 2] = count[j + 2] / (total(c) + floor)
-        quotient[j + 3] = count[j + 3] / (total(d) + floor)
-        a = splat(quotient[j])
-        b = splat(quotient[j + 1])
-        c = splat(quotient[j + 2])
-        d = splat(quotient[j + 3])
-        for v in range(0, width, lane):
-            k = min(v, last)
-            s = fma(a, load(table, starts[j] + k), load(share, v))
-            s = fma(b, load(table, starts[j + 1] + k), s)
-            s = fma(c, load(table, starts[j + 2] + k), s)
-            store(share, v, fma(d, load(table, starts[j + 3] + k), s))
-    for j in range(whole, length):
-        a = zero
-        for v in range(0, width, lane):
-            a = fma(load(weight, v), load(table, starts[j] + min(v, last)), a)
-        quotient[j] = count[j] / (total(a) + floor)
-        a = splat(quotient[j])
-        for v in range(0, width, lane):
-            store(share, v, fma(a, load(table, starts[j] + min(v, last)), load(share, v)))
+    for block in range(0, width, lane):
+        end = min(block + lane, padded(length, 4))
+        for j in range(block, end, 4):
+            at_a, at_b, at_c, at_d = starts[j], starts[j + 1], starts[j + 2], starts[j + 3]
+            a = zero
+            b = zero
+            c = zero
+            d = zero
+            for v in range(0, weight.size, lane):
+                w = load(weight, v)
+                k = min(v, last)
+                a = fma(w, load(table, at_a + k), a)
+                b = fma(w, load(table, at_b + k), b)
+                c = fma(w, load(table, at_c + k), c)
+                d = fma(w, load(table, at_d + k), d)
+            quotient[j], quotient[j + 1] = total(a), total(b)
+            quotient[j + 2], quotient[j + 3] = total(c), total(d)
+        store(quotient, block, load(count, block) / (load(quotient, block) + splat(floor)))
+        for j in range(block, end, 4):
+            at_a, at_b, at_c, at_d = starts[j], starts[j + 1], starts[j + 2], starts[j + 3]
+            a = splat(quotient[j])
+            b = splat(quotient[j + 1])
+            c = splat(quotient[j + 2])
+            d = splat(quotient[j + 3])
+            for v in range(0, weight.size, lane):
+                k = min(v, last)
+                s = fma(a, load(table, at_a + k), load(share, v))
+                s = fma(b, load(table, at_b + k), s)
+                s = fma(c, load(table, at_c + k), s)
+                store(share, v, fma(d, load(table, at_d + k), s))
 
 
 @register_jitable
@@ -344,9 +340,9 @@ def gather_topics(
     """Gather some topics: columns[row[i] + j] = table[starts[j] + topic[i]]."""
     for i in range(live):
         row[i] = i * width
-    for j in range(width):
+    for block in range(0, width, lanes(table)):
         for i in range(live):
-            columns[i * width + j] = table[starts[j] + topic[i]]
+            store(columns, row[i] + block, load_apart(table, starts, block, topic[i]))
 
 
 @register_jitable
@@ -397,7 +393,7 @@ def leaves(weight: Any, share: Any, prior: Any, posterior: Any, tolerance: Any, 
     """Whether a topic is about to receive less than the tolerance, and does not grow from a trace."""
     coming = weight * share
     received = posterior - prior
-    return bool(coming < tolerance and coming <= received + received + trace)
+    return (coming < tolerance) & (coming <= received + received + trace)
 
 
 @register_jitable
@@ -509,7 +505,7 @@ def expectation(
 
         # Over all topics, by the rows of the table.
         while by_rows:
-            sweep(table, starts, length, count, num_topics, weight, epsilon * scale, quotient, share)
+            sweep(table, num_topics, starts, length, count, width, weight, epsilon * scale, quotient, share)
             if iteration == 0:
                 normalise(count, quotient, width, at_first)
             if converged or iteration == iterations:
@@ -524,7 +520,7 @@ def expectation(
                 leaving = 0
                 for i in range(topics_width):
                     leaving += leaves(weight[i], share[i], prior[i], posterior[i], tolerance, trace)
-                if 4 * (topics_width - leaving) <= num_topics:
+                if 3 * (topics_width - leaving) <= num_topics:
                     break
 
         # Over the topics that are left, by the columns of what is gathered of them.
@@ -627,7 +623,7 @@ def expectation(
 
 
 @compiled(nogil=True, error_model="numpy")
-def add_statistics(
+def statistics(
     indptr: np.ndarray,
     positions: np.ndarray,
     theta: tuple[np.ndarray, np.ndarray, np.ndarray],
@@ -635,56 +631,66 @@ def add_statistics(
     table: np.ndarray,
     table_rows: np.ndarray,
     grid: float,
+    cells: np.ndarray,
     steps: np.ndarray,
-) -> None:
+) -> int:
     theta_stop, theta_topic, theta_weight = theta
-    num_words, num_topics = steps.shape
+    num_words, num_topics = table_rows.size, table.shape[1]
     lane = lanes(ratio)
-    width = padded(num_topics, lane)
+    whole = num_topics - num_topics % lane
     # The entries word by word, in document order (a counting sort).
     stop = np.zeros(num_words + 1, np.int64)
     for j in range(positions.size):
         stop[positions[j] + 1] += 1
     stop = np.cumsum(stop)
-    entry = np.empty(positions.size, np.int32)
+    ratios = np.empty(positions.size, ratio.dtype)
     document = np.empty(positions.size, np.int32)
     for d in range(indptr.size - 1):
         for j in range(indptr[d], indptr[d + 1]):
             p = positions[j]
-            entry[stop[p]] = j
+            ratios[stop[p]] = ratio[j]
             document[stop[p]] = d
             stop[p] += 1
-    row = np.zeros(width, ratio.dtype)
+    row = np.zeros(num_topics, ratio.dtype)
+    touched = np.empty(num_topics, np.int64)
+    touched_by = np.full(num_topics, -1, np.int64)
     per_step = 1 / grid
+    num_cells = 0
     begin = 0
     for p in range(num_words):
         end = stop[p]
-        r = table_rows[p]
-        whole = False
+        num_touched = 0
         for e in range(begin, end):
-            d = document[e]
-            uses = ratio[entry[e]]
-            if theta_stop[d + 1] - theta_stop[d] == num_topics:
-                whole = True
-                for v in range(0, num_topics - num_topics % lane, lane):
-                    store(row, v, fma(splat(uses), load(theta_weight, theta_stop[d] + v), load(row, v)))
-                for k in range(num_topics - num_topics % lane, num_topics):
-                    row[k] += uses * theta_weight[theta_stop[d] + k]
-            else:
-                for i in range(theta_stop[d], theta_stop[d + 1]):
-                    row[theta_topic[i]] += uses * theta_weight[i]
-        if whole:
-            for k in range(num_topics):
-                steps[p, k] += np.rint(np.float64(row[k] * table[r, k]) * per_step)
-                row[k] = 0
-        else:
-            for e in range(begin, end):
-                d = document[e]
-                for i in range(theta_stop[d], theta_stop[d + 1]):
+            uses = ratios[e]
+            first, last = theta_stop[document[e]], theta_stop[document[e] + 1]
+            if last - first < num_topics:
+                for i in range(first, last):
                     k = theta_topic[i]
-                    steps[p, k] += np.rint(np.float64(row[k] * table[r, k]) * per_step)
-                    row[k] = 0
+                    if touched_by[k] != p:
+                        touched_by[k] = p
+                        touched[num_touched] = k
+                        num_touched += 1
+                    row[k] += uses * theta_weight[i]
+                continue
+            for v in range(0, whole, lane):
+                store(row, v, fma(splat(uses), load(theta_weight, first + v), load(row, v)))
+            for k in range(whole, num_topics):
+                row[k] += uses * theta_weight[first + k]
+            if num_touched < num_topics:
+                num_touched = num_topics
+                for k in range(num_topics):
+                    touched_by[k] = p
+                    touched[k] = k
+        r = table_rows[p]
+        for i in range(num_touched):
+            k = touched[i]
+            step = np.rint(np.float64(row[k] * table[r, k]) * per_step)
+            row[k] = 0
+            cells[num_cells] = p * num_topics + k
+            steps[num_cells] = step
+            num_cells += step != 0
         begin = end
+    return num_cells
 
 
 @compiled(nogil=True, error_model="numpy")

@@ -114,7 +114,7 @@ def dense(theta: tuple[np.ndarray, np.ndarray, np.ndarray], num_topics: int) -> 
     return np.asarray(scipy.sparse.csr_array((weights, topics, indptr), shape=shape).toarray())
 
 
-def add_statistics(
+def statistics(
     indptr: np.ndarray,
     positions: np.ndarray,
     theta: tuple[np.ndarray, np.ndarray, np.ndarray],
@@ -122,17 +122,24 @@ def add_statistics(
     table: np.ndarray,
     table_rows: np.ndarray,
     grid: float,
+    cells: np.ndarray,
     steps: np.ndarray,
-) -> None:
-    """Add the expected counts of words and topics, rounded to the grid, to steps (n, K) float64.
+) -> int:
+    """Compute the expected counts of n words and K topics, rounded to the grid; return how many are not zero.
 
-    The word of an entry is given by its position among n words: its row of `steps`, and of the table
-    ``table_rows[position]``.
+    The word of an entry is given by its position among the n: its row of the table is
+    ``table_rows[position]``. The first `cells` become the places of those counts in a table (n, K), row by
+    row, and `steps`, float64, the counts in whole steps.
     """
     words, columns = np.unique(positions, return_inverse=True)
+    num_topics = table.shape[1]
     entries = scipy.sparse.csr_array((ratio, columns, indptr), shape=(len(indptr) - 1, len(words)))
-    expected = (entries.T @ dense(theta, steps.shape[1]) * table[table_rows[words]]).astype(np.float64)
-    steps[words] += np.rint(expected / grid)
+    expected = (entries.T @ dense(theta, num_topics) * table[table_rows[words]]).astype(np.float64)
+    rounded = np.rint(expected / grid)
+    word, topic = np.nonzero(rounded)
+    cells[: len(word)] = words[word].astype(cells.dtype) * num_topics + topic
+    steps[: len(word)] = rounded[word, topic]
+    return len(word)
 
 
 def absence(

@@ -35,6 +35,8 @@ from scipy.special import gammaln
 
 from ._caching import is_compiled
 from .chunk import Chunk
+from .partial import cell_type
+from .summation import narrow_steps
 
 #: Statistics are rounded to multiples of this: sums of expected counts are exact up to 2**31 in one cell.
 LDA_GRID = 2.0**-22
@@ -279,7 +281,7 @@ def expectation(
     return theta, ratio, converged, total
 
 
-def add_statistics(
+def statistics(
     block: Chunk,
     positions: np.ndarray,
     theta: Theta,
@@ -287,9 +289,8 @@ def add_statistics(
     table: np.ndarray,
     table_rows: np.ndarray,
     grid: float,
-    steps: np.ndarray,
-) -> None:
-    """Add a block's expected counts, rounded to the grid, to a job's sums.
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return a block's expected counts of words and topics, rounded to the grid.
 
     Parameters
     ----------
@@ -303,12 +304,21 @@ def add_statistics(
     table_rows : ndarray of int32, shape (n_words,)
         The row of `table` of each of the job's words.
     grid : float
-    steps : ndarray of float64, shape (n_words, K)
-        The sums in whole steps; changed.
+
+    Returns
+    -------
+    cells : ndarray of int32 or int64, shape (n,)
+        Which counts are not zero: their places in a table of n_words x K, row by row. They ascend by words.
+    steps : ndarray of int32 or float64, shape (n,)
+        Those counts, in whole steps.
     """
-    compiled_or_numpy().add_statistics(
-        as_compiled(block.indptr, np.int64), positions, theta, ratio, table, table_rows, grid, steps
+    size = len(table_rows) * table.shape[1]
+    most = min(size, int(np.diff(theta[0]) @ np.diff(block.indptr)))
+    cells, steps = np.empty(most, cell_type(size)), np.empty(most)
+    number = compiled_or_numpy().statistics(
+        as_compiled(block.indptr, np.int64), positions, theta, ratio, table, table_rows, grid, cells, steps
     )
+    return cells[:number].copy(), narrow_steps(steps[:number].copy())
 
 
 def expected_log_theta(gamma: np.ndarray) -> np.ndarray:
