@@ -631,8 +631,9 @@ def statistics(
     table: np.ndarray,
     table_rows: np.ndarray,
     grid: float,
-    cells: np.ndarray,
     steps: np.ndarray,
+    cells: np.ndarray,
+    sparse: bool,
 ) -> int:
     theta_stop, theta_topic, theta_weight = theta
     num_words, num_topics = table_rows.size, table.shape[1]
@@ -686,9 +687,12 @@ def statistics(
             k = touched[i]
             step = np.rint(np.float64(row[k] * table[r, k]) * per_step)
             row[k] = 0
-            cells[num_cells] = p * num_topics + k
-            steps[num_cells] = step
-            num_cells += step != 0
+            if sparse:
+                cells[num_cells] = p * num_topics + k
+                steps[num_cells] = step
+                num_cells += step != 0
+            else:
+                steps[p * num_topics + k] += step
         begin = end
     return num_cells
 

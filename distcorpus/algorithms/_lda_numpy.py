@@ -122,20 +122,25 @@ def statistics(
     table: np.ndarray,
     table_rows: np.ndarray,
     grid: float,
-    cells: np.ndarray,
     steps: np.ndarray,
+    cells: np.ndarray,
+    sparse: bool,
 ) -> int:
-    """Compute the expected counts of n words and K topics, rounded to the grid; return how many are not zero.
+    """Compute the expected counts of n words and K topics, in whole steps of the grid.
 
     The word of an entry is given by its position among the n: its row of the table is
-    ``table_rows[position]``. The first `cells` become the places of those counts in a table (n, K), row by
-    row, and `steps`, float64, the counts in whole steps.
+    ``table_rows[position]``. The counts are added to `steps`, float64 (n * K,). Where they are `sparse`, those
+    that are not zero become the first of `steps`, their places in such an array the first of `cells`, and
+    their number is returned.
     """
     words, columns = np.unique(positions, return_inverse=True)
     num_topics = table.shape[1]
     entries = scipy.sparse.csr_array((ratio, columns, indptr), shape=(len(indptr) - 1, len(words)))
     expected = (entries.T @ dense(theta, num_topics) * table[table_rows[words]]).astype(np.float64)
     rounded = np.rint(expected / grid)
+    if not sparse:
+        steps.reshape(-1, num_topics)[words] += rounded
+        return 0
     word, topic = np.nonzero(rounded)
     cells[: len(word)] = words[word].astype(cells.dtype) * num_topics + topic
     steps[: len(word)] = rounded[word, topic]

@@ -281,7 +281,13 @@ def expectation(
     return theta, ratio, converged, total
 
 
-def statistics(
+def most_cells(block: Chunk, positions: np.ndarray, theta: Theta, num_words: int, num_topics: int) -> int:
+    """Return how many counts of a job's words and the topics can be other than zero, at most."""
+    topics = np.repeat(np.diff(theta[0]), np.diff(block.indptr))  # of each entry
+    return int(np.minimum(np.bincount(positions, topics, num_words), num_topics).sum())
+
+
+def sparse_statistics(
     block: Chunk,
     positions: np.ndarray,
     theta: Theta,
@@ -289,6 +295,7 @@ def statistics(
     table: np.ndarray,
     table_rows: np.ndarray,
     grid: float,
+    most: int,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return a block's expected counts of words and topics, rounded to the grid.
 
@@ -304,6 +311,8 @@ def statistics(
     table_rows : ndarray of int32, shape (n_words,)
         The row of `table` of each of the job's words.
     grid : float
+    most : int
+        From `most_cells`.
 
     Returns
     -------
@@ -312,13 +321,37 @@ def statistics(
     steps : ndarray of int32 or float64, shape (n,)
         Those counts, in whole steps.
     """
-    size = len(table_rows) * table.shape[1]
-    most = min(size, int(np.diff(theta[0]) @ np.diff(block.indptr)))
-    cells, steps = np.empty(most, cell_type(size)), np.empty(most)
+    cells, steps = np.empty(most, cell_type(len(table_rows) * table.shape[1])), np.empty(most)
+    indptr = as_compiled(block.indptr, np.int64)
     number = compiled_or_numpy().statistics(
-        as_compiled(block.indptr, np.int64), positions, theta, ratio, table, table_rows, grid, cells, steps
+        indptr, positions, theta, ratio, table, table_rows, grid, steps, cells, True
     )
-    return cells[:number].copy(), narrow_steps(steps[:number].copy())
+    return cells[:number], narrow_steps(steps[:number])
+
+
+def add_statistics(
+    block: Chunk,
+    positions: np.ndarray,
+    theta: Theta,
+    ratio: np.ndarray,
+    table: np.ndarray,
+    table_rows: np.ndarray,
+    grid: float,
+    steps: np.ndarray,
+) -> None:
+    """Add a block's expected counts, rounded to the grid, to a job's sums.
+
+    Parameters
+    ----------
+    block, positions, theta, ratio, table, table_rows, grid
+        See `sparse_statistics`.
+    steps : ndarray of float64, shape (n_words, K)
+        The sums in whole steps; changed.
+    """
+    indptr, no_cells = as_compiled(block.indptr, np.int64), np.empty(0, cell_type(steps.size))
+    compiled_or_numpy().statistics(
+        indptr, positions, theta, ratio, table, table_rows, grid, steps.reshape(-1), no_cells, False
+    )
 
 
 def expected_log_theta(gamma: np.ndarray) -> np.ndarray:

@@ -14,6 +14,7 @@ from distcorpus.algorithms.chunk import Chunk
 from distcorpus.algorithms.lda import (
     LDA_GRID,
     VARIANTS,
+    add_statistics,
     as_compiled,
     checked_prior,
     expectation,
@@ -21,9 +22,10 @@ from distcorpus.algorithms.lda import (
     expected_log_theta,
     floats,
     is_collapsed,
+    most_cells,
     rows_of,
+    sparse_statistics,
     starting_gamma,
-    statistics,
     topic_weights,
 )
 from distcorpus.algorithms.partial import Partial
@@ -190,23 +192,34 @@ class EStep:
             else:
                 logs = expected_log_theta(gamma)
             log_theta = to_steps(logs.sum(axis=0), LDA_GRID)
-        cells, steps = statistics(block, positions, theta, ratio, self._table, self._table_rows, LDA_GRID)
+        counts = block, positions, theta, ratio, self._table, self._table_rows, LDA_GRID
+        num_words, num_topics = len(self._words), len(self._alpha)
+        most = most_cells(block, positions, theta, num_words, num_topics)
+        cells = None
+        # A word comes in several documents of one topic, so what it has is about half of the most.
+        if self._steps is None and most <= 2 * SPARSE * num_words * num_topics:
+            cells = sparse_statistics(*counts, most)
         with self._lock:
-            self._cells.append((key, cells, steps))
-            self._num_cells += len(cells)
-            if self._steps is not None or self._num_cells > SPARSE * len(self._words) * len(self._alpha):
+            if cells is not None:
+                self._cells.append((key, *cells))
+                self._num_cells += len(cells[0])
+            if self._steps is not None or self._num_cells > SPARSE * num_words * num_topics:
                 self._fill_table()
+            if cells is None:
+                add_statistics(*counts, self._fill_table())
             self._counters += block.n_docs, converged, iterations
             if self._log_theta is not None:
                 self._log_theta += log_theta
 
-    def _fill_table(self) -> None:
+    def _fill_table(self) -> np.ndarray:
+        """Return the sums as a table, from here on."""
         if self._steps is None:
             self._steps = np.zeros((len(self._words), len(self._alpha)))
         rows = np.arange(len(self._words), dtype=np.int32)
         for _, cells, steps in self._cells:
             add_cells(self._steps, rows, cells, steps)  # what is out of range stays so
         self._cells.clear()
+        return self._steps
 
     def result(self) -> Partial:
         """Return the sums; nothing can be added after that.

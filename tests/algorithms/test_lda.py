@@ -201,13 +201,13 @@ def block_statistics(kernels, block, lambda_, alpha, dtype, variant):
         collapsed,
     )
     every = np.arange(block.num_terms, dtype=np.int32)
-    cells, steps = np.empty(rows.size, np.int32), np.empty(rows.size)
-    number = kernels.statistics(
-        block.indptr, block.indices, theta, ratio, table, every, LDA_GRID, cells, steps
-    )
-    counts = np.zeros(rows.shape)
-    counts.flat[cells[:number]] = steps[:number] * LDA_GRID
-    return counts, gamma, counters
+    counts = block.indptr, block.indices, theta, ratio, table, every, LDA_GRID
+    cells, steps, table_of = np.empty(rows.size, np.int32), np.empty(rows.size), np.zeros(rows.size)
+    number = kernels.statistics(*counts, steps, cells, True)
+    assert kernels.statistics(*counts, table_of, cells[:0], False) == 0
+    np.testing.assert_array_equal(np.flatnonzero(table_of), np.sort(cells[:number]))
+    np.testing.assert_array_equal(table_of[cells[:number]], steps[:number])
+    return table_of.reshape(rows.shape) * LDA_GRID, gamma, counters
 
 
 @pytest.mark.parametrize("variant", ["vb", "cvb0"])
