@@ -129,9 +129,9 @@ def statistics(
     """Compute the expected counts of n words and K topics, in whole steps of the grid.
 
     The word of an entry is given by its position among the n: its row of the table is
-    ``table_rows[position]``. The counts are added to `steps`, float64 (n * K,). Where they are `sparse`, those
-    that are not zero become the first of `steps`, their places in such an array the first of `cells`, and
-    their number is returned.
+    ``table_rows[position]``. The counts are added to `steps`, float64 (n * K,). Where they are `sparse`,
+    those that are not zero become the first of `steps`, their places in such an array the first of `cells`,
+    and their number is returned.
     """
     words, columns = np.unique(positions, return_inverse=True)
     num_topics = table.shape[1]
