@@ -15,14 +15,22 @@ from typing import TYPE_CHECKING, Any
 from distcorpus._version import __version__
 
 if TYPE_CHECKING:
+    from distcorpus import corpora
     from distcorpus.cluster import LocalCluster, LocalWorker
+    from distcorpus.corpora.corpus import Corpus
     from distcorpus.models import LdaModel, LsiModel
 
-__all__ = ["LdaModel", "LocalCluster", "LocalWorker", "LsiModel", "__version__"]
+__all__ = ["Corpus", "LdaModel", "LocalCluster", "LocalWorker", "LsiModel", "__version__", "corpora"]
 
 #: Where the public names are: each is imported when it is used. The models import gensim, which daemons and
 #: command lines do without.
-_HOMES = {"LdaModel": "models", "LsiModel": "models", "LocalCluster": "cluster", "LocalWorker": "cluster"}
+_HOMES = {
+    "Corpus": "corpora",
+    "LdaModel": "models",
+    "LsiModel": "models",
+    "LocalCluster": "cluster",
+    "LocalWorker": "cluster",
+}
 
 
 class _BeforeGensim(MetaPathFinder):
@@ -44,6 +52,6 @@ else:
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(import_module(f"distcorpus.{_HOMES[name]}"), name)
-    if name in ("cluster", "wire"):
+    if name in ("cluster", "corpora", "wire"):
         return import_module(f"distcorpus.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
-from distcorpus.wire import abort, connect, names, roles, tls, use_tls
+from distcorpus.wire import abort, addressfile, connect, names, roles, tls, use_tls
 from distcorpus.wire.inherited import announce
 from distcorpus.wire.location import use_nameserver
 from distcorpus.wire.nameserver import find, lookup
@@ -171,11 +171,11 @@ class LocalCluster:
 
         Parameters
         ----------
-        role : {"client", "worker", "dispatcher"}
+        role : {"client", "worker", "dispatcher", "viewer"}
             As what: with TLS, a certificate is for one role.
         """
         host, port = self._nameserver
-        where = {"PYRO_NS_HOST": host, "PYRO_NS_PORT": str(port)}
+        where = {"PYRO_NS_HOST": host, "PYRO_NS_PORT": str(port), addressfile.VARIABLE: ""}
         if self._certificates is None:
             return {**where, "PYRO_SERIALIZER": "pickle", "PYRO_SSL": "false", tls.VARIABLE: ""}
         folder = self._certificates.of(role)
@@ -273,7 +273,7 @@ class _Certificates:
         authority = certificates.make_authority(self._directory.name)
         self._folders = {
             role: certificates.issue(
-                authority, role, () if role == roles.CLIENT else ("127.0.0.1",), certificates.AUTHORITY_DAYS
+                authority, role, ("127.0.0.1",) if role in roles.SERVERS else (), certificates.AUTHORITY_DAYS
             )
             for role in roles.ROLES
         }

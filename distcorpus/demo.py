@@ -90,7 +90,7 @@ def demo(
         dictionary, corpus = lee()
         console.print(f"[bold]{len(corpus)} news articles[/] (Lee corpus), {len(dictionary)} words")
     else:
-        dictionary, corpus = _load_dictionary(dictionary_file), list(MmCorpus(corpus_file))
+        dictionary, corpus = load_dictionary(dictionary_file), list(MmCorpus(corpus_file))
         console.print(f"[bold]{len(corpus)} documents[/] of {corpus_file}, {len(dictionary)} words")
     tfidf = TfidfModel(corpus)
     weighted = [tfidf[document] for document in corpus]
@@ -152,7 +152,7 @@ def demo(
     console.print(table)
 
 
-def _load_dictionary(path: str) -> Dictionary:
+def load_dictionary(path: str) -> Dictionary:
     """Load a Dictionary in either of gensim's two formats."""
     with open(path, "rb") as file:
         pickled = file.read(1) == b"\x80"

@@ -12,7 +12,9 @@ from gensim.corpora import Dictionary
 from gensim.models import TfidfModel
 from threadpoolctl import threadpool_limits
 
-from distcorpus.wire import certificates, roles
+from distcorpus.wire import certificates, refusals, roles
+
+from . import template
 
 
 class BagsOfWords(NamedTuple):
@@ -47,7 +49,7 @@ def credentials(authority: Path) -> dict[str, Path]:
     """The folder of a certificate for each role, on this machine."""
     hosts = ("127.0.0.1", "localhost")
     return {
-        role: certificates.issue(authority, role, () if role == roles.CLIENT else hosts)
+        role: certificates.issue(authority, role, hosts if role in roles.SERVERS else ())
         for role in roles.ROLES
     }
 
@@ -65,3 +67,20 @@ def newsgroups() -> BagsOfWords:
         return bags_of_words(corpora.newsgroups())
     except corpora.CorpusUnavailable as error:
         pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def forked_daemons() -> Iterator[None]:
+    """The daemons of every `LocalCluster` are forked, see `template`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("distcorpus.cluster.subprocess", template.FORKING)
+        yield
+    template.end()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def refusals_at_once() -> Iterator[None]:
+    """Tests have thousands of messages refused, and would wait (see `wire/test_refusals.py`)."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(refusals.VARIABLE, "1")
+        yield

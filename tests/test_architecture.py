@@ -21,10 +21,14 @@ ALLOWED = {
     "kernels": {"algorithms"},
     "engines": {"algorithms", "kernels"},
     "training": {"algorithms", "kernels", "corpora", "engines.base"},
-    "dispatcher": {"algorithms", "kernels", "training", "engines", "wire"},
+    "monitor": {"wire"},
+    "dispatcher": {"algorithms", "kernels", "training", "engines", "monitor", "wire"},
     "worker": {"algorithms", "kernels", "wire"},
     "models": {"algorithms", "kernels", "corpora", "training", "engines", "wire"},
-    "cli": {"algorithms", "kernels", "wire", "dispatcher", "engines", "training", "worker", "demo"},
+    "cli": {
+        *("algorithms", "kernels", "corpora", "training", "engines", "models", "dispatcher", "worker"),
+        *("monitor", "wire", "demo"),
+    },
 }
 
 #: What single files may import besides.

@@ -14,10 +14,31 @@ import numpy as np
 
 from ._lsi_basis import Basis, Rows, orthonormal, orthonormalise, panel_width, shifted
 from ._lsi_proof import Probe
-from ._lsi_stop import RayleighRitz, Stop
+from ._lsi_stop import RayleighRitz, Stop, eigenvalues
 
+#: Steps that a probe takes, about.
+PROBE_STEPS = 4
 #: How often the basis begins again before the iteration is given up.
 RESTARTS = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Approach:
+    """How far an iteration is.
+
+    Attributes
+    ----------
+    products_left : int
+        About how many are to come.
+    error : float or None
+        The largest relative error of a wanted singular value, by the latest estimate.
+    values : ndarray or None
+        The wanted singular values as they were at that estimate, descending.
+    """
+
+    products_left: int
+    error: float | None
+    values: np.ndarray | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +54,7 @@ class Task:
     max_steps: int | None
     grid_noise: float  # the length of what a product's grid may be off, see `product_grid`
     seed: int
+    observe: Callable[[Approach], None] = lambda approach: None
     narrow: bool = False  # whether the result's type is wider than the iteration's
 
 
@@ -87,6 +109,7 @@ def iterate(task: Task, start: np.ndarray, filtered: bool) -> tuple[np.ndarray, 
             stop = Stop(task.wanted, task.tolerance, lanczos.shift)
         if task.tolerance and lanczos.reached(stop):
             break
+        task.observe(lanczos.approach(stop))
         if task.max_steps is None and lanczos.basis.size + lanczos.vectors.shape[1] > basis_bound(
             task.returned
         ):
@@ -248,6 +271,22 @@ class _Lanczos:
         if self.filtered and self.basis.size > 4 * wanted and theta[wanted - 1] <= self._floor:
             raise Unfit
         return stop.reached(self.problem, self._coupling, self._floor)
+
+    def approach(self, stop: Stop) -> Approach:
+        """Return how far this is."""
+        task = self._task
+        if task.max_steps is not None:
+            return Approach(task.max_steps - self.steps, None, None)
+        steps = math.ceil(stop.columns_left(self.basis.size) / max(self.vectors.shape[1], 1))
+        if self.probe is None:
+            steps += PROBE_STEPS
+        elif (len_so_far := self.problem.blocks(self.probe.first)) < PROBE_STEPS:
+            steps += PROBE_STEPS - len_so_far
+        else:
+            steps += 1
+        theta = stop.estimated
+        values = None if theta is None else np.sqrt(np.maximum(eigenvalues(theta, self.shift), 0.0))
+        return Approach(steps * (1 if self.shift is None else 2), stop.error, values)
 
     def restart(self, size: int) -> None:
         """Begin again from the leading Ritz vectors, as many as `size`.

@@ -83,6 +83,8 @@ class Stop:
 
     Attributes
     ----------
+    error : float or None
+        The largest relative error of a wanted singular value, as it was estimated last.
     probing : bool
         Whether a probe is to be multiplied.
     probe_width : int
@@ -101,6 +103,7 @@ class Stop:
         self._last: tuple[int, float] | None = None
         self._seen: _Seen | None = None  # what the probe is to be compared with
         self._rest: float | None = None  # the largest eigenvalue of what the basis leaves out
+        self.error: float | None = None
         self.probing = False
         self.probe_width = PROBE
         self.solution: tuple[np.ndarray, np.ndarray] | None = None
@@ -114,6 +117,20 @@ class Stop:
     def due(self, size: int, exhausted: bool) -> bool:
         """Return whether a basis of `size` columns is worth a look."""
         return size >= (self._wanted if exhausted else max(self._wanted, self._next))
+
+    @property
+    def estimated(self) -> np.ndarray | None:
+        """The wanted Ritz values as they were when `error` was estimated."""
+        return None if self._seen is None else self._seen.theta[: self._wanted]
+
+    def columns_left(self, size: int) -> float:
+        """Return about how many columns the basis, which has `size`, needs still, without the probe's."""
+        if self._rest is not None or self.probing:
+            return 0.0
+        if self._last is None or self.error is None:
+            return max(self._next - size, 0.0)
+        way = math.log(max(1.0, self.error / self._tolerance)) / self._rate
+        return max(self._last[0] + way - size, 0.0)
 
     def reached(self, problem: RayleighRitz, coupling: np.ndarray, floor: float) -> bool:
         """Return whether the values are accurate; if they seem to be, ask for a probe.
@@ -137,6 +154,7 @@ class Stop:
         else:
             error = seen.error(seen.gap(), self._shift)
             self.probing = error <= self._tolerance
+        self.error = error
         first_look = self._last is None
         if self._last is not None and 0 < error < self._last[1]:
             rate = math.log(self._last[1] / error) / (size - self._last[0])

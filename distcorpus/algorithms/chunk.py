@@ -185,6 +185,19 @@ class Chunk:
         return function(self, *arguments)
 
 
+def joined(chunks: Sequence[Chunk], num_terms: int) -> Chunk:
+    """Return the documents of some chunks as one chunk: the only one, or a new one."""
+    if len(chunks) == 1:
+        return chunks[0]
+    lengths = [np.zeros(1, np.int64), *(np.diff(chunk.indptr) for chunk in chunks)]
+    return Chunk(
+        np.cumsum(np.concatenate(lengths)),
+        np.concatenate([np.empty(0, np.int32), *(chunk.indices for chunk in chunks)]),
+        np.concatenate([np.empty(0, np.float32), *(chunk.data for chunk in chunks)]),
+        num_terms,
+    )
+
+
 def words_in(id_lists: Sequence[np.ndarray], num_terms: int) -> np.ndarray:
     """Return the term ids that occur in any of some arrays, int32, ascending and distinct."""
     if not _is_dense(sum(map(len, id_lists)), num_terms):

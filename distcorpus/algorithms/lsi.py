@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from ._lsi_basis import Map, Rows, orthonormal
-from ._lsi_iteration import Task, Unfit, iterate, noise
+from ._lsi_iteration import Approach, Task, Unfit, iterate, noise
 from ._lsi_stop import eigenvalues
 from .summation import grid_for
 
@@ -126,6 +126,7 @@ def factorise(
     start: np.ndarray | None = None,
     keep: int | None = None,
     side_by_side: Map = map,
+    observe: Callable[[Approach], None] = lambda approach: None,
 ) -> Factors:
     """Return the leading left singular vectors and singular values of a terms x documents matrix A.
 
@@ -177,6 +178,8 @@ def factorise(
         Does what the built-in `map` does, and may compute the items side by side: `Executor.map` of some
         threads. So are slices of the dense matrices computed, to the same bits as by `map`. BLAS had better
         have one thread then.
+    observe : callable
+        Told after each step how far the iteration is.
 
     Returns
     -------
@@ -235,7 +238,13 @@ def factorise(
     def task_in(dtype: np.dtype) -> Task:
         # The grid of a product is a multiple of this; what is off by half a step in each row is that long.
         grid_noise = 4 * math.sqrt(num_terms) * math.ldexp(whole_norm * scale**2, -GRID_BITS[dtype.name])
-        return Task(multiply, rows, dtype, wanted, returned, tolerance, max_steps, grid_noise, seed)
+        return Task(
+            multiply, rows, dtype, wanted, returned, tolerance, max_steps, grid_noise, seed, observe_scaled
+        )
+
+    def observe_scaled(approach: Approach) -> None:
+        values = approach.values
+        observe(approach if values is None else replace(approach, values=values / scale))
 
     rows = Rows(num_terms, side_by_side)
     if max_steps is None and first_dtype == np.float32:

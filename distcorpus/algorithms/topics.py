@@ -194,6 +194,46 @@ class LazyTopics:
         self.scale = scale
 
 
+class LeadingTerms:
+    """Finds the most probable terms of some topics, of which the rows are given piece by piece.
+
+    Parameters
+    ----------
+    number : int
+        How many of each topic.
+    """
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+        self._ids: np.ndarray | None = None
+        self._values: np.ndarray | None = None
+
+    def add(self, words: np.ndarray, rows: np.ndarray) -> None:
+        """Look at some terms.
+
+        Parameters
+        ----------
+        words : ndarray of int32, shape (n,)
+            Their ids.
+        rows : ndarray, shape (n, num_topics)
+            Their parameters.
+        """
+        ids = np.broadcast_to(words[:, np.newaxis], rows.shape)
+        if self._ids is not None and self._values is not None:
+            ids, rows = np.concatenate([self._ids, ids]), np.concatenate([self._values, rows])
+        if len(rows) > self._number:
+            best = np.argpartition(rows, len(rows) - self._number, axis=0)[-self._number :]
+            ids, rows = np.take_along_axis(ids, best, 0), np.take_along_axis(rows, best, 0)
+        self._ids, self._values = ids, rows
+
+    def found(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the ids and parameters, shape (number, num_topics), in each column the largest first."""
+        if self._ids is None or self._values is None:
+            raise ValueError("no terms were looked at: add some")
+        order = np.argsort(-self._values, axis=0, kind="stable")
+        return np.take_along_axis(self._ids, order, 0), np.take_along_axis(self._values, order, 0)
+
+
 class StatisticsSum:
     """An exact sum of statistics that holds rows only for the terms that occur; several threads may add at
     once.

@@ -1,4 +1,4 @@
-"""The console commands: three daemons, a demo, a look at a running cluster, its end, its certificates.
+"""The console commands: three daemons, corpora, training, a demo, a look at a cluster, its end, certificates.
 
 Each command is a module here; `common` has what several share, and `service` how a daemon's process begins
 and ends.
@@ -12,7 +12,21 @@ import sys
 from collections.abc import Sequence
 
 from distcorpus._version import __version__
-from distcorpus.cli import certs, demo, dispatcher, nameserver, status, stop, warm, worker
+from distcorpus.cli import (
+    certs,
+    corpus,
+    demo,
+    dispatcher,
+    doctor,
+    head,
+    nameserver,
+    ping,
+    status,
+    stop,
+    train,
+    warm,
+    worker,
+)
 from distcorpus.cli.common import Parser
 from distcorpus.cli.service import Interrupted
 from distcorpus.wire import CommunicationError, NamingError, allow, limit_messages
@@ -20,7 +34,21 @@ from distcorpus.wire import CommunicationError, NamingError, allow, limit_messag
 logger = logging.getLogger("distcorpus")
 
 #: The modules of the commands, in the order of ``--help``.
-COMMANDS = (nameserver, dispatcher, worker, demo, status, stop, warm, certs)
+COMMANDS = (
+    nameserver,
+    dispatcher,
+    head,
+    worker,
+    corpus,
+    train,
+    demo,
+    status,
+    doctor,
+    ping,
+    stop,
+    warm,
+    certs,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -34,7 +34,7 @@ def add(commands: Commands) -> None:
         nargs="+",
         default=[],
         metavar="NAME",
-        help="host names and addresses at which others reach its holder; none for a client",
+        help="host names and addresses at which others reach its holder; none for a client or a viewer",
     )
     issue.add_argument(
         "--days", type=float, default=30, metavar="N", help="how long it is valid (default: %(default)g)"
@@ -65,8 +65,13 @@ def _run_issue(options: argparse.Namespace) -> None:
     folder = certificates.issue(options.authority, options.role, options.host, options.days, options.out)
     say(
         f"# a {options.role}'s certificate, for {options.days:g} days: copy {folder} to where it is used"
-        f"{', and pass it with --tls' if options.role != roles.CLIENT else ''}"
+        f"{', and pass it with --tls' if options.role in roles.SERVERS else ''}"
     )
+    if options.role == roles.VIEWER:
+        say(
+            "# for the commands status, ping, doctor and dashboard:",
+            f"export {tls.VARIABLE}={shlex.quote(str(folder.absolute()))}",
+        )
     if options.role == roles.CLIENT:
         say(
             "# for programs that import distcorpus, and the commands status and stop:",

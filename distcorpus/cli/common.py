@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 import os
 import time
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-from distcorpus.cli.service import Interrupted, Lifetime
-from distcorpus.wire import CommunicationError, Connection, Daemon, NamingError, connect, names, tls
+from distcorpus.cli.service import Interrupted, Lifetime, say
+from distcorpus.wire import (
+    CommunicationError,
+    Connection,
+    Daemon,
+    NamingError,
+    addressfile,
+    connect,
+    names,
+    tls,
+)
 from distcorpus.wire.daemon import check_exposure
 from distcorpus.wire.location import NameServerLocation
 from distcorpus.wire.nameserver import lookup
@@ -62,6 +72,12 @@ def find_options() -> Parser:
         action="store_false",
         help="do not look for the name server by broadcast",
     )
+    options.add_argument(
+        "--address-file",
+        metavar="PATH",
+        help="the file in which 'nameserver --address-file' says where it is, in place of --host and --port "
+        f"(default: {addressfile.VARIABLE})",
+    )
     return options
 
 
@@ -109,12 +125,19 @@ def wait_options() -> Parser:
     options = Parser(add_help=False)
     options.add_argument(
         "--wait",
-        type=float,
+        type=_seconds_to_wait,
         default=60.0,
         metavar="SECONDS",
-        help="how long to wait for the name server to appear (default: %(default)g)",
+        help="how long to wait for the name server to appear, or 'forever' (default: %(default)g)",
     )
     return options
+
+
+def _seconds_to_wait(said: str) -> float:
+    seconds = math.inf if said == "forever" else float(said)
+    if not seconds >= 0:
+        raise argparse.ArgumentTypeError(f"{said}: give a number of seconds, or 'forever'")
+    return seconds
 
 
 def use_credentials(options: argparse.Namespace, role: str | None = None) -> tls.Credentials | None:
@@ -168,12 +191,24 @@ def find_nameserver(options: argparse.Namespace, lifetime: Lifetime | None = Non
     Interrupted
         If the daemon was told to end while it waited.
     """
+    if options.address_file and (options.host or options.port):
+        raise ValueError("--address-file says where the name server is: leave out --host and --port")
     # A daemon that only this machine reaches has no use for one that answers from elsewhere.
     alone = lifetime is not None and tls.current() is None and is_loopback(options.bind)
-    location = NameServerLocation(options.host, options.port, broadcast=options.broadcast and not alone)
+    location = NameServerLocation(
+        options.host,
+        options.port,
+        broadcast=options.broadcast and not alone,
+        address_file=options.address_file,
+    )
     if lifetime is not None:
+
+        def say_so(where: str) -> None:
+            long = "" if math.isinf(options.wait) else f", for {options.wait:g} s (--wait)"
+            say(f"distcorpus {options.command}: waiting for the name server{long}: tried {where}")
+
         try:
-            location.locate(options.wait, lifetime.ended)
+            location.locate(options.wait, lifetime.ended, say_so)
         except NamingError:
             if lifetime.ended.is_set():  # it was told to end while it waited
                 raise Interrupted(lifetime.signal, "while it waited for the name server") from None

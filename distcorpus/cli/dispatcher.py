@@ -9,6 +9,7 @@ import os
 from distcorpus._version import __version__
 from distcorpus.cli.common import (
     Commands,
+    Parser,
     find_dispatcher,
     find_nameserver,
     find_options,
@@ -35,6 +36,17 @@ def add(commands: Commands) -> None:
         parents=[verbose_options(), secure_options(), find_options(), wait_options(), serve_options()],
         help="run the dispatcher",
     )
+    add_dispatcher_options(parser)
+    parser.add_argument(
+        "--replace",
+        action="store_true",
+        help="end the dispatcher that this name server has, and take its place",
+    )
+    parser.set_defaults(run=run)
+
+
+def add_dispatcher_options(parser: Parser) -> None:
+    """Add what a command that runs a dispatcher has besides addresses."""
     parser.add_argument("--bind-port", type=int, default=0, help="port to listen on (default: any free one)")
     parser.add_argument(
         "--maxsize",
@@ -103,18 +115,12 @@ def add(commands: Commands) -> None:
         help="fail a training that has had no worker for so long (default: wait)",
     )
     parser.add_argument(
-        "--replace",
-        action="store_true",
-        help="end the dispatcher that this name server has, and take its place",
-    )
-    parser.add_argument(
         "--threads",
         type=int,
         default=min(os.cpu_count() or 1, 8),
         metavar="N",
         help="threads for what LSI computes between rounds, while workers wait (default: cores, at most 8)",
     )
-    parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> None:
@@ -125,6 +131,7 @@ def run(options: argparse.Namespace) -> None:
     from distcorpus.dispatcher.journal import Journals
     from distcorpus.dispatcher.limits import Limits
     from distcorpus.dispatcher.model_protocol import ModelLda, ModelLsi, warm
+    from distcorpus.dispatcher.watching import Watch
     from distcorpus.engines.pyro import PyroEngine
     from distcorpus.training.spool import spool_directory
 
@@ -157,8 +164,12 @@ def run(options: argparse.Namespace) -> None:
             name for prefix in names.STOCK_WORKERS for name in list_names(nameserver.locate(), prefix)
         )
 
-    engine = PyroEngine(list_workers, worker_timeout=options.worker_timeout, threads=options.threads)
+    watch = Watch()
+    engine = PyroEngine(
+        list_workers, worker_timeout=options.worker_timeout, threads=options.threads, observer=watch
+    )
     spool = spool_directory(options.spool) if options.spool else None
+    daemon = make_daemon(options, credentials, nameserver)
     dispatcher = Dispatcher(
         engine,
         list_stock_workers=list_stock_workers,
@@ -173,8 +184,11 @@ def run(options: argparse.Namespace) -> None:
             options.max_sessions_of_host,
         ),
         idle=options.idle or None,
+        watch=watch,
+        location=daemon.location,
+        certificate_expires=None if credentials is None else lambda: credentials.expires,
+        refused=daemon.refused,
     )
-    daemon = make_daemon(options, credentials, nameserver)
     daemon.serve(names.DISPATCHER, dispatcher)
     daemon.serve_each(names.LSI_DISPATCHER, GensimLsi, lambda: GensimLsi(dispatcher))
     daemon.serve_each(names.LDA_DISPATCHER, GensimLda, lambda: GensimLda(dispatcher))

@@ -8,6 +8,7 @@ import os
 from distcorpus._version import __version__
 from distcorpus.cli.common import (
     Commands,
+    Parser,
     secure_options,
     serve_options,
     use_credentials,
@@ -27,13 +28,33 @@ def add(commands: Commands) -> None:
         parents=[verbose_options(), secure_options(), serve_options()],
         help="run the name server",
     )
+    # As Pyro4's own command for a name server has them.
     parser.add_argument(
-        "--bind-port", type=int, default=9090, help="port to listen on (default: %(default)s)"
+        "-n", "--host", dest="bind", default=argparse.SUPPRESS, metavar="ADDRESS", help="the same as --bind"
     )
+    parser.add_argument(
+        "-p",
+        "--port",
+        "--bind-port",
+        dest="bind_port",
+        type=int,
+        default=9090,
+        help="port to listen on (default: %(default)s)",
+    )
+    add_nameserver_options(parser)
+    parser.set_defaults(run=run)
+
+
+def add_nameserver_options(parser: Parser) -> None:
+    """Add what a command that runs a name server has besides addresses."""
     parser.add_argument(
         "--no-broadcast", dest="broadcast", action="store_false", help="do not answer broadcasts"
     )
-    parser.set_defaults(run=run)
+    parser.add_argument(
+        "--address-file",
+        metavar="PATH",
+        help="say where this is in a file, on a disk that all hosts share; it is removed at the end",
+    )
 
 
 def run(options: argparse.Namespace) -> None:
@@ -48,9 +69,10 @@ def run(options: argparse.Namespace) -> None:
         advertise=options.advertise,
         credentials=credentials,
         insecure=options.insecure,
+        address_file=options.address_file,
     )
-    daemon.start()
     try:
+        daemon.start()
         say(
             f"distcorpus name server {__version__}, pid {os.getpid()}",
             f"listens on {daemon.location}{with_tls(credentials)}",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import sys
+from collections.abc import Sequence
 
 from distcorpus.cli.common import (
     Commands,
@@ -13,6 +15,12 @@ from distcorpus.cli.common import (
     verbose_options,
 )
 from distcorpus.cli.service import say
+from distcorpus.cli.status import look
+from distcorpus.monitor import text
+from distcorpus.monitor.snapshot import SessionView
+
+#: Trainings that are listed before the question.
+MOST_LISTED = 20
 
 
 def add(commands: Commands) -> None:
@@ -22,11 +30,41 @@ def add(commands: Commands) -> None:
         parents=[verbose_options(), secure_options(), find_options()],
         help="end the dispatcher and all its workers",
     )
+    parser.add_argument("-y", "--yes", action="store_true", help="do not ask, though models are in training")
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> None:
-    """End the dispatcher and all its workers."""
+    """End the dispatcher and all its workers; ask before a training is lost.
+
+    Raises
+    ------
+    RuntimeError
+        There are trainings, and nobody who could be asked.
+    """
     use_credentials(options)
-    require_dispatcher(options).exit()
-    say("the dispatcher and its workers are ending")
+    dispatcher = require_dispatcher(options)
+    snapshot = look(dispatcher)
+    if snapshot.sessions and not options.yes and not _agreed(snapshot.sessions):
+        say("nothing is ended")
+        sys.exit(1)
+    dispatcher.exit()
+    number = sum(worker.state in ("ready", "silent", "leaving") for worker in snapshot.workers)
+    say(f"the dispatcher and its {text.plural(number, 'worker')} are ending")
+
+
+def _agreed(sessions: Sequence[SessionView]) -> bool:
+    """List what is in training and ask."""
+    are = "is" if len(sessions) == 1 else "are"
+    say(f"{text.plural(len(sessions), 'model')} {are} in training or open, and would be lost:")
+    for session in sessions[:MOST_LISTED]:
+        done = "" if session.progress is None else f", {text.share(session.progress)} done"
+        say(f"  {session.name} ({text.model(session)}) of {text.owner(session)}{done}")
+    if len(sessions) > MOST_LISTED:
+        say(f"  and {len(sessions) - MOST_LISTED:,} more")
+    if not sys.stdin.isatty():
+        raise RuntimeError("nobody can be asked, for this is no terminal: pass --yes to end them all")
+    try:
+        return input("end them all? [y/N] ").strip().lower() in ("y", "yes")
+    except EOFError:
+        return False

@@ -20,6 +20,7 @@ def add(commands: Commands) -> None:
 def run(options: argparse.Namespace) -> None:
     """Compile all kernels, or find them compiled."""
     from distcorpus.algorithms import _caching, chunk, topics
+    from distcorpus.corpora import textfiles
     from distcorpus.kernels import KERNELS, EStep, load_own
 
     begun = time.monotonic()
@@ -30,6 +31,7 @@ def run(options: argparse.Namespace) -> None:
     EStep.warm(types)
     topics.warm(types)
     chunk.warm()
+    textfiles.warm()
     folder = _caching.folder()
     if folder is None:
         sys.exit("distcorpus warm: no folder for the kernels can be written to; set NUMBA_CACHE_DIR to one")

@@ -28,6 +28,7 @@ from distcorpus.cli.service import Interrupted, Lifetime, report_ready, say, set
 from distcorpus.wire import CommunicationError, NamingError, names, roles
 from distcorpus.wire.location import NameServerLocation
 from distcorpus.wire.memory import share_freed_memory
+from distcorpus.wire.nameserver import lookup
 from distcorpus.wire.registration import Registration
 from distcorpus.wire.sockets import format_address, parse_address, raise_file_limit
 
@@ -116,6 +117,8 @@ def _run_worker(options: argparse.Namespace) -> None:
             registration.start()
         except NamingError as error:
             raise RuntimeError(f"{error}; give each worker a --name of its own") from None
+        if lookup(nameserver.locate(), names.DISPATCHER) is None:
+            say("waiting for a dispatcher: the name server knows none yet")
         lifetime.end_with(worker.exit_asked)
         report_ready(options.report_fd, {"location": daemon.location, "name": name})
         lifetime.wait()
@@ -150,6 +153,7 @@ def _run_worker_processes(options: argparse.Namespace) -> None:
     common += ["--blas-threads", str(options.blas_threads), "--wait", str(options.wait)]
     common += ["--host", options.host] if options.host else []
     common += ["--port", str(options.port)] if options.port else []
+    common += ["--address-file", options.address_file] if options.address_file else []
     common += [] if options.broadcast else ["--no-broadcast"]
     common += ["--tls", options.tls] if options.tls else []
     common += ["--insecure"] if options.insecure else []

@@ -6,6 +6,7 @@ import numbers
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
@@ -15,6 +16,7 @@ import scipy.sparse
 from gensim import utils
 
 from distcorpus.algorithms.chunk import MAX_TERMS, Chunk, Divisible, as_chunk
+from distcorpus.corpora.textfiles import text_file
 
 T = TypeVar("T")
 
@@ -39,6 +41,20 @@ class EmptyCorpusError(ValueError):
         super().__init__("the corpus is empty: give at least one document")
 
 
+class StoredCorpus(Protocol):
+    """A corpus on disk, which gives its documents as chunks."""
+
+    num_terms: int
+
+    def __len__(self) -> int: ...
+
+    def chunk(self, start: int, stop: int) -> Chunk:
+        """Return some documents, their values as they are."""
+
+    def are_sound(self, counts: bool, largest: float) -> bool:
+        """Return whether it is known that `as_chunk`, with these options, would leave chunks as they are."""
+
+
 class PlacedCorpus(Protocol):
     """A corpus whose documents are on a cluster, and are read there."""
 
@@ -55,6 +71,11 @@ class PlacedCorpus(Protocol):
 def is_placed(corpus: Any) -> bool:
     """Return whether the documents of a corpus are on a cluster."""
     return hasattr(type(corpus), "placed_chunks")  # a Dask `Delayed` has attributes of every name
+
+
+def is_stored(corpus: Any) -> bool:
+    """Return whether a corpus is on disk, and gives its documents as chunks."""
+    return hasattr(type(corpus), "are_sound")
 
 
 def is_sparse(corpus: Any) -> bool:
@@ -76,7 +97,7 @@ def as_corpus(corpus: Any) -> Any:
     TypeError
         If it is neither.
     """
-    if is_placed(corpus):
+    if is_placed(corpus) or is_stored(corpus):
         return corpus
     matrix = getattr(corpus, "sparse", corpus)
     if is_sparse(matrix):
@@ -97,11 +118,12 @@ def check_corpus(corpus: Any, num_terms: int) -> None:
     ValueError
         If it is a matrix of more terms than the vocabulary has, or seems to be one of documents x terms.
     """
-    if is_placed(corpus):
+    if is_placed(corpus) or is_stored(corpus):
         if (corpus.num_terms or 0) > num_terms:
+            array = ", and an array of documents x terms" if is_placed(corpus) else ""
             raise ValueError(
                 f"the corpus has {corpus.num_terms} terms, the vocabulary (id2word) {num_terms}: give the "
-                "id2word that the corpus was made with, and an array of documents x terms"
+                f"id2word that the corpus was made with{array}"
             )
         return
     if not is_sparse(corpus):
@@ -124,6 +146,8 @@ def length(corpus: Any) -> int | None:
     """Return the number of documents, or None where only reading the corpus can tell."""
     if is_sparse(corpus):
         return int(corpus.shape[1])
+    if (file := text_file(corpus)) is not None:
+        return file.length()
     try:
         return len(corpus)
     except Exception:  # whatever a user's own class raises
@@ -159,9 +183,14 @@ def chunks(corpus: Any, chunksize: int, num_terms: int, *, counts: bool) -> Iter
     ValueError, TypeError
         If a document is none, see `as_chunk`.
     """
+    if is_stored(corpus):
+        yield from _stored(corpus, chunksize, num_terms, _options(counts))
+        return
     if is_sparse(corpus):
         check_corpus(corpus, num_terms)
         parts: Iterator[Any] = (corpus[:, n : n + chunksize] for n in range(0, corpus.shape[1], chunksize))
+    elif (file := text_file(corpus)) is not None:
+        parts = file.chunks(chunksize)
     else:
         # `islice` calls `iter` each time, at which a corpus may begin anew, but not a generator.
         documents = (document for document in corpus)
@@ -170,13 +199,24 @@ def chunks(corpus: Any, chunksize: int, num_terms: int, *, counts: bool) -> Iter
         yield as_chunk(part, num_terms, what=f"chunk {number}", **_options(counts))
 
 
+def _stored(corpus: StoredCorpus, chunksize: int, num_terms: int, options: dict[str, Any]) -> Iterator[Chunk]:
+    check_corpus(corpus, num_terms)
+    sound = corpus.are_sound(**options)
+    for number, start in enumerate(range(0, len(corpus), chunksize)):
+        chunk = corpus.chunk(start, start + chunksize)
+        if sound:
+            yield replace(chunk, num_terms=num_terms)
+        else:
+            yield as_chunk(chunk, num_terms, what=f"chunk {number}", **options)
+
+
 def vocabulary(id2word: Any, corpus: Any) -> tuple[Any, int]:
     """Return the mapping of term ids to words and the size of the vocabulary, as gensim's models count it.
 
     Parameters
     ----------
     id2word : mapping, or None
-        Without one the corpus is read for its largest term id.
+        Without one that of a corpus on disk; any other is read for its largest term id.
     corpus : any corpus, or None
 
     Raises
@@ -184,6 +224,9 @@ def vocabulary(id2word: Any, corpus: Any) -> tuple[Any, int]:
     ValueError, TypeError
         If neither is given, or the corpus could be read only once, or `id2word` is no mapping.
     """
+    if id2word is None and is_stored(corpus):
+        words = corpus.id2word
+        return (utils.FakeDict(corpus.num_terms) if words is None else words), corpus.num_terms
     if id2word is None:
         if corpus is None:
             raise ValueError(
@@ -202,7 +245,8 @@ def vocabulary(id2word: Any, corpus: Any) -> tuple[Any, int]:
             raise ValueError(
                 "a generator can be read only once: give id2word with it, from which the vocabulary is taken"
             )
-        id2word = utils.dict_from_corpus(corpus)
+        file = text_file(corpus)
+        id2word = utils.dict_from_corpus(corpus) if file is None else utils.FakeDict(file.num_terms())
         return id2word, _checked_size(len(id2word))
     keys = getattr(id2word, "keys", None)
     if keys is None:

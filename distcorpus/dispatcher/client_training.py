@@ -7,20 +7,24 @@ whenever it likes.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
+
+import numpy as np
 
 from distcorpus.algorithms.chunk import Chunk, Divisible
 from distcorpus.engines.base import Block, Engine
 from distcorpus.training.lda import LdaTask, LdaTraining, Numbered, Observer, topics_as_dict
 from distcorpus.training.rounds import CLIENT_CHECK_EVERY, Round
 from distcorpus.training.session import PUT_AFTER_END
+from distcorpus.training.standing import Standing, TopicNow, topics_now
 
 #: Chunks that may wait beyond the update under way, before the client has to.
 CHUNKS_WAITING = 8
@@ -78,8 +82,10 @@ class ClientTraining(LdaTraining, Observer):
         done, documents_done = self._finished
         self._chunks: list[tuple[Chunk, list[Block]] | None] = [None] * done  # None: done with
         self._documents_put = documents_done
+        self.documents_computed = self.progress.pass_ * (task.documents or 0) + self.progress.documents
         self._taken = self.num_chunks = done
         self._paused_at = paused_at
+        self._perplexity: float | None = None
         self._saved = self.progress.updates
         self._save_at = 0.0
         self._complete = False
@@ -179,6 +185,42 @@ class ClientTraining(LdaTraining, Observer):
     def chunks_done(self) -> int:
         """Return how many chunks of the first pass the training has taken."""
         return self._taken
+
+    def standing(self) -> Standing:
+        """See `Session.standing`."""
+        plan, expected = self.plan, self._expected
+        found = super().standing()
+        chunks = self.num_chunks
+        if expected is not None and not self._complete:
+            chunks = max(chunks, math.ceil(expected / plan.chunksize))
+        known = expected is not None
+        return replace(
+            found,
+            documents_arrived=self._documents_put,
+            documents_expected=expected,
+            documents_to_do=expected * plan.passes if expected is not None else None,
+            updates_expected=plan.passes * math.ceil(chunks / (plan.update_chunks or chunks or 1))
+            if known
+            else None,
+            complete=self._complete,
+            paused=self._paused,
+            done=self._done,
+            perplexity=self._perplexity,
+        )
+
+    def topics_now(self, number: int, words: int) -> list[TopicNow]:
+        """See `Session.topics_now`."""
+        model = self.model
+        topics = model.topics
+        return topics_now(
+            topics.rows,
+            topics.num_terms,
+            topics.totals,
+            np.asarray(model.alpha),
+            number,
+            words,
+            lambda: self._updating,
+        )
 
     # The training run's thread.
 
@@ -285,6 +327,9 @@ class ClientTraining(LdaTraining, Observer):
 
     def happened(self, event: dict[str, Any]) -> None:
         """Keep an event for the client."""
+        if event["kind"] == "perplexity":
+            self._perplexity = 2.0 ** min(-event["per_word"], 1000.0)
+            self.curve.add(self.standing().documents_done, self._perplexity)
         with self._changed:
             self._events.append(event)
             self._changed.notify_all()

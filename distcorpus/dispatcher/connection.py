@@ -9,9 +9,12 @@ from __future__ import annotations
 import gc
 import logging
 import time
+from collections.abc import Callable
 from typing import Any
 
 from distcorpus.dispatcher.dispatcher import Dispatcher
+from distcorpus.dispatcher.looking import Owner
+from distcorpus.training.evaluation import Evaluation
 from distcorpus.training.session import Session
 from distcorpus.wire import client_gone, current_connection, expose
 
@@ -34,6 +37,9 @@ class Connection:
     """
 
     kind: str
+    client = "gensim"  # whose class the program uses
+    pid: int | None = None  # the program's, where it says so
+    _word: Callable[[int], str] | None = None  # of a term id, where the program has told its words
 
     def __init__(self, dispatcher: Dispatcher) -> None:
         self._dispatcher = dispatcher
@@ -118,6 +124,11 @@ class Connection:
     def _opened(self, session: Session) -> None:
         self._session = session
         self._dispatcher.sessions[session.name] = session
+        kind = "evaluation" if isinstance(session, Evaluation) else self.kind
+        host, role = self._client.peer, self._client.role
+        owner = Owner(kind, self.client, host, self.pid, role, time.time(), self._word)
+        self._dispatcher.owners[session.name] = owner
+        self._dispatcher.watch.session_begins(session.name, kind, f"of a program on {host}")
         self._dispatcher.limits.opened(self, lambda: session.spool.nbytes)
         logger.info("session %s begins", session.name)
 
@@ -162,6 +173,8 @@ class Connection:
         self._dispatcher.limits.release(self)
         if session is not None:
             self._dispatcher.sessions.pop(session.name, None)
+            self._dispatcher.owners.pop(session.name, None)
+            self._dispatcher.watch.tell("session ends", "info", "", session=session.name)
             session.close(keep=self._dispatcher.ending.is_set() and self._dispatcher.keeps_sessions)
             logger.info("session %s ends", session.name)
             del session

@@ -20,8 +20,11 @@ from distcorpus._version import __version__
 from distcorpus.algorithms.summation import compiled_kernels
 from distcorpus.dispatcher.journal import Journals
 from distcorpus.dispatcher.limits import Limits
+from distcorpus.dispatcher.looking import Looks, Owner, spool_free
+from distcorpus.dispatcher.watching import Watch
 from distcorpus.engines.pyro import PyroEngine
 from distcorpus.kernels.build import differences, this_build
+from distcorpus.monitor import text
 from distcorpus.training.session import Session
 from distcorpus.wire import PyroError, expose
 
@@ -29,6 +32,10 @@ logger = logging.getLogger(__name__)
 
 #: Seconds that a dispatcher which is ending gives the calls under way to be answered.
 DRAIN_TIMEOUT = 5.0
+#: Differences between builds that a snapshot tells of.
+MOST_DIFFERENCES = 100
+#: Seconds between two log lines about a session.
+PROGRESS_EVERY = 10.0
 #: The most seconds between two looks for sessions that are idle.
 IDLE_POLL = 10.0
 
@@ -54,6 +61,14 @@ class Dispatcher:
         What sessions may take.
     idle : float, optional
         Seconds without a call after which a session is ended.
+    watch : Watch, optional
+        What `engine` tells of what happens.
+    location : str
+        Where this process listens.
+    certificate_expires : callable, optional
+        Returns when (in seconds since 1970) its certificate does; None without TLS.
+    refused : callable
+        Returns how many connections were refused, by reason.
     """
 
     def __init__(
@@ -67,6 +82,10 @@ class Dispatcher:
         journals: Journals | None = None,
         limits: Limits | None = None,
         idle: float | None = None,
+        watch: Watch | None = None,
+        location: str = "",
+        certificate_expires: Callable[[], float] | None = None,
+        refused: Callable[[], dict[str, int]] = dict,
     ) -> None:
         self.limits = limits or Limits()
         self.idle = idle
@@ -84,6 +103,14 @@ class Dispatcher:
         #: Whether our own models will go on with a dispatcher after this one, which is ending.
         self.keeps_sessions = journals is not None
         self.sessions: dict[str, Session] = {}
+        self.owners: dict[str, Owner] = {}
+        self.watch = watch or Watch()
+        self._location = location
+        self._certificate_expires = certificate_expires
+        self._spool = "" if spool is None else str(spool)
+        self._looks = Looks(
+            engine, self.watch, self._about, self._owned, refused, self.stock_workers, max_queued
+        )
         self.connections: weakref.WeakSet[Any] = weakref.WeakSet()  # those that have a session
         self._numbers = itertools.count(1)
         self._token = secrets.token_hex(3)
@@ -95,9 +122,23 @@ class Dispatcher:
         return f"{kind}-{self._token}-{next(self._numbers)}"
 
     def start(self) -> None:
-        """Begin to end the sessions of programs that say nothing."""
+        """Begin to end the sessions of programs that say nothing, and to log how far the others are."""
+        if logger.isEnabledFor(logging.INFO):
+            threading.Thread(target=self._log_progress, name="progress", daemon=True).start()
         if self.idle is not None:
             threading.Thread(target=self._end_idle, args=(self.idle,), name="idle", daemon=True).start()
+
+    def _log_progress(self) -> None:
+        told: dict[str, str] = {}  # a session that stands still is told of once
+        while not self.ending.wait(PROGRESS_EVERY):
+            try:
+                lines = {view.name: text.progress(view) for view in self._looks.session_views()}
+                for name, line in lines.items():
+                    if told.get(name) != line:
+                        logger.info("%s", line)
+                told = lines
+            except Exception:  # which is no reason to say nothing any more
+                logger.exception("unexpected, in logging progress")
 
     def _end_idle(self, idle: float) -> None:
         while not self.ending.wait(min(idle / 4, IDLE_POLL)):
@@ -124,6 +165,46 @@ class Dispatcher:
     def drain(self) -> None:
         """Begin no session, and let all that wait for something be told why they will not get it."""
         self.ending.set()
+
+    def _about(self) -> dict[str, Any]:
+        expires = self._certificate_expires
+        return {
+            "began": self.started,
+            "location": self._location,
+            "tls": expires is not None,
+            "certificate_expires": None if expires is None else expires(),
+            "versions": self.build,
+            "may_differ": tuple(self.may_differ()[:MOST_DIFFERENCES]),
+            "bytes_tables": self.limits.tables(),
+            "bytes_limit": self.limits.total_memory,
+            "spool": self._spool,
+            "bytes_spool_free": spool_free(self._spool),
+            "keeps_sessions": self.journals is not None,
+        }
+
+    def _owned(self) -> list[tuple[Session, Owner]]:
+        owners = self.owners.copy()
+        return [
+            (session, owners[name])
+            for name, session in sorted(self.sessions.copy().items())
+            if name in owners
+        ]
+
+    @expose
+    def snapshot(self, cursor: int | None = None) -> dict[str, Any]:
+        """Tell all that there is to see, see `monitor.snapshot.Snapshot`.
+
+        Parameters
+        ----------
+        cursor : int or None
+            That of the snapshot before, for the events since; None for the latest events.
+        """
+        return self._looks.snapshot(cursor)
+
+    @expose
+    def details(self, session: str) -> dict[str, Any]:
+        """Tell what a session has found so far, see `monitor.snapshot.Details`."""
+        return self._looks.details(session)
 
     @expose
     def ping(self) -> str:

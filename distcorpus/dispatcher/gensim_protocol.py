@@ -1,11 +1,13 @@
 """The protocol of gensim's unmodified models: the Pyro objects that they talk to, one a connection.
 
-gensim itself is imported where the first of its models asks for it: it takes a dispatcher longer to load than
-all else.
+gensim itself is imported when the first of its models asks: it takes longer to load than all else.
 """
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Callable
+from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,6 +19,7 @@ from distcorpus.algorithms.lda import LDA_GRID
 from distcorpus.algorithms.received import check_received
 from distcorpus.algorithms.summation import GridSum
 from distcorpus.dispatcher.connection import Connection
+from distcorpus.dispatcher.dispatcher import Dispatcher
 from distcorpus.dispatcher.limits import check_result, lda_bytes, lsi_bytes
 from distcorpus.kernels import EStepParams
 from distcorpus.training.lda import EStepTraining
@@ -25,11 +28,29 @@ from distcorpus.wire import expose
 
 #: The most topics of a model: gensim's priors are made of them one by one.
 MAX_TOPICS = 1_000_000
+#: Characters of a word that those who watch are shown.
+LONGEST_WORD = 60
 #: What gensim's class does not send.
 ITERATIONS, GAMMA_THRESHOLD = 50, 0.001
 
 
-class GensimLsi(Connection):
+@cache
+def load_gensim() -> None:
+    """Import gensim, once; its modules stay, and no collection at the end of a session looks through them."""
+    import gensim.models  # noqa: F401
+
+    gc.freeze()
+
+
+class _GensimModel(Connection):
+    """What both have in common."""
+
+    def __init__(self, dispatcher: Dispatcher) -> None:
+        load_gensim()
+        super().__init__(dispatcher)
+
+
+class GensimLsi(_GensimModel):
     """What ``gensim.models.LsiModel(distributed=True)`` talks to."""
 
     kind = "lsi"
@@ -89,6 +110,7 @@ class GensimLsi(Connection):
             raise ValueError(f"{what} has {shape[0]} terms, this model's vocabulary {self._num_terms}")
         check_received(job, what)
         chunk = as_chunk(job, self._num_terms, what=what)
+        self._dispatcher.watch.documents_arrived(chunk.n_docs)
         if self._session is None:
             self._open(np.dtype(getattr(job, "dtype", np.float64)))
         self._session.put(chunk)
@@ -105,7 +127,7 @@ class GensimLsi(Connection):
         return projection
 
 
-class GensimLda(Connection):
+class GensimLda(_GensimModel):
     """What ``gensim.models.LdaModel(distributed=True)`` talks to."""
 
     kind = "lda"
@@ -137,6 +159,7 @@ class GensimLda(Connection):
                 f"alpha has shape {prior.shape}: give one number for each of {num_topics} topics"
             )
         self._alpha = np.asarray(prior, dtype=np.float64)
+        self._word = _words_of(id2word)
         name, options = self._begin_session(
             lda_bytes(shape["num_terms"], shape["num_topics"], itemsize),
             f"{shape['num_terms']} terms x {shape['num_topics']} topics",
@@ -177,7 +200,9 @@ class GensimLda(Connection):
         session = self._session
         what = self.arriving()
         check_received(job, what)
-        session.put(as_chunk(job, session.num_terms, counts=True, what=what))
+        chunk = as_chunk(job, session.num_terms, counts=True, what=what)
+        self._dispatcher.watch.documents_arrived(chunk.n_docs)
+        session.put(chunk)
 
     @expose
     def getstate(self) -> Any:
@@ -212,6 +237,23 @@ def _num_terms(id2word: Any) -> int:
         if not issubclass(kind, int | np.integer):
             raise TypeError(f"id2word has a {kind.__name__} for an id: give a dict of whole number to word")
     return 1 + int(max(ids, default=-1))
+
+
+def _words_of(id2word: Any) -> Callable[[int], str] | None:
+    """Return what finds the word of a term id, for those who watch; None where there are no words."""
+    from gensim.corpora import HashDictionary
+    from gensim.utils import FakeDict
+
+    if isinstance(id2word, HashDictionary | FakeDict):
+        return None
+
+    def word(number: int) -> str:
+        try:
+            return "".join(filter(str.isprintable, str(id2word[number])[:LONGEST_WORD]))
+        except Exception:  # whatever the program has put there
+            return ""
+
+    return word
 
 
 def _positive(what: str, number: Any, most: int) -> int:

@@ -160,6 +160,16 @@ class Limits:
         with self._lock:
             return self._taken() + nbytes <= self._total_memory // 2
 
+    @property
+    def total_memory(self) -> int:
+        """Bytes that all sessions may take."""
+        return self._total_memory
+
+    def tables(self) -> int:
+        """Return the bytes of all sessions' tables."""
+        with self._lock:
+            return sum(account.nbytes for account in self._accounts.values())
+
     def _taken(self) -> int:
         return sum(account.nbytes + account.documents() for account in self._accounts.values())
 

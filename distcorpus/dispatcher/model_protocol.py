@@ -41,6 +41,7 @@ def warm() -> None:
 class _ModelConnection(Slices, Connection):
     """What both of our models share."""
 
+    client = "distcorpus"
     counts: bool  # whether a chunk's values have to be counts
 
     def __init__(self, dispatcher: Dispatcher) -> None:
@@ -75,7 +76,7 @@ class _ModelConnection(Slices, Connection):
         Parameters
         ----------
         build : dict
-            See `kernels.build.this_build`.
+            See `kernels.build.this_build`; and ``pid``, its process.
 
         Returns
         -------
@@ -88,6 +89,8 @@ class _ModelConnection(Slices, Connection):
             They cannot work together.
         """
         theirs, ours = read_build(build), self._dispatcher.build
+        pid = build.get("pid")
+        self.pid = pid if type(pid) is int and 0 < pid < 2**31 else None
         refusal = contradiction(ours, theirs, "the program")
         if refusal is not None:
             logger.warning("refused a program: %s", refusal)
@@ -170,7 +173,9 @@ class _ModelConnection(Slices, Connection):
     @expose
     def put(self, indptr: np.ndarray, indices: np.ndarray, data: np.ndarray) -> None:
         """Add a chunk, the arrays of a `Chunk`; waits while the training is too far behind."""
-        self._current().put(self._chunk(indptr, indices, data))
+        chunk = self._chunk(indptr, indices, data)
+        self._dispatcher.watch.documents_arrived(chunk.n_docs)
+        self._current().put(chunk)
 
     def _chunk(self, indptr: np.ndarray, indices: np.ndarray, data: np.ndarray) -> Chunk:
         """Return a chunk that arrived; compiled code will trust it, so it is checked."""

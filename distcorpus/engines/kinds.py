@@ -34,6 +34,27 @@ class WorkerInfo:
     build: Mapping[str, str] = field(default_factory=dict, compare=False)  # see `kernels.build`
 
 
+@dataclass(frozen=True, slots=True)
+class Pulse:
+    """What a worker said when it was asked how it does.
+
+    Attributes
+    ----------
+    bytes_cached, bytes_cache, bytes_resident : int
+        What it keeps between jobs, how much it may, and the memory of its process.
+    seconds : float
+        The question and the answer took.
+    clock_offset : float
+        Its clock less ours, to within half of these seconds.
+    """
+
+    bytes_cached: int
+    bytes_cache: int
+    bytes_resident: int
+    seconds: float
+    clock_offset: float
+
+
 class RefusedError(RuntimeError):
     """A worker cannot take part, and is told why."""
 
@@ -80,6 +101,27 @@ def read_status(name: str, uri: str, status: Any) -> WorkerInfo:
     threads = number("threads", 1, MAX_THREADS)
     pid = number("pid", 1, 2**31)
     return WorkerInfo(name, uri, text("host"), pid, threads, "ready", text("kernels"), build)
+
+
+def read_pulse(said: Any, asked: float, seconds: float) -> Pulse | None:
+    """Return what a worker says of how it does; None where it says something that cannot be.
+
+    Parameters
+    ----------
+    said : any
+        As it arrived.
+    asked, seconds : float
+        When it was asked, by our clock since 1970, and how long the answer took.
+    """
+    if type(said) is not dict:
+        return None
+    numbers: list[Any] = [said.get(key) for key in ("bytes_cached", "bytes_cache", "bytes_resident")]
+    clock = said.get("time")
+    if not all(type(number) is int and 0 <= number < 2**63 for number in numbers):
+        return None
+    if type(clock) is not float or not 0 <= clock < 1e12:
+        return None
+    return Pulse(numbers[0], numbers[1], numbers[2], seconds, clock - asked - seconds / 2)
 
 
 def best_of(workers: Iterable[WorkerInfo]) -> str | None:

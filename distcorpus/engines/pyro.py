@@ -34,8 +34,9 @@ from distcorpus.engines.answers import (
 )
 from distcorpus.engines.base import Block, Round
 from distcorpus.engines.failures import tries
-from distcorpus.engines.kinds import Kinds, RefusedError, WorkerInfo, best_of, read_status
-from distcorpus.engines.schedule import Cancel, Decision, Drop, Fail, Failure, Finish, Hand, Schedule
+from distcorpus.engines.kinds import Kinds, Pulse, RefusedError, WorkerInfo, best_of, read_pulse, read_status
+from distcorpus.engines.observer import EngineObserver, JobRecord
+from distcorpus.engines.schedule import Cancel, Decision, Drop, Fail, Failure, Finish, Hand, Schedule, Stats
 from distcorpus.engines.sidebyside import SideBySide
 from distcorpus.engines.states import WorkerState, after, may
 from distcorpus.kernels import as_dict
@@ -43,6 +44,7 @@ from distcorpus.wire import (
     CallTimeout,
     CannotSendError,
     CommunicationError,
+    ConnectionClosedError,
     MessageTooLargeError,
     NamingError,
     SlicedCalls,
@@ -96,20 +98,36 @@ class _JobFailed(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class JobRecord:
-    """What one job cost: the bytes that travelled and where its seconds went."""
+class WorkerLook:
+    """A worker as it is seen now.
 
-    round: int
-    kernel: str
-    worker: str
-    blocks: tuple[str, ...]
-    documents: int
-    bytes_sent: int
-    bytes_received: int
-    transfer_seconds: float
-    queue_seconds: float
-    compute_seconds: float
-    sum_seconds: float
+    Attributes
+    ----------
+    info : WorkerInfo
+    joined : float
+        In seconds since 1970.
+    held : tuple of (str, int, float)
+        Session and round of the jobs that it holds, and for how many seconds, the oldest first.
+    pulse : Pulse or None
+        What it said lately.
+    """
+
+    info: WorkerInfo
+    joined: float
+    held: tuple[tuple[str, int, float], ...]
+    pulse: Pulse | None
+
+
+@dataclass(frozen=True, slots=True)
+class Unusable:
+    """A registered worker that takes no part: whether it is "connecting", "refused", "unreachable" or
+    "expelled", and why.
+    """
+
+    name: str
+    uri: str
+    state: str
+    reason: str
 
 
 class _Link:
@@ -126,6 +144,9 @@ class _Link:
         self.control: queue.SimpleQueue[tuple[str, Any] | None] = queue.SimpleQueue()
         self.proxies: list[Any] = []
         self.state = WorkerState.READY
+        self.joined = time.time()
+        self.pulse: Pulse | None = None
+        self.under_way: dict[int, tuple[str, int, float]] = {}  # by lease: session, round, since when
         self._lock = threading.Lock()
         self._held: set[tuple[str, int]] = set()
         self._sent: dict[tuple[str, int], NDArray[np.bool_]] = {}
@@ -188,6 +209,8 @@ class PyroEngine:
         Seconds that a round waits without any worker before it fails; None waits for ever.
     threads : int, default 1
         Of this process, for what is computed between two rounds; its BLAS has one.
+    observer : EngineObserver, optional
+        Is told what happens.
     """
 
     def __init__(
@@ -197,13 +220,16 @@ class PyroEngine:
         slots: int = 2,
         worker_timeout: float | None = None,
         threads: int = 1,
+        observer: EngineObserver | None = None,
     ) -> None:
+        self.stats = Stats()
+        self._observer = observer or EngineObserver()
         self._side_by_side = SideBySide(threads)
         self._name = uuid.uuid4().hex
         self._list_workers = list_workers
         self._slots = slots
         self._worker_timeout = worker_timeout
-        self._kinds = Kinds(lambda: Schedule(slots=slots, worker_timeout=worker_timeout))
+        self._kinds = Kinds(lambda: Schedule(slots=slots, worker_timeout=worker_timeout, stats=self.stats))
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._links: dict[str, _Link] = {}
@@ -212,8 +238,10 @@ class PyroEngine:
         self._expelled: OrderedDict[str, str] = OrderedDict()  # by location, the last name seen there
         self._open: set[str] = set()
         self._rounds: dict[str, Round] = {}
+        self._rounds_began: dict[str, float] = {}
         self._records: OrderedDict[str, deque[JobRecord]] = OrderedDict()
         self._complained: dict[tuple[str, str], str] = {}  # what is said of registered workers already
+        self._unreachable: set[tuple[str, str]] = set()  # those of them that do not answer
         self._log_at = 0.0
         self._stopping = threading.Event()
         # Two threads, since a name server that does not answer must not stop the clock.
@@ -264,6 +292,54 @@ class PyroEngine:
         with self._lock:
             return {name: said for (name, _), said in self._complained.items() if said}
 
+    def look(self) -> list[WorkerLook]:
+        """Return all workers as they are now."""
+        now = time.monotonic()
+        with self._lock:
+            return [
+                WorkerLook(
+                    replace(link.info, state=_SHOWN[link.state]),
+                    link.joined,
+                    tuple((of, round_, now - since) for of, round_, since in link.under_way.values()),
+                    link.pulse,
+                )
+                for link in self._links.values()
+            ]
+
+    def unusable_workers(self) -> list[Unusable]:
+        """Return the registered workers that take no part."""
+        with self._lock:
+            found = [
+                Unusable(name, uri, "unreachable" if (name, uri) in self._unreachable else "refused", said)
+                for (name, uri), said in self._complained.items()
+                if said
+            ]
+            known = {worker.name for worker in found}
+            found += [
+                Unusable(name, uri, "connecting", "")
+                for name, uri in self._connecting.items()
+                if name not in known
+            ]
+            found += [
+                Unusable(name, location, "expelled", "it gave a false answer to a job")
+                for location, name in self._expelled.items()
+            ]
+        return found
+
+    def load_of(self, session: str) -> tuple[int, int, bool]:
+        """Return how many blocks of a session wait and are with workers, and whether it waits for one."""
+        with self._lock:
+            schedule = self._kinds.of_session(session)
+            if schedule is None:
+                return 0, 0, False
+            waits = any(name == session for name, _ in schedule.waiting(time.monotonic()))
+            return schedule.pending(session), schedule.outstanding(session), waits
+
+    def jobs_of(self, session: str) -> int:
+        """Return how many jobs of a session are with workers."""
+        with self._lock:
+            return sum(of == session for link in self._links.values() for of, _, _ in link.under_way.values())
+
     def usable_workers(self) -> Sequence[WorkerInfo]:
         """Return the workers that a session which begins now would get."""
         ready = [worker for worker in self.workers() if worker.state == "ready"]
@@ -311,6 +387,7 @@ class PyroEngine:
         with self._lock:
             self._open.discard(session)
             self._rounds.pop(session, None)
+            self._rounds_began.pop(session, None)
             schedule = self._kinds.end(session)
             if schedule is not None:
                 self._apply(schedule.session_closed(session, time.monotonic()))
@@ -323,6 +400,7 @@ class PyroEngine:
             if round_.session not in self._open:
                 return  # it was closed while its next round was being made
             self._rounds[round_.session] = round_
+            self._rounds_began[round_.session] = time.monotonic()
             schedule = self._kinds.of_session(round_.session)
             assert schedule is not None  # it is open
             self._apply(
@@ -387,12 +465,21 @@ class PyroEngine:
                     if worker in self._links:
                         self._links[worker].control.put(("cancel", self._lease_name(lease)))
                 case Finish(session=session, round=number):
-                    self._ended(session, number).finished()
+                    round_ = self._ended(session, number)
+                    round_.finished()
+                    self._tell_of_round(round_, None)
                 case Fail(session=session, round=number, error=error):
                     round_ = self._ended(session, number)
-                    round_.failed(RuntimeError(self._describe(round_, error)))
+                    failure = RuntimeError(self._describe(round_, error))
+                    round_.failed(failure)
+                    self._tell_of_round(round_, failure)
                 case Drop(worker=worker, reason=reason):
                     self._unlink(worker, reason)
+
+    def _tell_of_round(self, round_: Round, error: BaseException | None) -> None:
+        began = self._rounds_began.pop(round_.session, None)
+        seconds = 0.0 if began is None else time.monotonic() - began
+        self._observer.round_ended(round_.session, round_.kernel.name, seconds, error)
 
     def _lease_name(self, lease: int) -> str:
         """Return a lease's name on workers, where another dispatcher's may have the same number."""
@@ -426,6 +513,7 @@ class PyroEngine:
         if link is not None:
             expected = link.state in (WorkerState.LEAVING, WorkerState.LEAVING_SILENT)
             logger.log(logging.INFO if expected else logging.WARNING, "worker %s is gone: %s", worker, reason)
+            self._observer.worker_changed(worker, "left" if expected else "lost", reason)
             link.close()
             self._changed.notify_all()
 
@@ -472,6 +560,7 @@ class PyroEngine:
             self._refused = {key: until for key, until in self._refused.items() if until > now}
             there = set(registered.items())
             self._complained = {key: said for key, said in self._complained.items() if key in there}
+            self._unreachable &= there
         for name, uri in registered.items():
             with self._lock:
                 link = self._links.get(name)
@@ -502,6 +591,10 @@ class PyroEngine:
             with self._lock:
                 complained = (name, uri) in self._complained
                 self._complained[name, uri] = str(error)
+                if isinstance(error, CommunicationError) and not remote_traceback(error):
+                    self._unreachable.add((name, uri))
+                if not complained:
+                    self._observer.worker_changed(name, "refused", str(error))
             logger.log(
                 logging.DEBUG if complained else logging.WARNING,
                 "worker %s at %s cannot be used: %s%s",
@@ -530,6 +623,7 @@ class PyroEngine:
                 return
             del self._connecting[name]
             self._complained[name, uri] = ""  # when it is gone, that will have been said
+            self._unreachable.discard((name, uri))
             self._links[name] = link
             logger.info(
                 "worker %s joined (%s, pid %d, %d thread(s), %s)",
@@ -539,6 +633,7 @@ class PyroEngine:
                 info.threads,
                 info.kernels,
             )
+            self._observer.worker_changed(name, "joined", f"{info.host}, {info.threads} threads")
             self._apply(link.schedule.worker_joined(name, time.monotonic(), threads=info.threads))
             self._changed.notify_all()
         threading.Thread(target=self._ping, args=(link, proxies[0]), name=f"ping {name}", daemon=True).start()
@@ -570,6 +665,7 @@ class PyroEngine:
         for other in [other for other in self._links.values() if location_of(other.info.uri) == location]:
             del self._links[other.info.name]
             other.close()
+            self._observer.worker_changed(other.info.name, "expelled", reason)
             self._apply(other.schedule.worker_expelled(other.info.name, reason, time.monotonic()))
         self._changed.notify_all()
 
@@ -609,11 +705,14 @@ class PyroEngine:
                 timed_out = isinstance(error, CallTimeout) or _connecting_timed_out(error)
                 with self._lock:
                     if not timed_out:
-                        self._lose(link, f"it does not answer pings: {error}")
+                        self._lose(link, _how_lost(error))
                     elif may(link.state, "fall silent") and self._links.get(name) is link:
                         link.state = after(link.state, "fall silent")
                         logger.warning(
                             "worker %s is silent for %g s: its jobs go to others", name, PING_DEADLINE
+                        )
+                        self._observer.worker_changed(
+                            name, "silent", "it does not answer; its jobs go to others"
                         )
                         self._apply(link.schedule.worker_silent(name, time.monotonic()))
             except Exception:
@@ -628,11 +727,15 @@ class PyroEngine:
             proxy.cancel([argument])
         elif what == "exit":
             proxy.exit()
-        proxy.ping()
+        asked, began = time.time(), time.perf_counter()
+        said = proxy.pulse()
+        seconds = time.perf_counter() - began
+        link.pulse = read_pulse(said, asked, seconds)
         with self._lock:
             if may(link.state, "answer") and self._links.get(link.info.name) is link:
                 link.state = after(link.state, "answer")
                 logger.info("worker %s answers again", link.info.name)
+                self._observer.worker_changed(link.info.name, "answers", "")
                 self._apply(link.schedule.worker_answered(link.info.name, time.monotonic()))
                 self._changed.notify_all()
 
@@ -652,20 +755,35 @@ class PyroEngine:
             if round_ is None or round_.number != hand.round:
                 self._apply(link.schedule.discarded(hand.lease, time.monotonic()))
                 return True
+            link.under_way[hand.lease] = hand.session, hand.round, time.monotonic()
+        began = time.time()
         try:
-            self._lease(link, calls, hand, round_)
+            return self._serve_round(link, calls, hand, round_, began)
+        finally:
+            with self._lock:
+                del link.under_way[hand.lease]
+
+    def _serve_round(self, link: _Link, calls: SlicedCalls, hand: Hand, round_: Round, began: float) -> bool:
+        def tell(outcome: str) -> None:
+            self._observer.job_ended(_record(link, hand, round_, began, outcome))
+
+        try:
+            self._lease(link, calls, hand, round_, began)
         except FalseAnswer as error:
+            tell("failed")
             with self._lock:
                 self._expel(link, f"it gave a false answer to a job: {error}")
             return False
         except _JobFailed as failure:
+            tell("failed")
             # Whether what was sent with it has arrived cannot be told.
             self._forget(link, hand, round_)
             with self._lock:
                 self._apply(link.schedule.failed(hand.lease, str(failure), time.monotonic()))
         except CommunicationError as error:
+            tell("lost")
             with self._lock:
-                self._lose(link, f"its connection broke: {error}")
+                self._lose(link, _how_lost(error))
             return False
         except Exception as error:
             self._forget(link, hand, round_)
@@ -700,7 +818,7 @@ class PyroEngine:
                 del self._rounds[round_.session]
                 self._apply(schedule.round_given_up(round_.session, round_.number, time.monotonic()))
 
-    def _lease(self, link: _Link, calls: SlicedCalls, hand: Hand, round_: Round) -> None:
+    def _lease(self, link: _Link, calls: SlicedCalls, hand: Hand, round_: Round, began_at: float) -> None:
         """Hand one job to the worker and take back what comes of it.
 
         Raises
@@ -742,25 +860,22 @@ class PyroEngine:
         if isinstance(answer, HandedBack):
             with self._lock:
                 self._apply(link.schedule.handed_back(hand.lease, time.monotonic()))
+            self._observer.job_ended(_record(link, hand, round_, began_at, "handed back", blocks))
             return
         result = answer.result
-        record = JobRecord(
-            round=hand.round,
-            kernel=round_.kernel.name,
-            worker=link.info.name,
-            blocks=tuple(str(block) for block in blocks),
-            documents=sum(block.n_docs for block in blocks),
+        record = replace(
+            _record(link, hand, round_, began_at, "accepted", blocks),
             bytes_sent=bytes_sent,
             bytes_received=result.nbytes,
             transfer_seconds=ended - began - answer.held,
             queue_seconds=began - handed_at + answer.waited,
             compute_seconds=answer.computed,
-            sum_seconds=0.0,
         )
         with self._lock:
             accepted = link.schedule.delivered(hand.lease, time.monotonic())
             if not accepted:
                 self._apply(link.schedule.discarded(hand.lease, time.monotonic()))
+                self._observer.job_ended(replace(record, outcome="discarded"))
                 return
         sum_began = time.monotonic()
         try:
@@ -776,6 +891,7 @@ class PyroEngine:
         with self._lock:
             if hand.session in self._records:
                 self._records[hand.session].append(record)
+            self._observer.job_ended(record)
             self._apply(link.schedule.summed(hand.lease, time.monotonic()))
 
     def _job(
@@ -810,6 +926,24 @@ class PyroEngine:
         return job, nbytes
 
 
+def _record(
+    link: _Link, hand: Hand, round_: Round, began: float, outcome: str, blocks: Sequence[Block] | None = None
+) -> JobRecord:
+    """Return what is known of every job that has ended."""
+    if blocks is None:  # those that are done already are not known any more
+        blocks = [block for number in hand.blocks if (block := round_.block(number)) is not None]
+    return JobRecord(
+        session=hand.session,
+        round=hand.round,
+        kernel=round_.kernel.name,
+        worker=link.info.name,
+        blocks=tuple(str(block) for block in blocks),
+        documents=sum(block.n_docs for block in blocks),
+        began=began,
+        outcome=outcome,
+    )
+
+
 def _ask(link: _Link, calls: SlicedCalls, job: dict[str, Any]) -> Any:
     """Let a worker compute a job, and return its answer as it arrived.
 
@@ -834,6 +968,13 @@ def _ask(link: _Link, calls: SlicedCalls, job: dict[str, Any]) -> Any:
             raise
         logger.warning("worker %s: a job failed: %s", link.info.name, error)
         raise _JobFailed(trace or repr(error)) from error
+
+
+def _how_lost(error: CommunicationError) -> str:
+    """Say how a worker was lost, in words that need no knowledge of sockets."""
+    if isinstance(error, ConnectionClosedError):
+        return "it closed the connection, or its process ended; its jobs go to other workers"
+    return f"it cannot be reached any more ({error}); its jobs go to other workers"
 
 
 def _connecting_timed_out(error: CommunicationError) -> bool:

@@ -318,6 +318,8 @@ class Schedule:
         ... and at least so many seconds.
     worker_timeout : float or None
         Seconds without any worker after which a round that waits for one fails. None: it waits.
+    stats : Stats, optional
+        What to go on counting in.
 
     Raises
     ------
@@ -335,6 +337,7 @@ class Schedule:
         overdue_factor: float = 3.0,
         overdue_after: float = 2.0,
         worker_timeout: float | None = None,
+        stats: Stats | None = None,
     ) -> None:
         at_least_one = {"slots": slots, "attempts": attempts, "job_factor": job_factor}
         above_zero = {"max_job_cost": max_job_cost, "overdue_factor": overdue_factor}
@@ -348,7 +351,7 @@ class Schedule:
         for name, value in seconds.items():
             if not value >= 0:
                 raise ValueError(f"{name}={value!r}: give a number of seconds, 0 or more")
-        self.stats = Stats()
+        self.stats = stats or Stats()
         self._slots = slots
         self._attempts = attempts
         self._max_job_cost = max_job_cost

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -74,8 +75,9 @@ class Cluster:
     Parameters
     ----------
     ns_conf : mapping, optional
-        ``host``, ``port`` and ``broadcast`` of the name server, as gensim's ``ns_conf``; by default that of
-        an active `LocalCluster`, else PYRO_NS_HOST, else whoever answers a broadcast.
+        ``host``, ``port`` and ``broadcast`` of the name server, as gensim's ``ns_conf``, or ``address_file``;
+        by default that of an active `LocalCluster`, else what DISTCORPUS_ADDRESS_FILE names, else
+        PYRO_NS_HOST, else whoever answers a broadcast.
 
     Raises
     ------
@@ -86,13 +88,18 @@ class Cluster:
     def __init__(self, ns_conf: Mapping[str, Any] | None = None) -> None:
         if ns_conf is not None and not isinstance(ns_conf, Mapping):
             raise TypeError(
-                f"ns_conf is a {type(ns_conf).__name__}: give a dict with host, port or broadcast"
+                f"ns_conf is a {type(ns_conf).__name__}: give a dict with host, port, broadcast or "
+                "address_file"
             )
         self.where = {key: value for key, value in (ns_conf or {}).items() if value is not None}
         self._gone: tuple[float, Any] = (-np.inf, None)
-        unknown = set(self.where) - {"host", "port", "broadcast"}
+        unknown = set(self.where) - {"host", "port", "broadcast", "address_file"}
         if unknown:
-            raise ValueError(f"ns_conf has {sorted(unknown)}: it takes host, port and broadcast")
+            raise ValueError(
+                f"ns_conf has {sorted(unknown)}: it takes host, port and broadcast, or address_file"
+            )
+        if "address_file" in self.where and not {"host", "port"}.isdisjoint(self.where):
+            raise ValueError("ns_conf has address_file beside host or port: give one or the other")
 
     def connect(self, name: str) -> Any:
         """Connect to the object that is registered under a name.
@@ -112,7 +119,7 @@ class Cluster:
             looked = (
                 f"where ns_conf={self.where} says"
                 if self.where
-                else "at PYRO_NS_HOST, here, and by broadcast"
+                else "where DISTCORPUS_ADDRESS_FILE says, or at PYRO_NS_HOST, here, and by broadcast"
             )
             raise RuntimeError(
                 f"no cluster to train on was found, looking {looked}: {error}\n{HOW_TO_START}\n{OR_HERE}"
@@ -155,7 +162,7 @@ def _met(proxy: Any) -> Any:
     """
     ours = this_build()
     try:
-        answer = proxy.hello(ours)
+        answer = proxy.hello({**ours, "pid": os.getpid()})
         theirs = read_build(answer["build"])
         refusal = contradiction(theirs, ours, "this program")
         elsewhere = answer["may_differ"]

@@ -105,8 +105,9 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
     distributed : bool
         Train on a cluster.
     ns_conf : dict, optional
-        Where its name server is: ``host``, ``port``, ``broadcast``. By default that of an active
-        `LocalCluster`, else PYRO_NS_HOST, else whoever answers a broadcast.
+        Where its name server is: ``host``, ``port``, ``broadcast``, or ``address_file``. By default
+        that of an active `LocalCluster`, else what DISTCORPUS_ADDRESS_FILE names, else PYRO_NS_HOST, else
+        whoever answers a broadcast.
     dtype : {numpy.float32, numpy.float64}
         Of the computation. gensim's float16 is refused: its sums of statistics overflow at 65,504 words.
     inference : {"vb", "cvb0"}

@@ -85,8 +85,9 @@ class LsiModel(Saved, gensim.models.LsiModel):
     random_seed : int, optional
         Seeds the block that the iteration starts from; 0 by default.
     ns_conf : dict, optional
-        Where the cluster's name server is: ``host``, ``port``, ``broadcast``. By default that of an active
-        `LocalCluster`, else PYRO_NS_HOST, else whoever answers a broadcast.
+        Where the cluster's name server is: ``host``, ``port``, ``broadcast``, or ``address_file``. By default
+        that of an active `LocalCluster`, else what DISTCORPUS_ADDRESS_FILE names, else PYRO_NS_HOST, else
+        whoever answers a broadcast.
     progress : bool or callable
         Show a progress bar; or call this with each event, a dict: ``kind`` is "update" when a chunk was read
         (with ``documents`` so far ``of`` all, or None), and "round" for products with the whole corpus (with

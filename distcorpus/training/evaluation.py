@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from distcorpus.algorithms.chunk import Divisible
 from distcorpus.engines.base import Block, Engine
 from distcorpus.kernels import Inference, InferenceParams, as_dict
 from distcorpus.training.session import PUT_AFTER_END, Session
+from distcorpus.training.standing import Standing
 
 #: Chunks that are computed or on their way, and not looked at yet.
 CHUNKS_IN_FLIGHT = 8
@@ -103,6 +104,10 @@ class Evaluation(Session):
         """No more chunks will come."""
         self._complete = True
         self.seal(self._round)
+
+    def standing(self) -> Standing:
+        """See `Session.standing`."""
+        return replace(super().standing(), complete=self._complete)
 
     def take(self) -> np.ndarray:
         """Wait for the oldest chunk that was not taken.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from itertools import chain, islice
 from typing import Any, Protocol
 
@@ -20,6 +20,7 @@ from distcorpus.kernels import EStep, EStepParams
 from distcorpus.training.rounds import Round
 from distcorpus.training.session import Session
 from distcorpus.training.spool import Spool
+from distcorpus.training.standing import Standing, TopicNow, topics_now
 
 #: A chunk's number in its pass, and the chunk.
 Numbered = tuple[int, Divisible]
@@ -173,6 +174,16 @@ class LdaTraining(Session):
         self.plan = plan
         self.progress = progress or Progress()
 
+    def standing(self) -> Standing:
+        """See `Session.standing`."""
+        return replace(
+            super().standing(),
+            topics=self.model.topics.num_topics,
+            pass_=min(self.progress.pass_, self.plan.passes - 1),
+            passes=self.plan.passes,
+            updates=self.progress.updates,
+        )
+
     def run(self, source: Source, observer: Observer) -> None:
         """Train, in this thread, from where `progress` stands to the end of the plan.
 
@@ -266,7 +277,7 @@ class EStepTraining(Session):
         """
         # A new one: a round that was given up may still release chunks of the same numbers.
         self.spool = Spool(self.memory, self.spool.directory, room=self.spool.room)
-        self.num_chunks = 0
+        self.num_chunks = self.num_documents = 0
         self._round = self.open_sum(params, total, rows)
 
     def put(self, chunk: Divisible) -> None:
@@ -290,6 +301,18 @@ class EStepTraining(Session):
         round_.wait()
         self._round = None
         return round_.total, int(round_.extras.get("documents", 0))
+
+    def standing(self) -> Standing:
+        """See `Session.standing`."""
+        return replace(super().standing(), topics=self.num_topics)
+
+    def topics_now(self, number: int, words: int) -> list[TopicNow]:
+        """See `Session.topics_now`."""
+        round_ = self._round
+        if round_ is None:
+            return []
+        params = round_.params
+        return topics_now(round_.rows, self.num_terms, lambda: params.totals, params.alpha, number, words)
 
     def _current(self) -> Any:
         if self._round is None:

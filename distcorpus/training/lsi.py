@@ -6,7 +6,7 @@ import logging
 import math
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from distcorpus.engines.base import Block, Engine
 from distcorpus.kernels import Product, ProductParams
 from distcorpus.training.rounds import SumRound
 from distcorpus.training.session import Session
+from distcorpus.training.standing import Standing
 
 logger = logging.getLogger(__name__)
 
@@ -136,6 +137,11 @@ class LsiTraining(Session):
         self._committed = 0
         self._committed_base = self._base  # of what was committed, while a fold has mixed it
         self.num_folds = 0
+        self._finishing = self._finished = False
+        self._committed_documents = 0
+        self._approach: lsi.Approach | None = None
+        self._last_round = 0  # about which will be the last
+        self._values: tuple[float, ...] = ()
         self._streamed: SumRound | None = None
         self._streamed_bound = 0.0  # on the squared norm of what the round may have
         self._streamed_norm = 0.0
@@ -150,8 +156,11 @@ class LsiTraining(Session):
         if self._base is not None and self._base.last >= self._committed:
             self._base = self._committed_base
         self._give_up(self._committed)
-        self.num_chunks = self._committed
+        self.num_chunks, self.num_documents = self._committed, self._committed_documents
         self._streamed = None
+        self._finishing = self._finished = False
+        self._approach, self.documents_computed = None, 0
+        self._latest = lambda: None
 
     def put(self, chunk: Divisible) -> None:
         """Add a chunk; waits while the queue is full."""
@@ -176,7 +185,10 @@ class LsiTraining(Session):
         s : ndarray, shape (k,)
             Singular values, descending.
         """
+        self._finishing = True
         factors = self._factorise(self.num_chunks, self.task.num_topics)
+        self._finished, self._values = True, tuple(factors[1].tolist())
+        self._committed_documents = self.num_documents
         self._streamed = None
         self._committed, self._committed_base = self.num_chunks, None
         return factors
@@ -184,6 +196,38 @@ class LsiTraining(Session):
     def chunks_done(self) -> int:
         """Return how many of the chunks that are arriving have been multiplied once."""
         return self._streamed.chunks_done() if self._streamed is not None else 0
+
+    def standing(self) -> Standing:
+        """See `Session.standing`."""
+        found, approach = super().standing(), self._approach
+        expected = to_do = None
+        if approach is not None:
+            # Of the round under way, which may be a later one than when that was said.
+            left = max(self._last_round - self.num_rounds, 0)
+            expected = self.num_rounds + left
+            round_ = self._latest()
+            of_round = self.num_documents if round_ is None else round_.counts()[3]
+            to_do = found.documents_done + self.num_documents - of_round + left * self.num_documents
+        return replace(
+            found,
+            topics=self.task.num_topics,
+            complete=self._finishing,
+            done=self._finished,
+            documents_to_do=found.documents_done if self._finished else to_do,
+            rounds_expected=self.num_rounds if self._finished else expected,
+            tolerance=self.task.tolerance if self.task.power_iters is None else None,
+            error=approach.error if approach is not None else None,
+            singular_values=self._values,
+        )
+
+    def _approaches(self, approach: lsi.Approach) -> None:
+        """Note how far the iteration is."""
+        self._approach = approach
+        self._last_round = self.num_rounds + approach.products_left
+        if approach.values is not None:
+            self._values = tuple(approach.values.tolist())
+        if approach.error is not None:
+            self.curve.add(self.documents_computed, approach.error)
 
     def _give_up(self, first: int) -> None:
         """Keep no chunk from number `first` on."""
@@ -269,6 +313,7 @@ class LsiTraining(Session):
                 side_by_side=self.engine.map,
                 power_iters=self.task.power_iters,
                 extra_samples=self.task.extra_samples,
+                observe=self._approaches,
             )
 
     def _fold(self) -> None:

@@ -41,6 +41,8 @@ class Round:
         Whether the blocks come again in a later round.
     release : callable
         Told the number of each chunk whose blocks are all done, if they do not come again.
+    computed : callable
+        Told how many documents each result is of.
     check_client : callable
         Raises where the client that waits is gone.
     """
@@ -58,6 +60,7 @@ class Round:
         *,
         keep_blocks: bool = False,
         release: Callable[[int], None] = lambda chunk: None,
+        computed: Callable[[int], None] = lambda documents: None,
         check_client: Callable[[], None] = lambda: None,
     ) -> None:
         self.session = session
@@ -69,11 +72,14 @@ class Round:
         self.least_job_cost = kernel.least_job_cost * num_terms
         self.keep_blocks = keep_blocks
         self._release = release
+        self._computed = computed
         self._check_client = check_client
         self._blocks: dict[int, Block] = {}
         self._left: set[int] = set()  # numbers of blocks whose result is not here
         self._missing: Counter[int] = Counter()  # blocks by chunk
         self._chunks_done = 0
+        self._num_blocks = 0
+        self._documents_done = 0
         self._changed = threading.Condition()
         self._pending = 0
         self._finished = False
@@ -99,6 +105,9 @@ class Round:
             if not self._left.issuperset(blocks):
                 raise ValueError(f"a result of the blocks {sorted(blocks)}, some of which are in already")
             self._left.difference_update(blocks)
+            documents = sum(self._blocks[number].n_docs for number in blocks)
+            self._documents_done += documents
+            self._computed(documents)
         self._take_in(result)
         with self._changed:
             for number in blocks:
@@ -153,11 +162,20 @@ class Round:
         with self._changed:
             return self._chunks_done
 
+    def counts(self) -> tuple[int, int, int, int]:
+        """Return how many blocks it has, how many of them are computed, of how many chunks all are, and how
+        many documents are in the computed ones.
+        """
+        with self._changed:
+            done = self._num_blocks - len(self._left)
+            return self._num_blocks, done, len(self._missing), self._documents_done
+
     def expect(self, blocks: Sequence[Block]) -> None:
         """Take in blocks that are about to be queued."""
         with self._changed:
             self._blocks.update((block.number, block) for block in blocks)
             self._left.update(block.number for block in blocks)
+            self._num_blocks += len(blocks)
             self._missing.update(block.key[0] for block in blocks)
 
     def wait_until(self, ready: Callable[[], Any]) -> None:

@@ -20,6 +20,7 @@ from distcorpus.algorithms.topics import StatisticsSum
 from distcorpus.engines.base import Block, Engine
 from distcorpus.training.rounds import BlockRound, Round, SumRound
 from distcorpus.training.spool import Journal, Spool
+from distcorpus.training.standing import Curve, Standing, TopicNow
 
 #: Why a round was given up.
 ENDED = "its session has ended"
@@ -71,9 +72,12 @@ class Session:
         self.engine = engine
         self.num_terms = num_terms
         self.num_chunks = 0
+        self.num_documents = 0
+        self.documents_computed = 0  # in all rounds
         self.num_rounds = 0
         self.memory = memory
         self.spool = Spool(memory, spool, journal, room)
+        self.curve = Curve()
         self._max_queued = max_queued
         self._journal = journal
         self._check_client = check_client
@@ -112,6 +116,27 @@ class Session:
         round_ = self._latest()
         return round_.chunks_done() if round_ is not None else 0
 
+    def standing(self) -> Standing:
+        """Return where the run stands; any thread may ask."""
+        round_ = self._latest()
+        blocks, done, chunks, _ = round_.counts() if round_ is not None else (0, 0, 0, 0)
+        return Standing(
+            terms=self.num_terms,
+            chunks_arrived=self.num_chunks,
+            documents_arrived=self.num_documents,
+            documents_done=self.documents_computed,
+            round=self.num_rounds or None,
+            blocks=blocks,
+            blocks_done=done,
+            chunks_of_blocks=chunks,
+        )
+
+    def topics_now(self, number: int, words: int) -> list[TopicNow]:
+        """Return up to so many topics as they are now, with so many terms each; none where they cannot be
+        told yet.
+        """
+        return []
+
     def keep(self, chunk: Divisible) -> list[Block]:
         """Keep the next chunk until it is released, cut into blocks.
 
@@ -126,6 +151,7 @@ class Session:
             kept = self.spool.keep(self.num_chunks, chunk)
         blocks = self.cut(self.num_chunks, kept)
         self.num_chunks += 1
+        self.num_documents += chunk.n_docs
         return blocks
 
     def cut(self, number: int, chunk: Divisible) -> list[Block]:
@@ -163,7 +189,15 @@ class Session:
         return self.name, self.num_rounds, self.kernel, params, self.num_terms
 
     def _options(self, given: dict[str, Any]) -> dict[str, Any]:
-        return {"check_client": self._check_client, "release": self.spool.release, **given}
+        return {
+            "check_client": self._check_client,
+            "release": self.spool.release,
+            "computed": self._count,
+            **given,
+        }
+
+    def _count(self, documents: int) -> None:
+        self.documents_computed += documents  # under the round's lock, and it has one round at a time
 
     def _opened(self, round_: Any) -> Any:
         before = self._latest()

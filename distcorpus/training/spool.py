@@ -67,6 +67,7 @@ class Spool:
         self._journal = journal
         self._memory = memory
         self._in_memory: dict[int, int] = {}  # bytes by number
+        self._on_disk: dict[int, int] = {}
         self._lock = threading.Lock()
 
     @property
@@ -74,6 +75,12 @@ class Spool:
         """Bytes of the chunks in memory."""
         with self._lock:
             return sum(self._in_memory.values())
+
+    @property
+    def bytes_on_disk(self) -> int:
+        """Bytes of the others."""
+        with self._lock:
+            return sum(self._on_disk.values())
 
     def has_room(self, nbytes: int) -> bool:
         """Whether a chunk of that size fits into memory with those that are there."""
@@ -101,6 +108,8 @@ class Spool:
             with self._lock:
                 self._in_memory[number] = chunk.nbytes
             return chunk
+        with self._lock:
+            self._on_disk[number] = chunk.nbytes
         if self._journal is not None:
             return self._journal.mapped(number, chunk.num_terms)
         what = f"chunk {number} ({chunk.n_docs} documents, {chunk.nbytes / 1e6:.3g} MB)"
@@ -128,6 +137,7 @@ class Spool:
         """A chunk is no longer needed."""
         with self._lock:
             self._in_memory.pop(number, None)
+            self._on_disk.pop(number, None)
 
 
 def spool_directory(path: str) -> Path:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import Pyro4.core
-from Pyro4.errors import SerializeError
+from Pyro4.errors import SecurityError, SerializeError
 
 from distcorpus.wire import allowed, roles, unpickle
 
@@ -70,10 +70,18 @@ def read_call(data: Any, load: Callable[[], Any]) -> tuple[str, str, Any, Any]:
     role = getattr(connection, "role", None)
     if role is None:
         return check_call(load())
-    roles.check_call(role, *_names_in(data))
+    _check_role(connection, *_names_in(data))
     call = check_call(load())
-    roles.check_call(role, *call[:2])  # a pickle may take back what it began with
+    _check_role(connection, *call[:2])  # a pickle may take back what it began with
     return call
+
+
+def _check_role(connection: Any, object_id: str, method: str) -> None:
+    try:
+        roles.check_call(connection.role, object_id, method)
+    except SecurityError:
+        connection.count_refusal("role")
+        raise
 
 
 def _names_in(data: Any) -> list[str]:

@@ -90,11 +90,11 @@ def issue(
     ----------
     authority : path
         The folder of `make_authority`.
-    role : {"nameserver", "dispatcher", "worker", "client"}
+    role : {"nameserver", "dispatcher", "worker", "client", "viewer"}
         What its holder may do, see `distcorpus.wire.roles`.
     hosts : sequence of str
-        Host names and addresses at which others reach its holder; none for a client, which nobody connects
-        to.
+        Host names and addresses at which others reach its holder; none for a client or a viewer, which
+        nobody connects to.
     days : float
         How long it is valid; at most as long as the authority's own.
     folder : path, optional
@@ -111,21 +111,21 @@ def issue(
     FileNotFoundError
         `authority` is none.
     ValueError
-        A server without a host, a client with one, a host that is no name, or days that are none.
+        A server without a host, another with one, a host that is no name, or days that are none.
     """
     if role not in roles.ROLES:
         raise ValueError(f"role {role!r}: the roles are {', '.join(roles.ROLES)}")
-    if not hosts and role != roles.CLIENT:
+    if not hosts and role in roles.SERVERS:
         raise ValueError(
             f"the certificate of a {role} names the hosts at which others reach it: give --host NAME ..."
         )
-    if hosts and role == roles.CLIENT:
-        raise ValueError("the certificate of a client names no host, for nobody connects to it: drop --host")
+    if hosts and role not in roles.SERVERS:
+        raise ValueError(f"the certificate of a {role} names no host, for nobody connects to it: drop --host")
     source = Path(authority).expanduser()
     ca, ca_key = _read_authority(source)
     key = ec.generate_private_key(ec.SECP256R1())
     purposes = [x509.ExtendedKeyUsageOID.CLIENT_AUTH]
-    if role != roles.CLIENT:  # which thus cannot serve, not even those who know nothing of roles
+    if role in roles.SERVERS:  # the others thus cannot serve, not even those who know nothing of roles
         purposes.append(x509.ExtendedKeyUsageOID.SERVER_AUTH)
     authority_id = ca.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
     extensions: list[tuple[x509.ExtensionType, bool]] = [

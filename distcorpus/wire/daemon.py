@@ -192,6 +192,13 @@ class Daemon(Pyro4.core.Daemon):
         self.register(cls, object_id, force=True)
         return self.uri(object_id)
 
+    def refused(self) -> dict[str, int]:
+        """How many connections and calls were refused, by reason: "no TLS", "TLS handshake", "no role",
+        "role" (it does not allow the call), "too many connections", "dropped" (it took what others need).
+        """
+        transport = self._transport
+        return {} if transport is None else {reason: n for reason, n in transport.refused.items() if n}
+
     def uri(self, object_id: str) -> str:
         """The URI under which others reach the object registered as `object_id`."""
         return str(self.uriFor(object_id))
@@ -219,6 +226,7 @@ class Daemon(Pyro4.core.Daemon):
                 served.arriving() for served in conn.pyroInstances.values() if hasattr(served, "arriving")
             ]
             error = ValueError(": ".join([*whats, str(error)]))
+        conn.await_refusal()
         super()._sendExceptionResponse(conn, seq, serializer, error, *more, **flags)
 
     def take_leave(self, conn: Connection) -> None:

@@ -26,15 +26,34 @@ class NameServerLocation:
         Its port; by default ``PYRO_NS_PORT``.
     broadcast : bool, default True
         Whether to broadcast.
+    address_file : str, optional
+        A file that says where it is, see `wire.addressfile`; by default what DISTCORPUS_ADDRESS_FILE names.
     """
 
-    def __init__(self, host: str | None = None, port: int | None = None, *, broadcast: bool = True) -> None:
-        self._where: dict[str, Any] = {"host": host, "port": port, "broadcast": broadcast}
+    def __init__(
+        self,
+        host: str | None = None,
+        port: int | None = None,
+        *,
+        broadcast: bool = True,
+        address_file: str | None = None,
+    ) -> None:
+        self._where: dict[str, Any] = {
+            "host": host,
+            "port": port,
+            "broadcast": broadcast,
+            "address_file": address_file,
+        }
         self._found: Any = None
         self._address = "not found yet"
         self._lock = threading.Lock()
 
-    def locate(self, wait: float = 0.0, interrupt: threading.Event | None = None) -> Any:
+    def locate(
+        self,
+        wait: float = 0.0,
+        interrupt: threading.Event | None = None,
+        on_wait: Callable[[str], None] = lambda why: None,
+    ) -> Any:
         """Return the name server.
 
         Parameters
@@ -43,6 +62,8 @@ class NameServerLocation:
             Seconds to wait for it to appear.
         interrupt : Event, optional
             Ends the waiting early.
+        on_wait : callable
+            Told once, as the waiting begins, why no name server was found at first.
 
         Raises
         ------
@@ -56,7 +77,7 @@ class NameServerLocation:
                     return self._found
                 except CommunicationError:
                     self._found = None
-            self._found = find(**self._where, wait=wait, interrupt=interrupt)
+            self._found = find(**self._where, wait=wait, interrupt=interrupt, on_wait=on_wait)
             uri = self._found._pyroUri
             self._address = format_address(uri.host, uri.port)
             return self._found

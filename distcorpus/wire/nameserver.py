@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -15,11 +16,12 @@ from Pyro4 import socketutil
 from Pyro4.configuration import config
 from Pyro4.errors import NamingError, PyroError
 
-from distcorpus.wire import roles, sockets
+from distcorpus.wire import addressfile, roles, sockets
 from distcorpus.wire.daemon import Daemon, current_connection
 from distcorpus.wire.exposed import expose
 from distcorpus.wire.names import NAME_SERVER
 from distcorpus.wire.proxy import Proxy, connect
+from distcorpus.wire.scoped import scoped
 from distcorpus.wire.tls import Credentials
 
 log = logging.getLogger(__name__)
@@ -181,6 +183,8 @@ class NameServerDaemon(Daemon):
         loopback.
     advertise, credentials, insecure
         As for `Daemon`.
+    address_file : path-like, optional
+        A file that says where it is, from its start to its stop.
     """
 
     max_message_bytes = MAX_MESSAGE_BYTES
@@ -193,6 +197,7 @@ class NameServerDaemon(Daemon):
         advertise: str | None = None,
         credentials: Credentials | None = None,
         insecure: bool = False,
+        address_file: str | os.PathLike[str] | None = None,
     ) -> None:
         super().__init__(
             bind,
@@ -205,6 +210,8 @@ class NameServerDaemon(Daemon):
         self.register(self.nameserver, NAME_SERVER)
         self.nameserver.register(NAME_SERVER, self.uri(), metadata=["class:Pyro4.naming.NameServer"])
         self._stopping = threading.Event()
+        self._address_file = address_file
+        self._remove_address_file: Callable[[], None] = lambda: None
         self.broadcasts: Any = (
             self._broadcast_server() if broadcast and not sockets.is_loopback(bind) else None
         )
@@ -219,10 +226,14 @@ class NameServerDaemon(Daemon):
         threading.Thread(target=self._clean_periodically, name="name-cleaner", daemon=True).start()
         if self.broadcasts is not None:
             threading.Thread(target=self._answer_broadcasts, name="broadcasts", daemon=True).start()
+        if self._address_file is not None:
+            host, port = sockets.parse_address(self.location)
+            self._remove_address_file = addressfile.write(self._address_file, host, port)
 
     def stop(self, grace: float = 1.0) -> None:
         """Stop all of it."""
         self._stopping.set()
+        self._remove_address_file()
         if self.broadcasts is not None:
             self.broadcasts.close()
         super().stop(grace)
@@ -288,6 +299,8 @@ def find(
     broadcast: bool = True,
     wait: float = 0.0,
     interrupt: threading.Event | None = None,
+    on_wait: Callable[[str], None] = lambda why: None,
+    address_file: str | None = None,
 ) -> Proxy:
     """Find a name server and connect to it.
 
@@ -303,6 +316,11 @@ def find(
         Go on trying for that many seconds, ever more slowly.
     interrupt : threading.Event, optional
         Give up as soon as it is set.
+    on_wait : callable
+        Told once, as the waiting begins, where nobody was found.
+    address_file : str, optional
+        A file that says where it is; then nowhere else is looked. By default, where neither host nor port is
+        given and no `LocalCluster` is open, what DISTCORPUS_ADDRESS_FILE names.
 
     Returns
     -------
@@ -316,10 +334,11 @@ def find(
     """
     deadline = time.monotonic() + wait
     delay = _FIRST_DELAY
+    said = False
     interrupt = interrupt or threading.Event()
     while True:
         tried = []
-        for where, uri in _candidates(host, port, broadcast):
+        for where, uri in _candidates(host, port, broadcast, address_file):
             if uri is None:
                 tried.append(f"{where} (no answer)")
                 continue
@@ -328,11 +347,14 @@ def find(
             except PyroError as error:
                 tried.append(f"{where} ({error.__cause__ or error})")
         left = deadline - time.monotonic()
+        if left > 0 and not said:
+            said = True
+            on_wait(" and ".join(tried))
         if left <= 0 or interrupt.wait(min(delay, left)):
             raise NamingError(
                 f"no name server found: tried {' and '.join(tried)}. "
                 "Start one with `distcorpus nameserver`, or say where it is with --host and --port "
-                "(or PYRO_NS_HOST and PYRO_NS_PORT)"
+                "(or PYRO_NS_HOST and PYRO_NS_PORT), or with --address-file"
             )
         delay = min(2 * delay, _LONGEST_DELAY)
 
@@ -394,12 +416,32 @@ def _address(name: str, uri: Any) -> str:
     raise NamingError(f"the name server leads {name} to no host and port: {_NO_NAME_SERVER}")
 
 
-def _candidates(host: str | None, port: int | None, broadcast: bool) -> Iterator[tuple[str, str | None]]:
+def _candidates(
+    host: str | None, port: int | None, broadcast: bool, address_file: str | None
+) -> Iterator[tuple[str, str | None]]:
     """Where a name server may be: in words, and as a URI if there is one."""
+    if host is None and port is None and address_file is None and scoped("NS_HOST") is None:
+        address_file = os.environ.get(addressfile.VARIABLE) or None
+    if address_file is not None:
+        address = addressfile.read(address_file)
+        if address is None:
+            yield f"the address file {address_file}, which is not there", None
+        else:
+            direct = sockets.format_address(address.host, address.port)
+            left_over = "left over, if that was killed"
+            where = f"{direct}, which the address file {address_file} names ({address}; {left_over})"
+            yield where, f"PYRO:{NAME_SERVER}@{direct}"
+        return
     direct = sockets.format_address(host or config.NS_HOST, port or config.NS_PORT)
     yield direct, f"PYRO:{NAME_SERVER}@{direct}"
     if host is None and broadcast:
         yield f"a broadcast to port {config.NS_BCPORT}", _broadcast()
+
+
+def find_by_broadcast() -> tuple[str, int] | None:
+    """Return the host and port of a name server that answers a broadcast, if one does."""
+    uri = _broadcast()
+    return None if uri is None else sockets.parse_address(uri.rpartition("@")[2])
 
 
 def _broadcast() -> str | None:

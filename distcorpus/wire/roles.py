@@ -14,7 +14,15 @@ from Pyro4.errors import SecurityError
 
 from distcorpus.wire import names
 
-ROLES = NAMESERVER, DISPATCHER, WORKER, CLIENT = ("nameserver", "dispatcher", "worker", "client")
+ROLES = NAMESERVER, DISPATCHER, WORKER, CLIENT, VIEWER = (
+    "nameserver",
+    "dispatcher",
+    "worker",
+    "client",
+    "viewer",
+)
+#: Whose certificates serve others, at the hosts that they name; the others' only call.
+SERVERS = frozenset({NAMESERVER, DISPATCHER, WORKER})
 
 _URI = "urn:distcorpus:role:"
 _ANY_OTHER = "*"
@@ -32,6 +40,7 @@ _EVERYONE = frozenset(ROLES)
 _CLIENTS = frozenset({CLIENT})
 _REGISTRARS = frozenset({DISPATCHER, WORKER})
 _OPERATORS = frozenset({CLIENT, DISPATCHER})
+_VIEWERS = _OPERATORS | {VIEWER}
 
 _DOOR = _Served(DISPATCHER, {_ANY_OTHER: _CLIENTS})
 _WORKER = _Served(WORKER, {_ANY_OTHER: frozenset({DISPATCHER})})
@@ -47,7 +56,10 @@ _OBJECTS = {
     names.DISPATCHER: _Served(
         DISPATCHER,
         {
-            **dict.fromkeys(("ping", "status", "records", "recorded_sessions", "exit"), _OPERATORS),
+            **dict.fromkeys(
+                ("ping", "status", "snapshot", "details", "records", "recorded_sessions"), _VIEWERS
+            ),
+            "exit": _OPERATORS,
             "worker_leaves": frozenset({WORKER}),
         },
     ),

@@ -7,6 +7,7 @@ import os
 import select
 import socket
 import ssl
+import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -202,6 +203,16 @@ def wait_readable(sock: socket.socket) -> None:
     poll = select.poll()
     poll.register(sock, select.POLLIN)
     poll.poll()
+
+
+def wait_gone(sock: socket.socket, seconds: float) -> None:
+    """Wait for some seconds, or until the peer has closed the connection or `shut` was called."""
+    if not hasattr(select, "poll"):
+        time.sleep(seconds)
+        return
+    poll = select.poll()
+    poll.register(sock, getattr(select, "POLLRDHUP", 0))
+    poll.poll(seconds * 1000)
 
 
 def stop_reading(sock: socket.socket) -> None:

@@ -315,6 +315,11 @@ def is_offered(sock: socket.socket) -> bool:
     return first == _HANDSHAKE_RECORD
 
 
+def expiry_of(certificate: Any) -> float | None:
+    """When a peer's certificate expires (as ``getpeercert()`` returns it), in seconds since the epoch."""
+    return ssl.cert_time_to_seconds(certificate["notAfter"]) if certificate else None
+
+
 def explain(error: ssl.SSLError) -> str:
     """What is wrong with a TLS connection, and what helps."""
     if isinstance(error, ssl.SSLCertVerificationError):

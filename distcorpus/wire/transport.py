@@ -27,6 +27,7 @@ from Pyro4.errors import ConnectionClosedError, MessageTooLargeError, PyroError,
 from Pyro4.message import Message
 
 from distcorpus.wire import roles, sockets, tls
+from distcorpus.wire.refusals import Refusals
 
 HANDSHAKE_SECONDS = 5.0
 HANDSHAKE_BYTES = 1 << 16
@@ -67,6 +68,8 @@ class Connection(socketutil.SocketConnection):
         When (on the monotonic clock) what is being received or sent is given up.
     arriving : bool
         A message of it is.
+    waiting : bool
+        What came was refused, and the answer waits.
     nbytes : int
         Bytes of the message under way, and of what has been made of it.
     seq, serializer_id : int
@@ -85,12 +88,14 @@ class Connection(socketutil.SocketConnection):
         self.shaken = False
         self.deadline: float | None = time.monotonic() + HANDSHAKE_SECONDS
         self.arriving = False
+        self.waiting = False
         self.nbytes = 0
         self.seq = self.serializer_id = 0
         self.role: str | None = None
         self.dropped = False
         self._transport = transport
         self._began = 0.0
+        self._cpu_began = 0.0
 
     @property
     def speed(self) -> float:
@@ -132,6 +137,19 @@ class Connection(socketutil.SocketConnection):
         if self.dropped:
             raise SecurityError("refused a message: too many bytes are under way in this daemon")
 
+    def count_refusal(self, reason: str) -> None:
+        """Count a call that this peer may not make."""
+        self._transport.refused[reason] += 1
+
+    def await_refusal(self) -> None:
+        """Wait, in this connection's thread, until what it sent last may be answered by a refusal."""
+        refusals = self._transport.refusals
+        with refusals.refusing(self.peer, time.thread_time() - self._cpu_began) as seconds:
+            if seconds:
+                self.waiting = True
+                sockets.wait_gone(self.sock, seconds)
+                self.waiting = False
+
     def discard(self, size: int) -> None:
         """Receive `size` bytes and forget them."""
         scratch = bytearray(_SCRATCH_BYTES)
@@ -149,6 +167,7 @@ class Connection(socketutil.SocketConnection):
         data = super().recv(size)
         self.idle = False
         self._began = time.monotonic()
+        self._cpu_began = time.thread_time()
         header = Message.from_header(data)
         self.seq, self.serializer_id = header.seq, header.serializer_id
         most = self._transport.max_message_bytes or config.MAX_MESSAGE_SIZE
@@ -202,7 +221,9 @@ class Transport:
         self._threads: dict[Connection, threading.Thread] = {}
         self._shaking: dict[Connection, None] = {}  # in their handshake, the oldest first
         self._of_peer: Counter[str] = Counter()  # connections
+        self.refused: Counter[str] = Counter()  # connections and calls, by reason
         self._nbytes = 0  # of messages under way
+        self.refusals = Refusals()
         self._waker: socket.socket | None = None
 
     @property
@@ -284,7 +305,8 @@ class Transport:
             for one in self._threads:
                 taken[one.peer] += one.nbytes
             greediest = taken.most_common(1)[0][0]
-            arriving = [one for one in self._threads if one.arriving and one.peer == greediest]
+            theirs = [one for one in self._threads if one.peer == greediest]
+            arriving = [one for one in theirs if one.waiting] or [one for one in theirs if one.arriving]
             victim = min(arriving or [connection], key=lambda one: one.speed)
         self._drop([victim], "too many bytes are under way, and its message is the slowest to arrive")
 
@@ -307,6 +329,7 @@ class Transport:
                 reason = f"this daemon already has {self.max_connections} connections"
             elif of_peer >= MAX_CONNECTIONS_OF_A_PEER:
                 reason = f"this daemon already has {MAX_CONNECTIONS_OF_A_PEER} connections from your host"
+            self.refused["too many connections"] += reason is not None
             most = self.max_connections + _MAX_REFUSALS
             most_of_peer = MAX_CONNECTIONS_OF_A_PEER + _MAX_REFUSALS
             if self._closing or count >= most or of_peer >= most_of_peer:
@@ -356,6 +379,7 @@ class Transport:
     def _shake_hands(self, connection: Connection, credentials: tls.Credentials) -> str | None:
         """Begin TLS; returns why the peer is refused, where it is and can be told so."""
         if not tls.is_offered(connection.sock):
+            self.refused["no TLS"] += 1
             self._complain(connection.peer, "it speaks no TLS")
             return tls.WANTED
         context = credentials.server_context()
@@ -365,11 +389,13 @@ class Transport:
         try:
             connection.sock.do_handshake()
         except tls.HandshakeError as error:
+            self.refused["TLS handshake"] += 1
             self._complain(connection.peer, str(error))
             sockets.drain(connection.sock, HANDSHAKE_BYTES)
             raise
         connection.role = roles.role_in(connection.sock.getpeercert())
         if connection.role is None:
+            self.refused["no role"] += 1
             self._complain(connection.peer, "its certificate names no role")
             return "your certificate names no role: issue one with 'distcorpus certs issue'"
         return None
@@ -405,5 +431,6 @@ class Transport:
     def _drop(self, connections: Iterable[Connection], why: str) -> None:
         for connection in connections:
             log.info("dropped a connection from %s: %s", connection.peer, why)
+            self.refused["dropped"] += 1
             connection.dropped = True
             sockets.shut(connection.sock)

@@ -19,14 +19,59 @@ from distcorpus.kernels import KERNELS, Result, check_result, load_own
 from distcorpus.kernels.build import this_build
 from distcorpus.kernels.kind import kind_of_kernels
 from distcorpus.wire import Connection, Slices, current_connection, expose, sliced
+from distcorpus.wire.memory import resident_memory
 from distcorpus.worker.cache import Cache, KeptBlock
 from distcorpus.worker.job import run
 from distcorpus.worker.stated import check_block, check_job, check_scratch
 
 logger = logging.getLogger(__name__)
 
+#: Seconds between two log lines about the jobs of a session, and how many sessions are told apart.
+LOG_EVERY, SESSIONS_LOGGED = 10.0, 256
 #: Bytes that a worker has ready for its first job: enough for the default chunks and a hundred topics.
 MEMORY_TAKEN = 64 << 20
+
+
+class JobLog:
+    """Logs what is computed: the beginning of each session, and then a sum of its jobs now and then.
+
+    Parameters
+    ----------
+    every : float
+        Seconds between two lines about a session.
+    """
+
+    def __init__(self, every: float = LOG_EVERY) -> None:
+        self._every = every
+        self._sums: dict[str, tuple[float, int, int, float]] = {}  # since when; jobs, documents, seconds
+
+    def computed(self, session: str, kernel: str, documents: int, seconds: float) -> None:
+        """Count a job that was just computed; one at a time."""
+        if not logger.isEnabledFor(logging.INFO):
+            return
+        now = time.monotonic()
+        if session not in self._sums:
+            while len(self._sums) >= SESSIONS_LOGGED:
+                del self._sums[next(iter(self._sums))]
+            logger.info(
+                "session %s: first job: %s of %d documents in %.3g s", session, kernel, documents, seconds
+            )
+            self._sums[session] = now, 0, 0, 0.0
+            return
+        since, jobs, so_far, busy = self._sums[session]
+        jobs, so_far, busy = jobs + 1, so_far + documents, busy + seconds
+        if now - since >= self._every:
+            logger.info(
+                "session %s: %d jobs (%s), %d documents in %.3g s of the last %.0f s",
+                session,
+                jobs,
+                kernel,
+                so_far,
+                busy,
+                now - since,
+            )
+            since, jobs, so_far, busy = now, 0, 0, 0.0
+        self._sums[session] = since, jobs, so_far, busy
 
 
 class Worker(Slices):
@@ -62,6 +107,7 @@ class Worker(Slices):
         self._cancelled: set[str] = set()
         self._started = time.time()
         self._refused = ""
+        self._log = JobLog()
         self._jobs_done = 0
         self._seconds = 0.0
 
@@ -84,6 +130,16 @@ class Worker(Slices):
     def ping(self) -> str:
         """Answer at once, whatever is being computed."""
         return "pong"
+
+    @expose
+    def pulse(self) -> dict[str, Any]:
+        """Answer at once, and say what this worker takes."""
+        return {
+            "time": time.time(),
+            "bytes_cached": self._cache.nbytes,
+            "bytes_cache": self._cache_bytes,
+            "bytes_resident": resident_memory(),
+        }
 
     @expose
     def status(self) -> dict[str, Any]:
@@ -186,6 +242,9 @@ class Worker(Slices):
             result, seconds = run(kernel, params, blocks, words, *found, self._pool)
             self._jobs_done += 1
             self._seconds += seconds
+            self._log.computed(
+                session, kernel.name, sum(block.documents.n_docs for block, _ in blocks), seconds
+            )
         # The next job is computed meanwhile.
         check_result(
             kernel, params, result, words, [(block.documents, key) for block, key in blocks], own=True

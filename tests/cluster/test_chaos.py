@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import chaos
+import pytest
 
 
+@pytest.mark.long
 def test_trainings_survive_everything(lee_corpus):
     trainings = chaos.gensims(lee_corpus.dictionary, lee_corpus.counts, topics=50, chunksize=10, passes=20)
     report = chaos.chaos(trainings, seconds=15, seed=3, every=0.7)

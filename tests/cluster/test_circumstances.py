@@ -22,6 +22,7 @@ from gensim.utils import FakeDict
 from distcorpus import LdaModel, LocalCluster, LsiModel
 from distcorpus.wire import find, list_names, names
 
+from ..template import start
 from .conftest import wait_until
 from .test_failures import Hooked
 
@@ -55,7 +56,7 @@ def train_lsi(corpus, documents=None, **options):
 def nameserver(port):
     """A name server at a port, in the place of one that was killed."""
     command = [sys.executable, "-m", "distcorpus", "nameserver", "--bind-port", str(port), "--no-broadcast"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    process = start(command, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout.readline().startswith("distcorpus name server")
         yield
@@ -210,7 +211,7 @@ def test_host_names_and_ipv6(bind, lee_corpus):
             pytest.skip("this machine has no IPv6")
 
     def daemon(*arguments):
-        process = subprocess.Popen(
+        process = start(
             [sys.executable, "-m", "distcorpus", *arguments, "--bind", bind, "--until-eof", "--no-broadcast"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -252,6 +253,7 @@ def both(kind, corpus, **options):
     return there.projection.s, here.projection.s
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", [LdaModel, LsiModel])
 def test_a_document_of_a_million_words(cluster, kind):
     size = 1_000_000
@@ -293,6 +295,7 @@ def test_chunks_of_one_document(cluster, lee_corpus, kind):
     np.testing.assert_array_equal(there, here)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", [gensims.LdaModel, gensims.LsiModel])
 def test_a_thousand_topics_of_half_a_million_terms(cluster, kind):
     """gensim's class gets its result in one message: it is told before anybody takes memory."""

@@ -150,6 +150,7 @@ def test_demo():
         assert part in result.stdout
 
 
+@pytest.mark.long
 def test_demo_with_a_corpus_of_ones_own(lee_corpus, tmp_path):
     corpus, dictionary = str(tmp_path / "corpus.mm"), str(tmp_path / "dictionary")
     MmCorpus.serialize(corpus, lee_corpus.counts[:100])

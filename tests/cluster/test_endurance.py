@@ -12,6 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="it reads /proc")
 def test_a_short_form():
     """In a process of its own, whose clients are forked from a server of theirs."""

@@ -15,6 +15,7 @@ from gensim.models import LdaModel, LsiModel
 
 from distcorpus import LocalCluster
 
+from ..template import start
 from .conftest import wait_until
 
 
@@ -192,7 +193,7 @@ def test_worker_with_a_tiny_cache(lee_corpus):
             "--name",
             "small",
         ]
-        small = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+        small = start(command, env=environment, stdout=subprocess.DEVNULL)
         try:
             wait_until(lambda: len(cluster.dispatcher.status()["workers"]) == 2, "its joining")
             os.kill(cluster.workers[0].pid, signal.SIGKILL)

@@ -15,12 +15,16 @@ CANNOT_APPLY = {
     "TestLdaModel.test_alpha_auto": "the unmodified class refuses alpha='auto' before it asks us",
 }
 
+#: Tests of thousands of rounds.
+LONG = {"test_passes"}
+
 
 def cases():
     loader = unittest.TestLoader()
     for kind in (test_lsimodel.TestLsiModel, test_ldamodel.TestLdaModel):
         for name in loader.getTestCaseNames(kind):
-            yield pytest.param(kind, name, id=f"{kind.__name__}.{name}")
+            marks = [pytest.mark.long] if name in LONG else []
+            yield pytest.param(kind, name, marks=marks, id=f"{kind.__name__}.{name}")
 
 
 def distributed_by_default(init):

@@ -88,6 +88,7 @@ def test_those_without_numba_train_where_there_are_no_others(no_numba, lee_corpu
         assert "each training has those of one kind" in status.stdout
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "cpu",
     [

@@ -17,6 +17,7 @@ from gensim.utils import FakeDict
 from distcorpus import LocalCluster
 from distcorpus.wire import connect, find, list_names, lookup, names
 
+from ..template import start
 from .conftest import wait_until
 
 
@@ -90,6 +91,7 @@ def test_no_workers(lee_corpus):
         lsi(lee_corpus, lee_corpus.tfidf)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["lsi", "lda"])
 def test_stock_workers_are_named(lee_corpus, kind):
     """gensim's own worker does not count: the error says that it was seen, and what to start."""
@@ -117,7 +119,7 @@ def test_stock_workers_are_named(lee_corpus, kind):
 
 
 def dispatcher_command(cluster, *options):
-    return subprocess.Popen(
+    return start(
         [sys.executable, "-m", "distcorpus", "dispatcher", "--no-broadcast", *options],
         env={**os.environ, **cluster.environ()},
         stdout=subprocess.PIPE,

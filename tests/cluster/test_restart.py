@@ -15,11 +15,13 @@ from gensim.models.callbacks import Metric
 
 from distcorpus import LdaModel, LsiModel
 
+from ..template import start
+
 
 @contextmanager
 def dispatcher(cluster):
     """A dispatcher in the place of the one that was killed."""
-    process = subprocess.Popen(
+    process = start(
         [sys.executable, "-m", "distcorpus", "dispatcher", "--no-broadcast"],
         env={**os.environ, **cluster.environ()},
         stdout=subprocess.PIPE,

@@ -18,6 +18,7 @@ from distcorpus import LdaModel, LocalCluster, LsiModel
 from distcorpus.models import _cluster
 from distcorpus.wire import CommunicationError, find, lookup, names
 
+from ..template import start
 from .conftest import wait_until
 from .test_clients import alive
 from .test_failures import Hooked
@@ -45,7 +46,7 @@ class ResumingCluster:
 
     def start(self, *seconds):
         with open(self.log, "w") as log:
-            self._process = subprocess.Popen(
+            self._process = start(
                 [
                     sys.executable,
                     "-m",
@@ -186,7 +187,7 @@ def test_stop_ends_the_trainings_and_keeps_nothing(tmp_path, lee_corpus, train):
 
         def stop():
             assert os.listdir(tmp_path / "sessions")
-            command = [sys.executable, "-m", "distcorpus", "stop"]
+            command = [sys.executable, "-m", "distcorpus", "stop", "--yes"]
             subprocess.run(command, env={**os.environ, **cluster.environ()}, check=True)
             wait_until(lambda: not alive(cluster.dispatcher_pid), "the dispatcher's end")
 

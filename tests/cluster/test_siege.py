@@ -25,6 +25,7 @@ def daemons(cluster):
     return [cluster.dispatcher_pid, *(worker.pid for worker in cluster.workers)]
 
 
+@pytest.mark.long
 @pytest.mark.skipif(
     resource.getrlimit(resource.RLIMIT_NOFILE)[1] < 4096, reason="too few files for a thousand connections"
 )
@@ -61,6 +62,7 @@ class Corpus:
             yield document
 
 
+@pytest.mark.long
 def test_a_training_ends_when_no_connection_is_left(own_cluster, lee_corpus, tmp_path):
     def train(documents):
         options = {"num_topics": 20, "chunksize": 20, "update_every": 0, "random_state": 1}

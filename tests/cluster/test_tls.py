@@ -15,6 +15,7 @@ from Pyro4.errors import SecurityError
 from distcorpus import LocalCluster, LsiModel
 from distcorpus.wire import certificates, connect, find, lookup, names, tls, use_tls
 
+from ..template import start
 from .conftest import wait_until
 from .test_cli import run
 from .test_scripts import free_port, script
@@ -198,7 +199,7 @@ def test_daemons_refuse_what_is_not_safe(credentials):
 
 def test_insecure_is_warned_of():
     command = [sys.executable, "-m", "distcorpus", "nameserver", "--bind", "0.0.0.0", "--bind-port", "0"]
-    process = subprocess.Popen(
+    process = start(
         [*command, "--insecure", "--no-broadcast", "--until-eof"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

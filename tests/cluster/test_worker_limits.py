@@ -19,6 +19,7 @@ from distcorpus.wire import close, connect, find, list_names, names
 from distcorpus.wire.frames import encode
 from distcorpus.worker.daemon import Worker
 
+from ..template import start
 from .conftest import wait_until
 from .test_worker import job
 
@@ -50,7 +51,7 @@ def worker_of(cluster, *options, name="measured", variables=None):
     """One more worker, in its own process; yields its id."""
     command = [sys.executable, "-m", "distcorpus", "worker", "--no-broadcast", "--name", name, *options]
     before = len(cluster.dispatcher.status()["workers"])
-    process = subprocess.Popen(
+    process = start(
         command,
         env={**os.environ, **cluster.environ("worker"), **(variables or {})},
         stdout=subprocess.DEVNULL,

@@ -359,6 +359,7 @@ def test_a_worker_ends_in_the_middle_of_a_job(client, corpus, tmp_path):
         np.testing.assert_array_equal(counts, count(engine, corpus)[0])
 
 
+@pytest.mark.long
 def test_a_block_that_ends_every_worker(client, corpus):
     with DaskEngine(client) as engine, pytest.raises(RuntimeError) as raised:
         count(engine, corpus, "die")

@@ -230,6 +230,7 @@ def size_of(message: Any) -> int:
     return sys.getsizeof(message)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("train", [lda, lsi])
 def test_workers_are_killed(client, corpus, matrix, dictionary, trained, train):
     """Dask computes again what was on them."""

@@ -279,7 +279,7 @@ class Proxy:
         self.silent = False
         raise CallTimeout("no answer in time")
 
-    def ping(self) -> None:
+    def pulse(self) -> None:
         assert not self.silent
 
     def _pyroRelease(self) -> None:

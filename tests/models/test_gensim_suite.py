@@ -26,7 +26,8 @@ def cases():
     for kind in (test_lsimodel.TestLsiModel, test_ldamodel.TestLdaModel):
         for name in loader.getTestCaseNames(kind):
             for where in ("here", "cluster"):
-                yield pytest.param(kind, name, where, id=f"{kind.__name__}.{name}-{where}")
+                marks = [pytest.mark.long] if name == "test_passes" and where == "cluster" else []
+                yield pytest.param(kind, name, where, marks=marks, id=f"{kind.__name__}.{name}-{where}")
 
 
 @pytest.mark.parametrize(("kind", "name", "where"), list(cases()))

@@ -41,6 +41,7 @@ CALLS = {
     roles.WORKER: [(roles.DISPATCHER, "worker_leaves")],
     roles.DISPATCHER: [(roles.WORKER, "forget"), (roles.WORKER, "cancel")],
     roles.NAMESERVER: [],
+    roles.VIEWER: [(roles.DISPATCHER, "snapshot"), (roles.DISPATCHER, "details")],
 }
 SERVERS = (roles.NAMESERVER, roles.DISPATCHER, roles.WORKER)
 

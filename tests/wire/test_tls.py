@@ -67,6 +67,10 @@ class Cluster:
         self.called.append("worker_leaves")
 
     @wire.expose
+    def snapshot(self) -> None:
+        self.called.append("snapshot")
+
+    @wire.expose
     def exit(self) -> None:
         self.called.append("exit")
 
@@ -349,6 +353,7 @@ CALLS = [
     (names.LSI_DISPATCHER, "dispatcher", "exit", (), {"client"}),
     (names.DISPATCHER, "dispatcher", "exit", (), {"client", "dispatcher"}),
     (names.DISPATCHER, "dispatcher", "worker_leaves", ("w", "u"), {"worker"}),
+    (names.DISPATCHER, "dispatcher", "snapshot", (), {"client", "dispatcher", "viewer"}),
 ]
 
 

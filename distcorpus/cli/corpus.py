@@ -1,0 +1,183 @@
+"""``distcorpus corpus``: build a corpus from text, and look at one."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from distcorpus.cli.common import Commands, Parser, verbose_options
+from distcorpus.cli.service import say
+
+
+def add(commands: Commands) -> None:
+    """Add the command and its options."""
+    parser = commands.add_parser("corpus", help="build a corpus on disk from text, and look at one")
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    _add_build(actions)
+    for name, run, text in (
+        ("info", info, "show what a corpus has"),
+        ("verify", verify, "hold every file of a corpus against its checksum"),
+        ("head", head, "show the first documents of a corpus"),
+    ):
+        action = actions.add_parser(name, parents=[verbose_options()], help=text)
+        action.add_argument("directory", metavar="DIR", help="a corpus")
+        action.set_defaults(run=run)
+        if name == "head":
+            action.add_argument(
+                "-n", type=_positive, default=5, metavar="N", help="documents (default: %(default)s)"
+            )
+
+
+def _add_build(actions: Any) -> None:
+    parser: Parser = actions.add_parser(
+        "build",
+        parents=[verbose_options()],
+        help="build a corpus from files of text",
+        description="Build a corpus from files of text: a document a line, JSON lines, CSV, Parquet or "
+        "Arrow; plain, or compressed by gzip (.gz), bzip2 (.bz2) or zstd (.zst). The same command goes on "
+        "where an earlier one was interrupted. Equal input gives equal bytes, for any number of processes.",
+    )
+    parser.add_argument(
+        "inputs", nargs="+", metavar="INPUT", help="a file, a folder of files, or a URL that fsspec knows"
+    )
+    parser.add_argument("--out", required=True, metavar="DIR", help="the folder to make")
+    parser.add_argument(
+        "--text", default="text", metavar="FIELD", help="the field of a record's text (default: %(default)s)"
+    )
+    parser.add_argument("--id", metavar="FIELD", help="the field of a record's name (default: no names)")
+    parser.add_argument(
+        "--format",
+        choices=("lines", "files", "jsonl", "csv", "tsv", "parquet", "arrow"),
+        help="how the inputs are read (default: as their names say, else a document a line); files: each "
+        "file is a document",
+    )
+    parser.add_argument(
+        "--tokenizer",
+        default="letters",
+        metavar="MODULE:FUNCTION",
+        help="what gives the words of a text: a function, 'gensim' for its simple_preprocess, or 'letters' "
+        "(default): runs of 2 to 15 letters in lower case",
+    )
+    parser.add_argument(
+        "--stopwords", metavar="FILE", help="words to leave out, one a line; 'gensim' for its English ones"
+    )
+    parser.add_argument(
+        "--no-below",
+        type=int,
+        default=5,
+        metavar="N",
+        help="leave out words that are in fewer documents (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--no-above",
+        type=float,
+        default=0.5,
+        metavar="PART",
+        help="leave out words that are in more than this part of the documents (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--keep",
+        type=_number_or_all,
+        default=100_000,
+        metavar="N",
+        help="keep so many words, those of most documents, or 'all' (default: %(default)s)",
+    )
+    parser.add_argument("--skip-bad", action="store_true", help="pass over records that have no text")
+    parser.add_argument(
+        "--processes", type=_positive, metavar="N", help="processes (default: the cores that it may use)"
+    )
+    parser.add_argument(
+        "--memory",
+        type=float,
+        default=4.0,
+        metavar="GB",
+        help="memory that all processes together should take at most (default: %(default)g)",
+    )
+    parser.set_defaults(run=build)
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is below 1")
+    return number
+
+
+def _number_or_all(text: str) -> int | None:
+    return None if text == "all" else _positive(text)
+
+
+def build(options: argparse.Namespace) -> None:
+    """Build a corpus from files of text."""
+    from distcorpus.corpora import Corpus
+    from distcorpus.corpora.building import Options
+    from distcorpus.corpora.building import build as build_corpus
+    from distcorpus.engines.threads import available_threads
+
+    sys.path.insert(0, "")  # a tokenizer of the user's
+    bad = build_corpus(
+        options.inputs,
+        options.out,
+        Options(
+            text=options.text,
+            id=options.id,
+            format=options.format,
+            tokenizer=options.tokenizer,
+            stopwords=_stopwords(options.stopwords),
+            no_below=options.no_below,
+            no_above=options.no_above,
+            keep=options.keep,
+            skip_bad=options.skip_bad,
+            processes=options.processes or available_threads(),
+            memory=options.memory,
+            progress=True,
+        ),
+        say_bad=lambda text: print(f"passed over: {text}", file=sys.stderr),
+    )
+    if bad:
+        say(f"passed over {bad} records that have no text")
+    _show(Corpus(options.out))
+
+
+def _stopwords(name: str | None) -> Any:
+    if name is None or name == "gensim":
+        return name or ()
+    return Path(name).read_text("utf-8").split()
+
+
+def info(options: argparse.Namespace) -> None:
+    """Print what a corpus has."""
+    from distcorpus.corpora import Corpus
+
+    _show(Corpus(options.directory))
+
+
+def _show(corpus: Any) -> None:
+    size = sum(path.stat().st_size for path in corpus.directory.iterdir())
+    say(
+        f"{corpus.directory}: {len(corpus):,} documents, {corpus.num_terms:,} terms, {corpus.num_nnz:,} "
+        f"entries, {size / 1e6:,.1f} MB"
+    )
+    say(f"checksum {corpus.checksum}")
+
+
+def verify(options: argparse.Namespace) -> None:
+    """Hold every file of a corpus against its checksum."""
+    from distcorpus.corpora import Corpus
+
+    number = sum(1 for _ in Corpus(options.directory).verify())
+    say(f"{options.directory}: all {number} files are as they were written")
+
+
+def head(options: argparse.Namespace) -> None:
+    """Print the first documents of a corpus."""
+    from distcorpus.corpora import Corpus
+
+    corpus = Corpus(options.directory)[: options.n]
+    words, names = corpus.id2word, corpus.names
+    for number, document in enumerate(corpus):
+        counts = sorted(document, key=lambda entry: (-entry[1], entry[0]))
+        named = (f"{word if words is None else words[word]} {count:g}" for word, count in counts)
+        say(f"{number if names is None else names[number]}: {', '.join(named)}")

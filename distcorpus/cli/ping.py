@@ -1,0 +1,87 @@
+"""``distcorpus ping``: whether a part of a cluster answers, for probes."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from typing import Any
+
+from distcorpus.cli.common import (
+    Commands,
+    find_nameserver,
+    find_options,
+    secure_options,
+    use_credentials,
+    verbose_options,
+)
+from distcorpus.cli.service import say
+from distcorpus.monitor.snapshot import Snapshot, from_message
+from distcorpus.wire import connect, names
+from distcorpus.wire.nameserver import lookup
+
+
+def add(commands: Commands) -> None:
+    """Add the command and its options."""
+    parser = commands.add_parser(
+        "ping",
+        parents=[verbose_options(), secure_options(), find_options()],
+        help="ask whether a part of a cluster answers, for probes: the exit status says it",
+    )
+    parser.add_argument(
+        "what",
+        nargs="?",
+        default="dispatcher",
+        choices=("nameserver", "dispatcher", "worker"),
+        help="which part (default: %(default)s)",
+    )
+    parser.add_argument("--name", help="of the worker")
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=0,
+        metavar="N",
+        help="the dispatcher has to have so many that are ready",
+    )
+    parser.add_argument(
+        "--timeout",
+        type=float,
+        default=5.0,
+        metavar="SECONDS",
+        help="how long each answer may take (default: %(default)g)",
+    )
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Ask, and exit with 0 where there is an answer."""
+    if (options.what == "worker") != (options.name is not None):
+        raise ValueError("--name says which worker: give both, or neither")
+    if not options.timeout > 0:
+        raise ValueError("--timeout takes a number of seconds above 0")
+    use_credentials(options)
+    began = time.monotonic()
+    location = find_nameserver(options)
+    nameserver = location.locate()
+    said = f"name server {location}"
+    if options.what != "nameserver":
+        name = names.DISPATCHER if options.what == "dispatcher" else names.worker(options.name)
+        proxy = _connect(nameserver, name, options.timeout)
+        said = f"{options.what} at {proxy._pyroUri.location}"
+        if options.workers:
+            snapshot = from_message(Snapshot, proxy.snapshot(None))
+            ready = sum(worker.state == "ready" for worker in snapshot.workers)
+            if ready < options.workers:
+                raise RuntimeError(
+                    f"the dispatcher has {ready} workers that are ready, not {options.workers}"
+                )
+        elif options.what == "dispatcher":
+            proxy.ping()
+        # A worker takes calls of its dispatcher alone: that it shakes hands has to do.
+    say(f"{said} answers ({(time.monotonic() - began) * 1000:.0f} ms)")
+
+
+def _connect(nameserver: Any, name: str, timeout: float) -> Any:
+    uri = lookup(nameserver, name)
+    if uri is None:
+        raise RuntimeError(f"the name server knows no {name}")
+    return connect(uri, timeout=timeout, connect_timeout=timeout)

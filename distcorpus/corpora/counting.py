@@ -1,0 +1,226 @@
+"""The counts of a piece of text, in a file: which words are in which of its documents, how often."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy.sparse
+from numpy.typing import NDArray
+
+from distcorpus.algorithms.chunk import Chunk
+from distcorpus.corpora.inputs import Input, InputError, Piece, needs
+from distcorpus.corpora.records import NOT_UNICODE, Fields, records
+from distcorpus.corpora.words import Tokenizer, runs, tokenizer, tokens, without
+
+#: Bad records of a piece that are told of, beside how many there are.
+TOLD = 20
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How texts are read.
+
+    Attributes
+    ----------
+    sources : tuple of Input
+    fields : Fields
+    tokenizer : str or function
+        See `words.tokenizer`.
+    stopwords : frozenset of str
+    skip_bad : bool
+        Pass over records that have no text.
+    named : bool
+        Documents have names.
+    """
+
+    sources: tuple[Input, ...]
+    fields: Fields
+    tokenizer: str | Tokenizer
+    stopwords: frozenset[str]
+    skip_bad: bool
+    named: bool
+
+
+@dataclass(frozen=True)
+class Tally:
+    """What came of a piece.
+
+    Attributes
+    ----------
+    documents, bad, lines : int
+        Records that are documents, and that are none; lines that the piece has.
+    told : list of (str, int, str)
+        File, if it is none of the piece's input, line and problem of the first bad ones.
+    """
+
+    documents: int = 0
+    bad: int = 0
+    lines: int = 0
+    told: list[tuple[str, int, str]] = field(default_factory=list)
+
+
+def count(piece: Piece, reading: Reading, path: Path, known: Tally | None = None) -> Tally:
+    """Count the words of a piece's documents into a file, which appears when it is complete.
+
+    Nothing is written where a record is bad and bad ones are not passed over, or where the tally is `known`.
+
+    Raises
+    ------
+    InputError
+        If the input cannot be read, or the tokenizer failed.
+    OSError
+        If the file cannot be written.
+    """
+    if known is not None:
+        return known
+    function = tokenizer(reading.tokenizer)
+    texts: list[Any] = []
+    names: list[str] = []
+    told: list[tuple[str, int, str]] = []
+    bad, line = 0, 0
+    for record in records(piece, reading.sources, reading.fields):
+        line = record.line
+        if record.blank:
+            continue
+        problem = record.problem
+        if not problem:
+            try:
+                encoded = (record.text if callable(function) else record.text.lower()).encode()
+                record.id.encode()
+            except UnicodeEncodeError:
+                problem = NOT_UNICODE
+        if problem:
+            bad += 1
+            if len(told) < TOLD:
+                told.append((record.where, record.line, problem))
+            if not reading.skip_bad:
+                return Tally(0, bad, 0, told)
+            continue
+        texts.append(record.text if callable(function) else encoded)
+        names.append(record.id)
+    if callable(function):
+        try:
+            found = tokens(texts, function)
+        except Exception as error:
+            where = reading.sources[piece.source].path
+            raise InputError(f"the tokenizer failed on a document of {where}: {error!r}") from error
+    else:
+        found = runs(texts, function)
+    codes, indptr, words = without(found, reading.stopwords)
+    matrix = scipy.sparse.csr_array(
+        (np.ones(len(codes), np.int32), codes, indptr.astype(np.int32)), shape=(len(texts), len(words))
+    ).tocsc()
+    matrix.sum_duplicates()
+    _save(path, matrix, words, names if reading.named else [], [len(texts), bad, line])
+    return Tally(len(texts), bad, line, told)
+
+
+def _save(path: Path, matrix: Any, words: Any, names: list[str], facts: list[int]) -> None:
+    arrays: dict[str, Any] = {
+        "facts": np.array(facts, np.int64),
+        "indptr": matrix.indptr,
+        "indices": matrix.indices.astype(np.min_scalar_type(facts[0])),
+        "data": matrix.data.astype(np.min_scalar_type(int(matrix.data.max(initial=1)))),
+        **_buffers("words", words),
+        **_buffers("names", needs("pyarrow").array(names, "string")),
+    }
+    unfinished = path.with_suffix(".unfinished")
+    try:
+        with open(unfinished, "wb") as file:
+            np.savez(file, **arrays)
+        os.replace(unfinished, path)
+    except BaseException:
+        with suppress(OSError):
+            unfinished.unlink()
+        raise
+
+
+def _buffers(what: str, strings: Any) -> dict[str, NDArray]:
+    """Return the arrays of an array of strings that begins at its buffers' beginning."""
+    size = len(strings) + 1
+    _, offsets, content = strings.buffers()
+    ends = np.frombuffer(offsets, np.int32)[:size] if offsets is not None else np.zeros(size, np.int32)
+    content = np.frombuffer(content, np.uint8)[: ends[-1]] if content is not None else np.empty(0, np.uint8)
+    return {f"{what}_ends": ends, f"{what}_bytes": content}
+
+
+class Counts:
+    """The counts of a piece, from its file.
+
+    Raises
+    ------
+    ValueError
+        If it is damaged.
+    """
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self._file = np.load(path, allow_pickle=False)
+            self.documents, self.bad, self.lines = self._file["facts"].tolist()
+        except (zipfile.BadZipFile, EOFError, KeyError) as error:
+            raise ValueError(f"{path} is damaged: {error}") from None
+
+    def check(self) -> None:
+        """Read everything, which has checksums."""
+        try:
+            for name in self._file.files:
+                self._file[name]
+        except (zipfile.BadZipFile, EOFError) as error:
+            raise ValueError(str(error)) from None
+
+    def __enter__(self) -> Counts:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._file.close()
+
+    def _strings(self, what: str) -> Any:
+        pyarrow = needs("pyarrow")
+        ends, content = self._file[f"{what}_ends"], self._file[f"{what}_bytes"]
+        buffers = [None, pyarrow.py_buffer(ends), pyarrow.py_buffer(content)]
+        return pyarrow.Array.from_buffers(pyarrow.string(), len(ends) - 1, buffers)
+
+    def words(self) -> Any:
+        """Return the words, as Arrow strings."""
+        return self._strings("words")
+
+    def names(self) -> list[str] | None:
+        """Return the documents' names, where they have some."""
+        return self._strings("names").to_pylist() if len(self._file["names_ends"]) > 1 else None
+
+    def of_words(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return in how many documents each word is, and which is the first."""
+        indptr, indices = self._file["indptr"], self._file["indices"]
+        return np.diff(indptr).astype(np.int64), indices[indptr[:-1]].astype(np.int64)
+
+    def chunk(self, ids: NDArray[np.int32], num_terms: int) -> Chunk:
+        """Return the documents, where word ``w`` is the term ``ids[w]``, or, where that is -1, none."""
+        matrix = scipy.sparse.csc_array(
+            (self._file["data"].astype(np.float32), self._file["indices"], self._file["indptr"]),
+            shape=(self.documents, len(ids)),
+        )
+        order = np.argsort(ids, kind="stable")[int((ids < 0).sum()) :]
+        documents = matrix[:, order].tocsr()
+        indices = ids[order][documents.indices]
+        return Chunk(documents.indptr.astype(np.int64), indices, documents.data, num_terms)
+
+
+def numbered(path: Path, ids: NDArray[np.int32], num_terms: int) -> tuple[Chunk, list[str] | None]:
+    """Return the documents of a piece's file, see `Counts.chunk`, and their names."""
+    with Counts(path) as counts:
+        return counts.chunk(ids, num_terms), counts.names()
+
+
+def problems(tally: Tally, source: Input, lines: int) -> Sequence[str]:
+    """Return what is wrong with the bad records that are told of a piece that begins after `lines` lines."""
+    texts = []
+    for where, line, problem in tally.told:
+        texts.append(f"{where}: {problem}" if where else f"{source.path}:{lines + line}: {problem}")
+    return texts

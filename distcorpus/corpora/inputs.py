@@ -1,0 +1,394 @@
+"""Files of text, whatever their form, cut into pieces that processes read one by one."""
+
+from __future__ import annotations
+
+import bz2
+import csv
+import gzip
+import io
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any, BinaryIO
+
+#: Bytes of text of a piece: what a process has in memory at once.
+PIECE = 8 << 20
+#: Bytes that a document may have, with whatever else is in its record.
+LARGEST_RECORD = 32 << 20
+TOO_LONG = f"a record is longer than {LARGEST_RECORD >> 20} MB, the most that a document can have: divide it"
+#: Files of a piece, where each is a document.
+FILES_AT_ONCE = 4096
+#: Rows of a table that are read at once.
+ROWS_AT_ONCE = 1024
+
+#: What a file's name ends with, after the suffix of its compression, and its form.
+FORMS = {
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "jsonl",
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".parquet": "parquet",
+    ".arrow": "arrow",
+    ".feather": "arrow",
+    ".ipc": "arrow",
+}
+FORMATS = ("lines", "files", "jsonl", "csv", "tsv", "parquet", "arrow")
+TABLES = ("parquet", "arrow")
+DELIMITERS = {"csv": ",", "tsv": "\t"}
+COMPRESSIONS = {".gz": "gzip", ".bz2": "bzip2", ".zst": "zstd"}
+
+
+class InputError(ValueError):
+    """A file, or a record of it, is no text that can be read; the message names the file and the line."""
+
+
+@dataclass(frozen=True)
+class Input:
+    """A file.
+
+    Attributes
+    ----------
+    path : str
+        On this machine, or a URL that fsspec knows.
+    form : str
+        One of `FORMATS`.
+    size : int
+        Bytes, as it is stored.
+    stamp : str
+        Changes when the file does.
+    """
+
+    path: str
+    form: str
+    size: int
+    stamp: str
+
+    @property
+    def compression(self) -> str | None:
+        """How it is compressed."""
+        return COMPRESSIONS.get(os.path.splitext(self.path)[1].lower())
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Some records of an input, or some inputs of a record each.
+
+    Attributes
+    ----------
+    source : int
+        The number of the (first) input.
+    content : bytes, (int, int), tuple of Input, or pyarrow.RecordBatch
+        The records; the range of bytes that they are in a file of this machine; the files.
+    read : int
+        Bytes of the inputs that are read after this piece.
+    header : tuple of str
+        The columns' names, where the input is CSV.
+    skip : int
+        Lines that the header takes, at the beginning of this piece.
+    first : bool
+        The input begins here.
+    too_long : bool
+        The piece stands for a record that is too long.
+    """
+
+    source: int
+    content: Any
+    read: int
+    header: tuple[str, ...] = ()
+    skip: int = 0
+    first: bool = False
+    too_long: bool = False
+
+
+def needs(name: str) -> Any:
+    """Import a module of the extra ``corpus``.
+
+    Raises
+    ------
+    RuntimeError
+        If it is not installed.
+    """
+    try:
+        return import_module(name)
+    except ModuleNotFoundError:
+        package = name.partition(".")[0]
+        raise RuntimeError(f'this needs {package}: pip install "distcorpus[corpus]"') from None
+
+
+def find(paths: Sequence[str | os.PathLike[str]], form: str | None = None) -> list[Input]:
+    """Return the files that paths name: files, folders (all files in them, by name), URLs and their globs.
+
+    Raises
+    ------
+    InputError
+        If there is none.
+    """
+    if form is not None and form not in FORMATS:
+        raise ValueError(f"format={form!r}: there are {', '.join(FORMATS)}")
+    found = [file for path in paths for file in _files(os.fspath(path))]
+    return [Input(path, form or _form(path), size, stamp) for path, size, stamp in found]
+
+
+def _form(path: str) -> str:
+    stem, suffix = os.path.splitext(path.lower())
+    if suffix in COMPRESSIONS:
+        suffix = os.path.splitext(stem)[1]
+    return FORMS.get(suffix, "lines")
+
+
+def _files(path: str) -> Iterator[tuple[str, int, str]]:
+    if "://" in path:
+        files, names = needs("fsspec.core").url_to_fs(path)
+        names = [names] if not any(sign in path for sign in "*?[") else sorted(files.glob(names))
+        for name in names:
+            about = _told(path, files.info, name)
+            stamp = str(about.get("ETag") or about.get("mtime") or about.get("LastModified"))
+            yield files.unstrip_protocol(name), int(about.get("size") or 0), stamp
+        if not names:
+            raise InputError(f"there is no file {path}")
+        return
+    if os.path.isdir(path):
+        files = [file for file in sorted(Path(path).rglob("*")) if file.is_file()]
+        names = [str(file) for file in files if not file.name.startswith(".")]
+        if not names:
+            raise InputError(f"there is no file in the folder {path}")
+    else:
+        names = [path]
+    for name in names:
+        status = _told(name, os.stat, name)
+        yield name, status.st_size, str(status.st_mtime_ns)
+
+
+def _told(path: str, function: Callable[[str], Any], name: str) -> Any:
+    try:
+        return function(name)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+@contextmanager
+def opened(source: Input) -> Iterator[tuple[BinaryIO, BinaryIO]]:
+    """Open an input: as the bytes that it stands for, and as those that are stored.
+
+    Raises
+    ------
+    InputError
+        If it cannot be read, or, also later, if it is cut off or damaged.
+    """
+    try:
+        if "://" in source.path:
+            stored = needs("fsspec").open(source.path, "rb").open()
+        else:
+            stored = open(source.path, "rb")  # noqa: SIM115 - closed below
+    except OSError as error:
+        raise InputError(f"{source.path} cannot be read: {error.strerror or error}") from error
+    with stored:
+        try:
+            yield _plain(stored, source.compression), stored
+        except InputError:
+            raise
+        except EOFError:
+            raise InputError(f"{source.path} is cut off: fetch it again") from None
+        except (OSError, ValueError) as error:
+            if "Truncated" in str(error):
+                raise InputError(f"{source.path} is cut off: fetch it again") from None
+            raise InputError(f"{source.path} cannot be read: {error}") from error
+
+
+def _plain(stored: Any, compression: str | None) -> Any:
+    if compression == "gzip":
+        return gzip.GzipFile(fileobj=stored)
+    if compression == "bzip2":
+        return bz2.BZ2File(stored)
+    if compression == "zstd":
+        pyarrow = needs("pyarrow")
+        return pyarrow.CompressedInputStream(pyarrow.PythonFile(stored, "r"), "zstd")
+    return stored
+
+
+def pieces(sources: Sequence[Input], columns: Sequence[str]) -> Iterator[Piece]:
+    """Cut inputs into pieces, in their order.
+
+    Where they are cut follows from the files alone. What is plain and on this machine is not read here.
+
+    Parameters
+    ----------
+    sources : sequence of Input
+    columns : sequence of str
+        The columns of tables that are read.
+
+    Raises
+    ------
+    InputError
+        If an input cannot be read, or has nothing in it.
+    """
+    before, number = 0, 0
+    while number < len(sources):
+        source = sources[number]
+        if source.form == "files":
+            end, size = number, 0
+            while end < len(sources) and end - number < FILES_AT_ONCE and sources[end].form == "files":
+                size += sources[end].size
+                if size > PIECE and end > number:
+                    break
+                end += 1
+            group = tuple(sources[number:end])
+            before += sum(one.size for one in group)
+            yield Piece(number, group, before)
+            number = end
+            continue
+        cut = _rows if source.form in TABLES else _ranges if _is_plain(source) else _blocks
+        empty = True
+        for piece in cut(source, number, before, columns):
+            empty = False
+            yield piece
+        if empty:
+            raise InputError(f"{source.path} is empty: leave it out")
+        before += source.size
+        number += 1
+
+
+def _is_plain(source: Input) -> bool:
+    return source.form in ("lines", "jsonl") and source.compression is None and "://" not in source.path
+
+
+def _ranges(source: Input, number: int, before: int, columns: Sequence[str]) -> Iterator[Piece]:
+    """Cut a file of lines where lines end; only what is about the cuts is read."""
+    with opened(source) as (file, _):
+        start = 0
+        while start < source.size:
+            file.seek(start + PIECE)
+            line = file.readline(LARGEST_RECORD + 1)
+            end = start + PIECE + len(line)
+            too_long = len(line) > LARGEST_RECORD and not line.endswith(b"\n")
+            if too_long:  # what is before it is read, and then it is passed over
+                file.seek(start)
+                end = start + file.read(PIECE).rfind(b"\n") + 1
+            end = min(end, source.size)
+            if end > start:
+                yield Piece(number, (start, end), before + end, first=start == 0)
+            if too_long:
+                file.seek(end)
+                end += _skipped(file)
+                yield Piece(number, b"", before + end, too_long=True)
+            start = end
+
+
+def _skipped(file: BinaryIO) -> int:
+    """Read to the end of a line, which may not fit into the memory, and return how many bytes that were."""
+    size = 0
+    while line := file.readline(PIECE):
+        size += len(line)
+        if line.endswith(b"\n"):
+            break
+    return size
+
+
+def _blocks(source: Input, number: int, before: int, columns: Sequence[str]) -> Iterator[Piece]:
+    """Read a file, and cut it where records end."""
+    is_csv = source.form in ("csv", "tsv")
+    header: tuple[str, ...] = ()
+    with opened(source) as (file, stored):
+        first, rest = True, b""
+        while True:
+            block = file.read(PIECE)
+            content = rest + block
+            end = len(content) if not block else _end_of_csv(content) if is_csv else content.rfind(b"\n") + 1
+            read = before + min(stored.tell(), source.size)
+            if end:
+                skip = 0
+                if is_csv and first:
+                    header, skip = _header(source, content[:end])
+                    _need(source.path, columns, header)
+                yield Piece(number, content[:end], read, header, skip, first)
+                first = False
+            if not block:
+                return
+            rest = content[end:]
+            if len(rest) > LARGEST_RECORD:
+                if is_csv:
+                    raise InputError(f"{source.path}: {TOO_LONG}; or is a quote missing that ends a field?")
+                while block and b"\n" not in block:
+                    block = file.read(PIECE)
+                rest = block[block.find(b"\n") + 1 :]
+                first = False
+                yield Piece(number, b"", before + min(stored.tell(), source.size), too_long=True)
+
+
+def _header(source: Input, content: bytes) -> tuple[tuple[str, ...], int]:
+    """Return the columns' names of a CSV file, and how many lines they take."""
+    text = content[:LARGEST_RECORD].decode("utf-8-sig", "replace")
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=DELIMITERS[source.form])
+    try:
+        return tuple(next(reader, ())), reader.line_num
+    except csv.Error as error:
+        raise InputError(f"{source.path}:1: {error}") from None
+
+
+def _end_of_csv(content: bytes) -> int:
+    """Return where the last whole record ends: at a line's end with an even number of quotes before it."""
+    odd = content.count(b'"') % 2
+    end = len(content)
+    while (line := content.rfind(b"\n", 0, end)) >= 0:
+        odd ^= content.count(b'"', line, end) % 2
+        if not odd:
+            return line + 1
+        end = line
+    return 0
+
+
+def _rows(source: Input, number: int, before: int, columns: Sequence[str]) -> Iterator[Piece]:
+    """Read some columns of a table."""
+    pyarrow = needs("pyarrow")
+    with opened(source) as (file, stored):
+        if source.form == "parquet":
+            table = needs("pyarrow.parquet").ParquetFile(file)
+            schema = table.schema_arrow
+        else:
+            try:
+                table = pyarrow.ipc.open_file(file)
+            except pyarrow.ArrowInvalid:
+                file.seek(0)
+                table = pyarrow.ipc.open_stream(file)
+            schema = table.schema
+        _need(source.path, columns, schema.names)
+        if source.form == "parquet":
+            batches = table.iter_batches(ROWS_AT_ONCE, columns=list(columns))
+        elif hasattr(table, "num_record_batches"):
+            batches = (table.get_batch(n) for n in range(table.num_record_batches))
+        else:
+            batches = iter(table)
+        waiting: list[Any] = []
+        size = 0
+
+        def piece() -> Piece:
+            rows = pyarrow.Table.from_batches(waiting).combine_chunks().to_batches()[0]
+            return Piece(number, rows, before + min(stored.tell(), source.size))
+
+        for whole in batches:
+            for first in range(0, whole.num_rows, ROWS_AT_ONCE):
+                batch = whole.select(list(columns)).slice(first, ROWS_AT_ONCE)
+                waiting.append(batch)
+                size += batch.nbytes
+                if size >= PIECE:
+                    yield piece()
+                    waiting.clear()
+                    size = 0
+        if waiting:
+            yield piece()
+
+
+def _need(path: str, columns: Sequence[str], names: Sequence[str]) -> None:
+    for column in columns:
+        if column not in names:
+            raise InputError(f"{path}: {no_field(column, names)}")
+
+
+def no_field(field: str, names: Sequence[str]) -> str:
+    """Say that a record has not got a field."""
+    there = ", ".join(map(repr, list(names)[:8])) or "none"
+    return f"there is no field {field!r} (there are {there}): name the one of the text, or of the id"

@@ -1,0 +1,186 @@
+"""A corpus on disk, open: its manifest and its arrays, which are mapped when they are first needed."""
+
+from __future__ import annotations
+
+import os
+import threading
+from bisect import bisect_right
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distcorpus.algorithms.chunk import Chunk, joined
+from distcorpus.corpora import manifest
+from distcorpus.corpora.files import DamagedError, Folder, Texts, mapped
+from distcorpus.corpora.manifest import Manifest, Shard, file_of
+
+
+class Store:
+    """A corpus on disk.
+
+    Parameters
+    ----------
+    folder : path-like, or Folder
+    checksum : str, optional
+        What the manifest's checksum has to be.
+
+    Attributes
+    ----------
+    path : Path
+    manifest : Manifest
+    checksum : str
+        The manifest's, by which the corpus is known on other machines.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no corpus.
+    DamagedError
+        If its manifest is none, of a newer format, or another one than `checksum` says.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str] | Folder, checksum: str | None = None) -> None:
+        try:
+            self._folder = folder if isinstance(folder, Folder) else Folder(Path(os.path.abspath(folder)))
+            content = self._folder.read(manifest.NAME, manifest.LARGEST)
+        except (FileNotFoundError, NotADirectoryError):
+            path = folder.path if isinstance(folder, Folder) else folder
+            raise FileNotFoundError(
+                f"{path} is no corpus: there is no {manifest.NAME}. Give a folder that Corpus.write or "
+                "distcorpus corpus build has made"
+            ) from None
+        self.path = self._folder.path
+        self.checksum = manifest.checksum_of(content)
+        if checksum is not None and checksum != self.checksum:
+            raise DamagedError(
+                f"{self.path} is another corpus than it was: its manifest has been changed. Open it anew"
+            )
+        self.manifest = Manifest.from_bytes(content, str(self.path / manifest.NAME))
+        self._firsts = [shard.first for shard in self.manifest.shards]
+        self._maps: dict[tuple[int, str], NDArray] = {}
+        self._lock = threading.Lock()
+
+    def __reduce__(self) -> Any:
+        return Store, (self.path, self.checksum)
+
+    @property
+    def shards(self) -> tuple[Shard, ...]:
+        """What is known of the shards."""
+        return self.manifest.shards
+
+    def part(self, number: int, part: str) -> NDArray:
+        """Return an array of a shard; its checksum is looked at when this process first reads it.
+
+        Raises
+        ------
+        DamagedError
+            If it is not what the manifest says; the message names the file.
+        """
+        with self._lock:
+            found = self._maps.get((number, part))
+            if found is None:
+                found = self._maps[number, part] = self._mapped(number, part, again=False)
+        return found
+
+    def _mapped(self, number: int, part: str, again: bool) -> NDArray:
+        names = self.manifest.names[number] if self.manifest.names else 0
+        return map_part(self._folder, number, self.shards[number], part, names, again)
+
+    def verify(self) -> Iterator[str]:
+        """Read every file, and yield its name when its checksum is right.
+
+        Raises
+        ------
+        DamagedError
+            If it is not.
+        """
+        for part in self.manifest.checksums:
+            self._of_all(part, again=True)
+            yield file_of(part)
+        for number, shard in enumerate(self.shards):
+            for part in shard.checksums:
+                self._mapped(number, part, again=True)
+                yield file_of(part, number)
+
+    def document_frequencies(self) -> NDArray[np.int64]:
+        """Return in how many documents each term is."""
+        return self._of_all("document-frequencies")
+
+    def collection_frequencies(self) -> NDArray[np.float64]:
+        """Return what the values of each term add up to."""
+        return self._of_all("collection-frequencies")
+
+    def words(self) -> Texts | None:
+        """Return the words by term id, where there is a dictionary."""
+        if self.manifest.words < 0:
+            return None
+        return Texts(self._of_all("words-bytes"), self._of_all("words-ends"))
+
+    def _of_all(self, part: str, again: bool = False) -> NDArray:
+        dtype, size = {
+            "document-frequencies": (np.int64, self.manifest.terms),
+            "collection-frequencies": (np.float64, self.manifest.terms),
+            "words-bytes": (np.uint8, self.manifest.words),
+            "words-ends": (np.int64, self.manifest.terms),
+        }[part]
+        return mapped(self._folder, file_of(part), dtype, (size,), self.manifest.checksums[part], again)
+
+    def spans(self, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
+        """Yield which documents of which shards make a range of documents: (shard, first, end) in it."""
+        number = bisect_right(self._firsts, start) - 1
+        while start < stop:
+            shard = self.shards[number]
+            end = min(stop, shard.end)
+            yield number, start - shard.first, end - shard.first
+            start, number = end, number + 1
+
+    def names(self, start: int, stop: int) -> Iterator[str]:
+        """Yield the names of a range of documents."""
+        for number, first, end in self.spans(start, stop):
+            texts = Texts(self.part(number, "names-bytes"), self.part(number, "names-ends"))
+            yield from (texts[n] for n in range(first, end))
+
+    def chunk(self, start: int, stop: int) -> Chunk:
+        """Return a range of documents: a view of the maps, or new arrays where it is of several shards."""
+        return joined([self._chunk_of(*span) for span in self.spans(start, stop)], self.manifest.terms)
+
+    def _chunk_of(self, number: int, first: int, end: int) -> Chunk:
+        bounds = self.part(number, "indptr")[first : end + 1]
+        begin, after = int(bounds[0]), int(bounds[-1])
+        indices, data = self.part(number, "indices"), self.part(number, "data")
+        return Chunk(bounds - begin, indices[begin:after], data[begin:after], self.manifest.terms)
+
+    def indptr(self, start: int, stop: int) -> NDArray[np.int64]:
+        """Return where the documents of a range end, as `Chunk.indptr`: no document is read."""
+        lengths = [
+            np.diff(self.part(n, "indptr")[first : end + 1]) for n, first, end in self.spans(start, stop)
+        ]
+        return np.concatenate(([0], np.cumsum(np.concatenate([np.empty(0, np.int64), *lengths]))))
+
+    def words_about(self, start: int, stop: int) -> NDArray[np.int32]:
+        """Return all words of a range of documents, and some of those around it: no document is read."""
+        occurs = np.zeros(self.manifest.terms, bool)
+        for number, first, end in self.spans(start, stop):
+            shard = self.shards[number]
+            rows = self.part(number, "words")[first // shard.segment : -(-end // shard.segment)]
+            found = np.unpackbits(np.bitwise_or.reduce(rows, axis=0), count=shard.terms)
+            occurs[: shard.terms] |= found.view(bool)
+        return np.flatnonzero(occurs).astype(np.int32)
+
+
+def map_part(
+    folder: Folder, number: int, shard: Shard, part: str, name_bytes: int = 0, again: bool = False
+) -> NDArray:
+    """Return an array of a shard as a memory map, see `files.mapped`."""
+    dtype, shape = {
+        "indptr": (np.int64, (shard.n_docs + 1,)),
+        "indices": (np.int32, (shard.entries,)),
+        "data": (shard.dtype, (shard.entries,)),
+        "words": (np.uint8, (shard.n_segments, shard.word_bytes)),
+        "names-bytes": (np.uint8, (name_bytes,)),
+        "names-ends": (np.int64, (shard.n_docs,)),
+    }[part]
+    return mapped(folder, file_of(part, number), dtype, shape, shard.checksums[part], again)

@@ -1,0 +1,405 @@
+"""A corpus from files of text: gensim's counts, equal bytes however it is built, one error for bad input."""
+
+from __future__ import annotations
+
+import bz2
+import csv
+import gzip
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from gensim.corpora import Dictionary
+from gensim.test.utils import datapath
+from gensim.utils import simple_preprocess
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from distcorpus.corpora import Corpus, InputError, counting, inputs, vocabulary
+from distcorpus.corpora.crew import Crew
+from distcorpus.corpora.vocabulary import Vocabulary
+from distcorpus.corpora.words import GENSIM, LETTERS, runs, tokens, without
+
+pyarrow = pytest.importorskip("pyarrow")
+parquet = pytest.importorskip("pyarrow.parquet")
+
+LEE = Path(datapath("lee_background.cor")).read_text("utf-8").splitlines()
+#: What a tokenizer may stumble over.
+UNICODE = [
+    "Straße ΟΔΟΣ ΣΑΣ. İstanbul",
+    "x² ½ 10km a_b _private __",
+    "naïve Ǆ ﬁn 東京 日本語 пример",
+    "e\u0301te\u0301 \x00\x85",
+]
+TEXTS = [*LEE[:60], *UNICODE, "", "supercalifragilisticexpialidocious " * 3, "a bc"]
+ALL = {"no_below": 1, "no_above": 1.0, "keep": None}
+
+
+def contents(directory: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in directory.iterdir()}
+
+
+def bags(corpus: Corpus) -> list[list[tuple[int, int]]]:
+    return [[(term, int(count)) for term, count in document] for document in corpus]
+
+
+def lines_file(folder: Path, texts: list[str] = TEXTS) -> Path:
+    path = folder / "texts.txt"
+    path.write_text("".join(f"{text}\n" for text in texts), "utf-8", newline="")
+    return path
+
+
+@pytest.fixture
+def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inputs, "PIECE", 10_000)
+    monkeypatch.setattr(inputs, "ROWS_AT_ONCE", 7)
+    monkeypatch.setattr(inputs, "FILES_AT_ONCE", 3)
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """What any way of building a corpus of the texts gives."""
+    folder = tmp_path_factory.mktemp("expected")
+    return contents(Corpus.build(lines_file(folder), folder / "c", processes=1).directory)
+
+
+def words_of(texts: list[str], kind: str) -> list[list[str]]:
+    codes, indptr, words = runs([text.lower().encode() for text in texts], kind)
+    words = words.to_pylist()
+    return [[words[code] for code in codes[a:b]] for a, b in pairwise(indptr)]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.text(st.characters(exclude_categories=["Cs"])) | st.sampled_from(UNICODE), max_size=5))
+def test_words_are_those_of_gensim_and_of_letters(texts: list[str]) -> None:
+    assert words_of(texts, GENSIM) == [simple_preprocess(text) for text in texts]
+    assert words_of(texts, LETTERS) == [
+        [
+            word
+            for word in "".join(c if c.isalpha() else " " for c in text.lower()).split(" ")
+            if 2 <= len(word) <= 15
+        ]
+        for text in texts
+    ]
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [{}, {"no_below": 2, "no_above": 0.3, "keep": 50}, ALL, {"no_below": 1, "no_above": 1.0, "keep": 700}],
+)
+def test_all_counts_are_gensims(tmp_path: Path, small_pieces: None, limits: dict) -> None:
+    corpus = Corpus.build(lines_file(tmp_path), tmp_path / "c", tokenizer="gensim", processes=1, **limits)
+    documents = [simple_preprocess(text) for text in TEXTS]
+    dictionary = Dictionary(documents)
+    keep = limits.get("keep", 100_000)
+    dictionary.filter_extremes(limits.get("no_below", 5), limits.get("no_above", 0.5), keep_n=keep)
+    ours = corpus.id2word
+    assert ours.token2id == dictionary.token2id
+    assert (ours.dfs, ours.cfs, ours.num_docs) == (dictionary.dfs, dictionary.cfs, dictionary.num_docs)
+    assert bags(corpus) == [dictionary.doc2bow(document) for document in documents]
+
+
+def test_a_function_may_be_the_tokenizer(tmp_path: Path) -> None:
+    path = lines_file(tmp_path)
+    fast = Corpus.build(path, tmp_path / "fast", tokenizer="gensim", processes=1)
+    slow = Corpus.build(path, tmp_path / "slow", tokenizer="gensim.utils:simple_preprocess", processes=2)
+    assert contents(slow.directory) == contents(fast.directory)
+    with pytest.raises(TypeError, match="list of strings"):
+        tokens(["a"], lambda text: [1])
+    with pytest.raises(InputError, match=r"the tokenizer failed on a document of .*texts\.txt: ZeroDivision"):
+        Corpus.build(path, tmp_path / "failed", tokenizer=lambda text: [1 // 0], processes=1)
+    with pytest.raises(ValueError, match="Define the function in a module"):
+        Corpus.build(path, tmp_path / "local", tokenizer=lambda text: [text], processes=2)
+    for wrong in ("nothing", "no_such:thing", "json:nothing", "json:__name__"):
+        with pytest.raises(ValueError, match="tokenizer"):
+            Corpus.build(path, tmp_path / "wrong", tokenizer=wrong)
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3])
+def test_equal_input_gives_equal_bytes(
+    tmp_path: Path, small_pieces: None, expected: dict, processes: int
+) -> None:
+    path = lines_file(tmp_path)
+    corpus = Corpus.build(path, tmp_path / "c", processes=processes, memory=4)
+    assert contents(corpus.directory) == expected
+    assert {entry.name for entry in tmp_path.iterdir()} == {"c", path.name}
+
+
+def _jsonl(folder: Path) -> Path:
+    path = folder / "texts.jsonl"
+    path.write_text("".join(json.dumps({"text": text, "n": 1}) + "\n" for text in TEXTS) + "\n")
+    return path
+
+
+def _csv(folder: Path, name: str, delimiter: str) -> Path:
+    path = folder / name
+    with open(path, "w", encoding="utf-8-sig", newline="") as file:
+        writer = csv.writer(file, delimiter=delimiter)
+        writer.writerow(["the\nnumber", "text"])
+        writer.writerows([f'"{n}",\n', text] for n, text in enumerate(TEXTS))
+    return path
+
+
+def _table(folder: Path, form: str) -> Path:
+    path = folder / f"texts.{'parquet' if form == 'parquet' else 'arrow'}"
+    table = pyarrow.table({"other": list(range(len(TEXTS))), "text": TEXTS})
+    if form == "parquet":
+        parquet.write_table(table, path, row_group_size=20)
+    else:
+        new = pyarrow.ipc.new_file if form == "file" else pyarrow.ipc.new_stream
+        with new(str(path), table.schema) as writer:
+            writer.write_table(table, max_chunksize=20)
+    return path
+
+
+def _compressed(folder: Path, suffix: str) -> Path:
+    content = lines_file(folder).read_bytes()
+    half = len(content) // 2
+    pack = {".gz": gzip.compress, ".bz2": bz2.compress, ".zst": pyarrow.Codec("zstd").compress}[suffix]
+    path = folder / f"texts.txt{suffix}"
+    parts = [content] if suffix == ".zst" else [content[:half], content[half:]]
+    path.write_bytes(b"".join(bytes(pack(part)) for part in parts))
+    return path
+
+
+FORMS: dict[str, Callable[[Path], Path]] = {
+    "jsonl": _jsonl,
+    "csv": lambda folder: _csv(folder, "texts.csv", ","),
+    "tsv": lambda folder: _csv(folder, "texts.tsv", "\t"),
+    "parquet": lambda folder: _table(folder, "parquet"),
+    "arrow file": lambda folder: _table(folder, "file"),
+    "arrow stream": lambda folder: _table(folder, "stream"),
+    "gzip": lambda folder: _compressed(folder, ".gz"),
+    "bzip2": lambda folder: _compressed(folder, ".bz2"),
+    "zstd": lambda folder: _compressed(folder, ".zst"),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_gives_the_same_corpus(
+    tmp_path: Path, small_pieces: None, expected: dict, form: str
+) -> None:
+    corpus = Corpus.build(FORMS[form](tmp_path), tmp_path / "c", processes=1)
+    assert contents(corpus.directory) == expected
+
+
+def test_other_file_systems(tmp_path: Path, small_pieces: None, expected: dict) -> None:
+    fsspec = pytest.importorskip("fsspec")
+    content = lines_file(tmp_path).read_bytes()
+    cut = content.index(b"\n", len(content) // 2) + 1
+    for name, part in (("a.txt", content[:cut]), ("b.txt.gz", gzip.compress(content[cut:]))):
+        with fsspec.open(f"memory://build/{name}", "wb") as file:
+            file.write(part)
+    corpus = Corpus.build("memory://build/*.txt*", tmp_path / "c", processes=1)
+    assert contents(corpus.directory) == expected
+
+
+def test_ids_and_files_are_names(tmp_path: Path, small_pieces: None) -> None:
+    path = tmp_path / "x.jsonl"
+    path.write_text('{"body": "one two", "key": 7}\n{"body": "two é", "key": "a/b"}\n', "utf-8")
+    corpus = Corpus.build(path, tmp_path / "c", text="body", id="key", processes=1, **ALL)
+    assert corpus.names == ["7", "a/b"]
+    folder = tmp_path / "folder"
+    (folder / "sub").mkdir(parents=True)
+    for number in range(8):
+        (folder / "sub" / f"{number}.txt").write_text(f"alpha\nbeta word{'x' * number}")
+    (folder / ".hidden").write_text("no")
+    corpus = Corpus.build(folder, tmp_path / "d", format="files", processes=2, **ALL)
+    assert corpus.names == [str(folder / "sub" / f"{number}.txt") for number in range(8)]
+    assert corpus[0] == [(0, 1.0), (1, 1.0), (2, 1.0)]
+
+
+def test_stopwords(tmp_path: Path) -> None:
+    path = lines_file(tmp_path, ["the cat sat", "the dog sat"])
+    corpus = Corpus.build(path, tmp_path / "c", stopwords=["sat", "unheard"], processes=1, **ALL)
+    assert list(corpus.id2word.token2id) == ["cat", "the", "dog"]
+    corpus = Corpus.build(path, tmp_path / "d", stopwords="gensim", processes=1, **ALL)
+    assert list(corpus.id2word.token2id) == ["cat", "sat", "dog"]
+    assert without(runs([b"aa bb"], LETTERS), frozenset({"aa", "bb"}))[1].tolist() == [0, 0]
+
+
+BAD = [
+    ("a.txt", b"fine\nna\xefve\n", r"a\.txt:2: the text is no UTF-8"),
+    (
+        "b.jsonl",
+        b'{"text": "x"}\n\n{"txt": "y"}\n',
+        r"b\.jsonl:3: there is no field 'text' \(there are 'txt'\)",
+    ),
+    ("c.jsonl", b'{"text": "x"}\n{"text": "y"\n', r"c\.jsonl:2: this is no JSON"),
+    ("d.jsonl", b'["x"]\n', r"d\.jsonl:1: this is a JSON list"),
+    ("e.jsonl", b'{"text": null}\n', r"e\.jsonl:1: the field 'text' is null"),
+    ("f.jsonl", b'{"text": "\\ud800"}\n', r"f\.jsonl:1: the text is no UTF-8"),
+    ("g.csv", b'n,text\n1,"a\nb"\n2\n', r"g\.csv:4: there are 1 fields, and 2 in the header"),
+    ("h.csv", b'n,text\n1,"a"b\n', r"h\.csv:2: this is no CSV"),
+]
+REFUSED = [
+    ("empty.txt", b"", r"empty\.txt is empty"),
+    ("i.csv", b"n,txt\n1,a\n", r"i\.csv: there is no field 'text'"),
+    ("j.gz", gzip.compress(os.urandom(40_000))[:20_000], r"j\.gz is cut off"),
+    ("k.bz2", bz2.compress(os.urandom(40_000))[:20_000], r"k\.bz2 is cut off"),
+    ("l.zst", bytes(pyarrow.Codec("zstd").compress(os.urandom(40_000)))[:20_000], r"l\.zst is cut off"),
+    ("m.gz", b"no gzip", r"m\.gz cannot be read: Not a gzipped file"),
+    ("n.parquet", b"PAR1 nothing", r"n\.parquet cannot be read"),
+    ("o.arrow", b"nothing of that kind", r"o\.arrow cannot be read"),
+]
+
+
+@pytest.mark.parametrize(("name", "content", "message"), [*BAD, *REFUSED])
+def test_bad_input_is_one_error(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        Corpus.build(path, tmp_path / "c", processes=1, **ALL)
+    with pytest.raises(FileNotFoundError):
+        Corpus(tmp_path / "c")
+
+
+def test_bad_records_are_passed_over_and_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inputs, "PIECE", 40)
+    path = tmp_path / "x.jsonl"
+    lines = [f'{{"text": "word{"" if n % 3 else chr(0xFFFF)} w"}}' if n % 5 else "{" for n in range(20)]
+    path.write_text("\n".join(lines), "utf-8")
+    corpus = Corpus.build(path, tmp_path / "c", skip_bad=True, processes=2, **ALL)
+    assert len(corpus) == 16
+    assert [record.getMessage().split(" ")[0] for record in caplog.records[:4]] == [
+        f"{path}:{line}:" for line in (1, 6, 11, 16)
+    ]
+    assert "4 records that have no text were passed over" in caplog.records[-1].getMessage()
+    path.write_text("{\n")
+    with pytest.raises(InputError, match="no document in the input but bad ones"):
+        Corpus.build(path, tmp_path / "d", skip_bad=True, processes=1)
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_a_line_without_end_takes_no_memory(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"long.txt{suffix}"
+    if suffix:
+        with gzip.open(path, "wb", 1) as file:
+            file.write(b"one two\n")
+            for _ in range(9):
+                file.write(bytes(8 << 20))
+            file.write(b"\nthree\n")
+    else:
+        with open(path, "wb") as file:
+            file.write(b"one two\n")
+            file.seek(1 << 30)
+            file.write(b"\nthree\n")
+    if suffix:
+        with pytest.raises(InputError, match=r"long\.txt.*:2: a record is longer than 32 MB"):
+            Corpus.build(path, tmp_path / "c", processes=1, **ALL)
+    corpus = Corpus.build(path, tmp_path / "c", skip_bad=True, processes=1, **ALL)
+    assert [len(document) for document in corpus] == [2, 1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"no_below": 900}, "no word is in at least no_below=900"),
+        ({"no_above": 1.5}, "no_above"),
+        ({"no_below": 1.5}, "no_below"),
+        ({"keep": 0}, "keep"),
+        ({"processes": 0}, "processes"),
+        ({"memory": 0}, "memory"),
+        ({"format": "xml"}, "format"),
+        ({"stopwords": "french"}, "stopwords"),
+        ({"id": "key"}, "text files have no fields"),
+    ],
+)
+def test_arguments_are_checked(tmp_path: Path, arguments: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Corpus.build(lines_file(tmp_path), tmp_path / "c", **{"processes": 1, **arguments})
+
+
+def test_what_is_there_is_not_overwritten(tmp_path: Path) -> None:
+    path = lines_file(tmp_path)
+    Corpus.build(path, tmp_path / "c", processes=1)
+    with pytest.raises(FileExistsError, match="exists already"):
+        Corpus.build(path, tmp_path / "c", processes=1)
+    with pytest.raises(InputError, match="cannot be read: No such file"):
+        Corpus.build(tmp_path / "none.txt", tmp_path / "d")
+
+
+SLOWLY = """
+import sys, resource
+from distcorpus.corpora import Corpus, inputs
+inputs.PIECE = 3000
+if sys.argv[3] != "0":
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]), int(sys.argv[3])))
+Corpus.build(sys.argv[1], sys.argv[2], processes=int(sys.argv[4]))
+"""
+
+
+def test_a_killed_build_goes_on(tmp_path: Path, expected: dict, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, folder = lines_file(tmp_path), tmp_path / "c.counted"
+    process = subprocess.Popen([sys.executable, "-c", SLOWLY, path, tmp_path / "c", "0", "2"])
+    deadline = time.monotonic() + 60
+    while len(list(folder.glob("*.npz"))) < 3 and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.001)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    counted = {file: file.stat().st_mtime_ns for file in folder.glob("*.npz")}
+    assert len(counted) >= 3
+    assert not (tmp_path / "c").exists()
+    damaged = max(counted)
+    damaged.write_bytes(damaged.read_bytes()[:-200])
+    monkeypatch.setattr(inputs, "PIECE", 3000)
+    again: list[Path] = []
+    count = counting.count
+
+    def watched(piece: object, reading: object, file: Path, known: object = None) -> object:
+        again.extend([file] if known is None else [])
+        return count(piece, reading, file, known)
+
+    monkeypatch.setattr("distcorpus.corpora.building.count", watched)
+    corpus = Corpus.build(path, tmp_path / "c", processes=1)
+    assert contents(corpus.directory) == expected
+    assert damaged in again
+    assert not set(counted) - {damaged} & set(again)
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize("size", [1_500, 5_000])
+def test_a_full_disk_is_one_error(tmp_path: Path, expected: dict, size: int) -> None:
+    path = lines_file(tmp_path)
+    command = [sys.executable, "-c", SLOWLY, path, tmp_path / "c"]
+    done = subprocess.run([*command, str(size), "1"], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "make room there" in done.stderr.splitlines()[-1]
+    assert not (tmp_path / "c").exists()
+    corpus = Corpus.build(path, tmp_path / "c", processes=1)
+    assert contents(corpus.directory) == expected
+
+
+def test_frequencies_that_do_not_fit_into_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vocabulary, "AT_ONCE", 16)
+    random = np.random.default_rng(0)
+    small, large = Vocabulary(tmp_path, 40), Vocabulary(tmp_path, 10**9)
+    for number in range(30):
+        chosen = random.choice(400, 25, replace=False)
+        documents = random.integers(1, 5, 25)
+        first = number * 100 + random.integers(0, 100, 25)
+        for one in (small, large):
+            one.add(pyarrow.array([f"word{n}é" for n in chosen]), documents, first)
+    assert len(list(tmp_path.glob("words-*.arrow"))) > 5
+    for limits in ((1, 100, None), (3, 9, None), (2, 100, 7)):
+        assert small.chosen(*limits).equals(large.chosen(*limits))
+    assert len(large.chosen(2, 100, 7)) == 7
+
+
+def test_a_process_that_dies_is_one_error() -> None:
+    with Crew(2) as crew:
+        assert list(crew.map(divmod, [(n, 3) for n in range(40)])) == [divmod(n, 3) for n in range(40)]
+        with pytest.raises(ZeroDivisionError):
+            list(crew.map(divmod, [(1, 1), (1, 0), (1, 1)]))
+    with Crew(2) as crew, pytest.raises(RuntimeError, match=r"was killed by signal 9.*goes on from where"):
+        list(crew.map(signal.raise_signal, [(signal.SIGKILL,)]))
