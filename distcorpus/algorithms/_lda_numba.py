@@ -465,7 +465,8 @@ def expectation(
     prior, posterior = np.empty(topics_width, alpha.dtype), np.empty(topics_width, alpha.dtype)
     weight, share = np.empty(topics_width, alpha.dtype), np.empty(topics_width, alpha.dtype)
     resting = np.empty(topics_width, alpha.dtype)
-    by_rows = num_topics >= 3 * lane
+    # Fewer topics are gathered sooner than read again; and from CVB0 none ever leaves.
+    by_rows = num_topics >= 16 * lane and not collapsed
     before = topics_width - lane if by_rows else num_topics
     largest_prior = alpha.max()
     alphas = np.ones(topics_width, alpha.dtype)
