@@ -18,9 +18,18 @@ if TYPE_CHECKING:
     from distcorpus import corpora
     from distcorpus.cluster import LocalCluster, LocalWorker
     from distcorpus.corpora.corpus import Corpus
-    from distcorpus.models import LdaModel, LsiModel
+    from distcorpus.models import LdaModel, LsiModel, performance_report
 
-__all__ = ["Corpus", "LdaModel", "LocalCluster", "LocalWorker", "LsiModel", "__version__", "corpora"]
+__all__ = [
+    "Corpus",
+    "LdaModel",
+    "LocalCluster",
+    "LocalWorker",
+    "LsiModel",
+    "__version__",
+    "corpora",
+    "performance_report",
+]
 
 #: Where the public names are: each is imported when it is used. The models import gensim, which daemons and
 #: command lines do without.
@@ -30,6 +39,7 @@ _HOMES = {
     "LsiModel": "models",
     "LocalCluster": "cluster",
     "LocalWorker": "cluster",
+    "performance_report": "models",
 }
 
 

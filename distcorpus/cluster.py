@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+import importlib.util
 import json
 import os
 import select
@@ -10,7 +12,7 @@ import sys
 import tempfile
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
@@ -65,9 +67,14 @@ class LocalCluster:
         BLAS threads of each worker; by default the cores of this machine divided by the workers.
     dispatcher_options : sequence of str, optional
         More of the command line of ``distcorpus dispatcher``.
+    corpora : sequence of path-like, optional
+        Folders with corpora on disk (`Corpus`), which the workers and the dispatcher read by themselves.
     tls : bool, default False
         Speak TLS, with certificates that are made for this cluster alone: nobody else on this machine can use
         it. Needs the cryptography library (``pip install 'distcorpus[tls]'``).
+    dashboard : bool, default False
+        Show the cluster in a browser, at `dashboard_link`; with `tls` it asks for a token, which is in the
+        link. Needs ``pip install 'distcorpus[dashboard]'``.
     verbose : bool, default False
         Let the daemons log what they do to standard error.
     timeout : float, default 120
@@ -95,7 +102,9 @@ class LocalCluster:
         threads: int = 1,
         blas_threads: int | None = None,
         dispatcher_options: tuple[str, ...] = (),
+        corpora: Sequence[str | os.PathLike[str]] = (),
         tls: bool = False,
+        dashboard: bool = False,
         verbose: bool = False,
         timeout: float = 120.0,
     ) -> None:
@@ -103,12 +112,16 @@ class LocalCluster:
             raise ValueError(
                 f"n_workers={n_workers!r}, threads={threads!r}: give 0 or more workers, 1 or more threads"
             )
+        if dashboard:
+            require_dashboard()
         self._threads = threads
+        self._corpora = [f"--corpora={os.fspath(folder)}" for folder in corpora]
         self._blas_threads = blas_threads or max((os.cpu_count() or 1) // max(n_workers, 1), 1)
         self._verbose = verbose
         self._timeout = timeout
         self._daemons: list[_Process] = []
         self._workers: list[_Process] = []
+        self._dashboards: list[_Process] = []
         self._leaving: list[_Process] = []
         self._num_started = 0
         self._dispatcher: Any = None
@@ -117,23 +130,27 @@ class LocalCluster:
         self._certificates = _Certificates() if tls else None
         self._undo_tls = use_tls(None if self._certificates is None else self._certificates.of(roles.CLIENT))
         # Also when the interpreter ends, and when the cluster is simply forgotten.
-        self._processes = (self._leaving, self._workers, self._daemons)
+        self._processes = (self._dashboards, self._leaving, self._workers, self._daemons)
         self._finalizer = weakref.finalize(self, _end_all, *self._processes)
         try:
-            self._start(n_workers, dispatcher_options)
+            self._start(n_workers, dispatcher_options, dashboard)
         except BaseException:
             self.close()
             raise
 
-    def _start(self, n_workers: int, dispatcher_options: tuple[str, ...]) -> None:
+    def _start(self, n_workers: int, dispatcher_options: tuple[str, ...], dashboard: bool) -> None:
         deadline = time.monotonic() + self._timeout
         nameserver = self._launch("nameserver", "--bind-port", "0")
         self._daemons.append(nameserver)
         host, port = nameserver.ready(deadline)["location"].rsplit(":", 1)
         self._nameserver = (host, int(port))
-        dispatcher = self._launch("dispatcher", *self._find(), *dispatcher_options)
+        dispatcher = self._launch("dispatcher", *self._find(), *self._corpora, *dispatcher_options)
         self._daemons.insert(0, dispatcher)
         self._add_workers(n_workers)
+        if dashboard:
+            token = ("--token",) if self._certificates is not None else ()
+            options = ("--bind", "127.0.0.1:0", *token)
+            self._dashboards.append(self._launch("dashboard", *self._find(), *options))
         from distcorpus.algorithms import chunk  # and with it scipy
 
         chunk.warm()  # this process will have documents to read, and nothing else to do now
@@ -143,6 +160,8 @@ class LocalCluster:
             raise RuntimeError("the dispatcher has lost its name to another one")
         self._dispatcher = connect(uri, timeout=30.0)
         self._wait_for_workers(deadline)
+        for process in self._dashboards:
+            process.ready(deadline)
         self._undo_location = use_nameserver(host, int(port))
         folder = None if self._certificates is None else self._certificates.of(roles.CLIENT)
         self._undo_announcement = announce(host, int(port), folder, self._undo_settings)
@@ -165,6 +184,12 @@ class LocalCluster:
     def dispatcher_pid(self) -> int:
         """Process id of the dispatcher."""
         return self._daemons[0].pid
+
+    @property
+    def dashboard_link(self) -> str | None:
+        """Where a browser finds the dashboard; None where there is none."""
+        ready = [process.facts["url"] for process in self._dashboards if process.is_ready]
+        return ready[0] if ready else None
 
     def environ(self, role: str = roles.CLIENT) -> dict[str, str]:
         """Return the environment variables with which another process finds this cluster.
@@ -230,19 +255,43 @@ class LocalCluster:
 
     def __repr__(self) -> str:
         host, port = self._nameserver
-        return f"LocalCluster(name server {host}:{port}, {len(self.workers)} workers)"
+        link = self.dashboard_link
+        shown = f", dashboard {link}" if link is not None else ""
+        return f"LocalCluster(name server {host}:{port}, {len(self.workers)} workers{shown})"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        link = self.dashboard_link
+        facts = {
+            "name server": "{}:{}".format(*self._nameserver),
+            "workers": f"{len(self.workers)}, of {self._threads} thread{'s' * (self._threads > 1)} each",
+            "TLS": "no" if self._certificates is None else "yes",
+        }
+        cells = {name: html.escape(text) for name, text in facts.items()}
+        if link is not None:
+            shown = html.escape(link)
+            cells["dashboard"] = f'<a href="{shown}" target="_blank" rel="noopener noreferrer">{shown}</a>'
+        rows = "".join(f"<tr><th>{name}</th><td>{cell}</td></tr>" for name, cell in cells.items())
+        return f"<b>LocalCluster</b><table>{rows}</table>"
 
     def _find(self) -> tuple[str, ...]:
         host, port = self._nameserver
         return ("--host", host, "--port", str(port), "--no-broadcast")
 
     def _launch(self, *arguments: str) -> _Process:
-        folder = "" if self._certificates is None else self._certificates.of(arguments[0])
+        role = roles.VIEWER if arguments[0] == "dashboard" else arguments[0]
+        folder = "" if self._certificates is None else self._certificates.of(role)
         return _Process([*arguments, *(["--verbose"] if self._verbose else [])], folder)
 
     def _add_workers(self, number: int) -> None:
         for _ in range(number):
-            options = ("--threads", str(self._threads), "--blas-threads", str(self._blas_threads))
+            options = (
+                "--threads",
+                str(self._threads),
+                "--blas-threads",
+                str(self._blas_threads),
+                *self._corpora,
+            )
             name = f"worker-{os.getpid()}-{self._num_started}"
             self._workers.append(self._launch("worker", *self._find(), *options, "--name", name))
             self._num_started += 1
@@ -261,6 +310,13 @@ class LocalCluster:
                     f"the dispatcher has {sorted(connected)}, not {sorted(wanted)}, as its workers"
                 )
             time.sleep(0.05)
+
+
+def require_dashboard() -> None:
+    """Raise an error that says what to install where what the dashboard needs is not there."""
+    for module in ("starlette", "uvicorn"):
+        if importlib.util.find_spec(module) is None:
+            raise ImportError(f"{module} is not installed: pip install 'distcorpus[dashboard]'")
 
 
 class _Certificates:
@@ -366,15 +422,17 @@ class _Process:
             self._report = None
 
 
-def _end_all(leaving: list[_Process], workers: list[_Process], daemons: list[_Process]) -> None:
+def _end_all(
+    watching: list[_Process], leaving: list[_Process], workers: list[_Process], daemons: list[_Process]
+) -> None:
     """End the workers, then the dispatcher, then the name server: each says goodbye to the next."""
     try:
-        for processes in (leaving + workers, *([daemon] for daemon in daemons)):
+        for processes in (watching + leaving + workers, *([daemon] for daemon in daemons)):
             for process in processes:
                 process.terminate()
             for process in processes:
                 process.wait()
     except BaseException:  # Ctrl-C once more: at once, then
-        for process in (*leaving, *workers, *daemons):
+        for process in (*watching, *leaving, *workers, *daemons):
             process.kill()
         raise

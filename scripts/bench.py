@@ -12,15 +12,17 @@ import importlib
 import os
 import time
 
-from benchmarks import machine, report
+from benchmarks import machine, report, scale
 
 SUBCOMMANDS = {
     "estep": "LDA's E-step on one thread",
     "lsi": "LSI's factorisation on one thread, and its fused product",
+    "building": "a corpus from text, by CPU seconds",
     "train": "LDA and LSI end to end, on clusters of this machine",
     "curves": "held-out perplexity against seconds (train --curves does the same)",
     "memory": "what a worker's memory grows by in LDA, and a process's in LSI",
     "wire": "megabytes a second over loopback",
+    "scale": "large corpora: built from text, LDA and LSI, with every process's memory and CPU seconds",
     "siege": "trainings while the cluster is attacked",
 }
 
@@ -36,6 +38,8 @@ def main() -> None:
         command.add_argument("--quick", action="store_true", help="few documents: only to see that it works")
         command.add_argument("--repeats", type=int, help="interleaved runs of each competitor")
         command.add_argument("--write-docs", action="store_true", help="update docs/benchmarks.md, plots too")
+        if name == "scale":
+            scale.add_options(command)
         if name == "train":
             command.add_argument("--curves", action="store_true", help=SUBCOMMANDS["curves"])
     options = parser.parse_args()
@@ -51,7 +55,12 @@ def main() -> None:
         repeats = options.repeats or (1 if options.quick else module.REPEATS)
         busy = os.getloadavg()[0]
         began = time.perf_counter()
-        result = module.run(options.quick, repeats)
+        chosen = (
+            {key: getattr(options, key) for key in scale.OPTIONS}
+            if name == "scale" and options.command == "scale"
+            else {}
+        )
+        result = module.run(options.quick, repeats, **chosen)
         runs = f"* medians of {repeats} interleaved runs" if repeats > 1 else "* one run"
         duration = f"{runs}; {time.perf_counter() - began:.0f} s in all; load average before: {busy:.1f}"
         if options.quick:

@@ -140,6 +140,19 @@ CORPORA: dict[str, Callable[[], Corpus]] = {
 }
 
 
+def passages(words: int = 32) -> Corpus:
+    """Passages of so many words of all texts there are, in the order of the texts: some 300,000 if of 32."""
+
+    def cut(text: str) -> Iterator[str]:
+        every = text.split()
+        return (" ".join(every[start : start + words]) for start in range(0, len(every), words))
+
+    found = (corpus().texts for name, corpus in CORPORA.items() if name != "lee")
+    return Corpus(
+        f"passages-{words}", [passage for texts in found for text in texts for passage in cut(text)]
+    )
+
+
 # ------------------------------------------------------------------------------------------ bags of words
 
 
@@ -321,6 +334,52 @@ def zipf(
         return _counts(owners, np.concatenate(documents), number, num_terms)
 
     return Synthetic(num_docs, num_terms, seed, draw)
+
+
+def large(
+    num_docs: int,
+    num_terms: int = 100_000,
+    num_topics: int = 500,
+    length: float = 217.0,
+    topic_terms: int = 2_000,
+    seed: int = 0,
+) -> Synthetic:
+    """Documents that are quick to draw, of words with Zipfian frequencies, half of them from topics.
+
+    A document has five topics, the first the most of it. A topic has Zipfian frequencies of its own over some
+    terms, which are drawn from those of all words; some topics are much more frequent than others.
+
+    Parameters
+    ----------
+    num_docs, num_terms, num_topics
+        Documents, vocabulary (term 0 is the most frequent) and topics.
+    length
+        Mean number of words a document (log-normal). Of the default ones about 150 are distinct.
+    topic_terms
+        Terms that a topic draws; some are drawn repeatedly.
+    seed
+        The same seed gives the same documents.
+    """
+    terms_of = _zipf(np.random.default_rng([seed]), (num_topics, topic_terms), num_terms)
+
+    def draw(random: np.random.Generator, number: int) -> csc_array:
+        lengths = random.lognormal(np.log(length) - 0.18, 0.6, number).astype(np.int64) + 1
+        documents = np.repeat(np.arange(number), lengths)
+        terms = _zipf(random, len(documents), num_terms)
+        (of_topic,) = np.nonzero(random.random(len(documents), np.float32) < 0.5)
+        topics = _zipf(random, (number, 5), num_topics)
+        place = (5 * random.random(len(of_topic), np.float32) ** 2).astype(np.int64)
+        topic = topics[documents[of_topic], place]
+        terms[of_topic] = terms_of[topic, _zipf(random, len(of_topic), topic_terms)]
+        return _counts(documents, terms, number, num_terms)
+
+    return Synthetic(num_docs, num_terms, seed, draw)
+
+
+def _zipf(random: np.random.Generator, shape: int | tuple[int, ...], number: int) -> NDArray[np.intp]:
+    """Numbers below `number`, with probabilities that fall (nearly) as the reciprocals of their ranks."""
+    ranks = np.exp(random.random(shape, np.float32) * np.float32(np.log(number + 1)))
+    return ranks.astype(np.intp).clip(1, number) - 1
 
 
 def _draw_terms(random: np.random.Generator, cumulated: NDArray[np.float64], number: int) -> NDArray[np.intp]:

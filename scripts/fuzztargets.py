@@ -436,6 +436,8 @@ def calls() -> Target:
         (names.NAME_SERVER, "list", "distcorpus."),
         (names.DISPATCHER, "records", "lda-1"),
         (names.DISPATCHER, "status"),
+        (names.DISPATCHER, "snapshot"),
+        (names.DISPATCHER, "details"),
         (names.worker("w"), "forget", "lda-1"),
         (names.worker("w"), "cancel", ["1", "2"]),
         (names.LSI_DISPATCHER, "initialize", FakeDict(7), 2),

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from benchmarks.processes import Watch, cpu_seconds, own_memory
 
 BENCH = Path(__file__).resolve().parents[1] / "scripts" / "bench.py"
 
@@ -37,3 +38,34 @@ def test_the_statistics_are_those_of_the_reference(rows: list[dict[str, str]]):
 
 def test_compiled_kernels_are_faster_than_gensim(rows: list[dict[str, str]]):
     assert all(float(row["ours"].removesuffix("x")) > 2 for row in rows)
+
+
+def test_what_processes_use_is_seen(tmp_path: Path):
+    """CPU seconds, and memory of their own: not a file that they map."""
+    file = tmp_path / "large"
+    file.write_bytes(bytes(200_000_000))
+    program = (
+        "import mmap, sys, time\n"
+        "file = open(sys.argv[1], 'rb')\n"
+        "mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)\n"
+        "sum(mapped[::4096])\n"
+        "own = bytearray(100_000_000)\n"
+        "while time.process_time() < 0.5: pass\n"
+        "print('done', flush=True)\n"
+        "sys.stdin.read()\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program, str(file)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        watch = Watch()
+        watch.also(process.pid, "workers")
+        watch.descendants(os.getpid(), "others")
+        with watch:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "done\n"
+        usage = watch.usage()["workers"]
+        assert 100e6 < usage.largest <= watch.memory < 180e6
+        assert usage.cpu <= cpu_seconds(process.pid)
+        assert cpu_seconds(process.pid) > 0.4
+        assert own_memory(process.pid) <= usage.largest
+        process.communicate("")

@@ -132,7 +132,7 @@ def test_command_line(empty_cache: Path):
     assert "no corpus is called leeway; there are lee" in done.stderr
 
 
-@pytest.mark.parametrize("make", [corpora.synthetic, corpora.zipf])
+@pytest.mark.parametrize("make", [corpora.synthetic, corpora.zipf, corpora.large])
 def test_synthetic_documents_are_the_same_each_time(make):
     corpus = make(2500, num_terms=500)
     documents = list(corpus)
@@ -142,7 +142,7 @@ def test_synthetic_documents_are_the_same_each_time(make):
     assert documents != list(make(2500, num_terms=500, seed=1))
 
 
-@pytest.mark.parametrize("make", [corpora.synthetic, corpora.zipf])
+@pytest.mark.parametrize("make", [corpora.synthetic, corpora.zipf, corpora.large])
 def test_synthetic_chunks_are_the_same_documents(make):
     corpus = make(2500, num_terms=500)
     chunks = list(corpus.chunks())
@@ -178,6 +178,22 @@ def test_zipf_documents_have_their_distinct_words_and_frequencies():
     ranks = np.arange(1, 301)
     slope = np.polyfit(np.log(ranks), np.log(totals[:300]), 1)[0]
     assert abs(slope + 1.0) < 0.1
+
+
+def test_large_documents_have_zipfian_words_and_a_spread_of_lengths():
+    corpus = corpora.large(6000, num_terms=5000, length=60.0)
+    totals = sum(chunk.sum(axis=1) for chunk in corpus.chunks())
+    lengths = np.concatenate([chunk.sum(axis=0) for chunk in corpus.chunks()])
+    assert abs(lengths.mean() - 60) < 2
+    assert np.percentile(lengths, 95) > 3 * np.percentile(lengths, 20)
+    ranks = np.arange(1, 301)
+    slope = np.polyfit(np.log(ranks), np.log(np.sort(totals)[::-1][:300]), 1)[0]
+    assert abs(slope + 1.0) < 0.2
+
+
+def test_passages_are_the_texts_cut_to_pieces(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(corpora, "CORPORA", {"some": lambda: corpora.Corpus("some", ["a b c d e", "", "f"])})
+    assert corpora.passages(2).texts == ["a b", "c d", "e", "f"]
 
 
 def test_zipf_refuses_more_distinct_words_than_there_are():

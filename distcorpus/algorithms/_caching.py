@@ -5,10 +5,12 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
+import shutil
 import stat
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +40,14 @@ def _candidates() -> Iterator[Path]:
 
 @functools.cache
 def folder() -> Path | None:
-    """Return the folder for the compiled kernels, made if need be; None where there is none to write to."""
+    """Return the folder for the compiled kernels, made if need be; None where there is none to write to.
+
+    What another of the folders has compiled already, as that of an image or of an install by root, is copied
+    there.
+    """
     for path in _candidates():
         if _is_writable(path):
-            return path
+            return _with_copies(path)
     # What lies there is executed, and others may write to the folder above.
     private = Path(tempfile.gettempdir()) / f"distcorpus-kernels-{os.getuid()}"
     try:
@@ -50,7 +56,21 @@ def folder() -> Path | None:
     except OSError:
         return None
     ours = stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid() and not status.st_mode & 0o077
-    return private if ours and _is_writable(private) else None
+    return _with_copies(private) if ours and _is_writable(private) else None
+
+
+def _with_copies(folder: Path) -> Path:
+    """Copy kernels of these sources to `folder`, and return it."""
+    # numba reads an index (.nbi) and then what it lists: that has to be there before it.
+    files = [file for path in _candidates() for file in path.glob(f"*-{_tag()}.*")]
+    for file in sorted(files, key=lambda file: file.suffix == ".nbi"):
+        copy = folder / file.name
+        if not copy.exists():
+            with suppress(OSError):  # then it is compiled
+                unfinished = folder / f".{os.getpid()}-{file.name}"
+                shutil.copyfile(file, unfinished)
+                os.replace(unfinished, copy)
+    return folder
 
 
 def _is_writable(path: Path) -> bool:

@@ -59,6 +59,16 @@ def _leading_zeros(typing_context: Any, number: Any) -> Any:
 
 
 @intrinsic
+def _trailing_zeros(typing_context: Any, number: Any) -> Any:
+    """Return how many of the lowest of 64 bits are zero."""
+
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
+        return builder.cttz(args[0], ir.Constant(ir.IntType(1), 0))
+
+    return types.int64(types.uint64), generate
+
+
+@intrinsic
 def _double_of(typing_context: Any, bits: Any) -> Any:
     """Return the float64 that has these bits."""
 
@@ -104,6 +114,7 @@ _HIGH, _LOW = _powers_of_ten()
 _ZEROS, _ABOVE_NINES, _HIGHEST_BITS = (np.uint64(byte * 0x0101010101010101) for byte in (0x30, 0x46, 0x80))
 _PAIRS = np.uint64(0x000000FF000000FF)
 _HUNDREDS, _ONES = np.uint64(100 + (1_000_000 << 32)), np.uint64(1 + (10_000 << 32))
+_WHOLE_POWERS = np.array([10**power for power in range(9)])
 _EXACT = np.array([10.0**power for power in range(EXACT_POWERS + 1)])
 
 
@@ -148,26 +159,27 @@ def _digits(at: int, digits: int) -> tuple[int, int]:
     while True:
         word = _eight_bytes(at)
         low = word - _ZEROS
-        # The highest bit of a byte is set where it is above a 9, or below a 0.
-        if ((word + _ABOVE_NINES) | low) & _HIGHEST_BITS:
-            break
+        # The highest bit of the first byte that is no digit is set; later ones mean nothing.
+        others = ((word + _ABOVE_NINES) | low) & _HIGHEST_BITS
+        count = _trailing_zeros(others) >> 3 if others else 8
+        if count == 0:
+            return at, digits
+        low <<= np.uint64(64 - 8 * count)
         # Neighbours become one number of two digits, then of four, then of eight.
         low = low * np.uint64(10) + (low >> np.uint64(8))
         pairs = (low & _PAIRS) * _HUNDREDS + ((low >> np.uint64(16)) & _PAIRS) * _ONES
-        digits = digits * 100_000_000 + np.int64(pairs >> np.uint64(32))
-        at += 8
-    while True:
-        digit = _byte(at) - ZERO
-        if not 0 <= digit <= 9:
+        digits = digits * _WHOLE_POWERS[count] + np.int64(pairs >> np.uint64(32))
+        at += count
+        if others:
             return at, digits
-        digits = digits * 10 + digit
-        at += 1
 
 
 @_compiled
 def _number(at: int) -> tuple[int, float]:
     """Read a decimal number; return what follows it, 0 where it is not plain, and its value."""
     sign = _byte(at)
+    if ZERO <= sign <= ZERO + 9 and _byte(at + 1) == LF:  # as most counts are
+        return at + 1, float(sign - ZERO)
     if sign in (MINUS, PLUS):
         at += 1
     start = at
@@ -242,13 +254,8 @@ def _first_digits(at: int) -> tuple[int, int]:
 @_compiled
 def _whole(at: int) -> tuple[int, int]:
     """Read a whole number; return what follows it and its value, -1 where it is not plain."""
-    value, start = 0, at
-    while True:
-        digit = _byte(at) - ZERO
-        if not 0 <= digit <= 9:
-            return at, value if 0 < at - start <= DIGITS else -1
-        value = value * 10 + digit
-        at += 1
+    after, value = _digits(at, 0)
+    return after, value if 0 < after - at <= DIGITS else -1
 
 
 @_compiled

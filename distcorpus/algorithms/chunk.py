@@ -13,6 +13,7 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import scipy.sparse
+from numpy.typing import NDArray
 
 from .summation import exact_sum
 
@@ -24,6 +25,8 @@ Sparse = Any
 MAX_TERMS = 2**31 - 1
 #: What the counts of a term may add up to: LDA's sums are exact below (see `lda.LDA_GRID`).
 MAX_COUNT = 2.0**31
+#: Values that are larger may have squares whose sums cannot be held any more.
+LARGEST_WEIGHT = 1e150
 
 #: Terms of the vocabulary for each id that is looked at, up to which a table of all terms is used.
 DENSE_TERMS = 32
@@ -55,6 +58,9 @@ class Documents(Counted, Protocol):
 
     def squared_norm(self) -> float:
         """Return the sum of the squared values, correctly rounded."""
+
+    def packed_words(self) -> NDArray:
+        """Return the words as they are kept, see `packed_words`."""
 
 
 class Divisible(Counted, Protocol):
@@ -119,6 +125,10 @@ class Chunk:
         """Return the distinct term ids that occur, ascending (int32)."""
         return words_in([self.indices], self.num_terms)
 
+    def packed_words(self) -> NDArray:
+        """Return the words as they are."""
+        return self.words()
+
     def slice(self, start: int, stop: int) -> Chunk:
         """Return the documents `start` to `stop` as a chunk that shares this one's entries."""
         start, stop, _ = slice(start, stop).indices(self.n_docs)
@@ -149,23 +159,7 @@ class Chunk:
         list of Chunk
             Views of this chunk; empty where it has no documents.
         """
-        for name, limit in (("max_docs", max_docs), ("max_nnz", max_nnz)):
-            if limit is not None and limit < 1:
-                raise ValueError(
-                    f"{name}={limit}: a block needs room for at least one; pass a positive number"
-                )
-        per_document, per_entry = 0, 0  # shares of a block, over the common denominator max_docs * max_nnz
-        if max_docs is not None:
-            per_document = max_nnz or 1
-        if max_nnz is not None:
-            per_entry = max_docs or 1
-        capacity = (max_docs or 1) * (max_nnz or 1)
-        load = np.maximum(per_document, np.diff(self.indptr) * per_entry)
-        ends = np.concatenate(([0], np.cumsum(load)))
-        n_blocks = max(1, -(-int(ends[-1]) // capacity))
-        targets = [int(ends[-1]) * i // n_blocks for i in range(1, n_blocks)]
-        cuts = np.searchsorted(ends, targets, side="right") - 1
-        bounds = np.unique(np.concatenate(([0], cuts, [self.n_docs]))).astype(np.int64)
+        bounds = block_bounds(self.indptr, max_docs, max_nnz)
         return [self.slice(start, stop) for start, stop in pairwise(bounds)]
 
     def squared_norm(self) -> float:
@@ -183,6 +177,45 @@ class Chunk:
     def apply(self, function: Callable[..., R], *arguments: Any) -> R:
         """Return ``function(self, *arguments)``."""
         return function(self, *arguments)
+
+
+def block_bounds(
+    indptr: np.ndarray, max_docs: int | None = None, max_nnz: int | None = None
+) -> NDArray[np.int64]:
+    """Return where `Chunk.split` cuts documents of which `indptr` is known: the first of each block, and
+    their number.
+    """
+    for name, limit in (("max_docs", max_docs), ("max_nnz", max_nnz)):
+        if limit is not None and limit < 1:
+            raise ValueError(f"{name}={limit}: a block needs room for at least one; pass a positive number")
+    per_document, per_entry = 0, 0  # shares of a block, over the common denominator max_docs * max_nnz
+    if max_docs is not None:
+        per_document = max_nnz or 1
+    if max_nnz is not None:
+        per_entry = max_docs or 1
+    capacity = (max_docs or 1) * (max_nnz or 1)
+    load = np.maximum(per_document, np.diff(indptr) * per_entry)
+    ends = np.concatenate(([0], np.cumsum(load)))
+    n_blocks = max(1, -(-int(ends[-1]) // capacity))
+    targets = [int(ends[-1]) * i // n_blocks for i in range(1, n_blocks)]
+    cuts = np.searchsorted(ends, targets, side="right") - 1
+    return np.unique(np.concatenate(([0], cuts, [len(indptr) - 1]))).astype(np.int64)
+
+
+def packed_words(words: NDArray[np.int32], num_terms: int) -> NDArray:
+    """Return term ids as they are or, where that is smaller, as a bit for each term of the vocabulary."""
+    if words.nbytes <= num_terms // 8:
+        return words
+    occurs = np.zeros(num_terms, bool)
+    occurs[words] = True
+    return np.packbits(occurs)
+
+
+def unpacked_words(packed: NDArray) -> NDArray[np.int32]:
+    """Return the term ids of which `packed_words` has made something."""
+    if packed.dtype == np.int32:
+        return packed
+    return np.flatnonzero(np.unpackbits(packed)).astype(np.int32)
 
 
 def joined(chunks: Sequence[Chunk], num_terms: int) -> Chunk:

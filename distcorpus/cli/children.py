@@ -9,9 +9,11 @@ import subprocess
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+
+from distcorpus.cli.service import NOTIFY_SOCKET
 
 logger = logging.getLogger("distcorpus")
 
@@ -55,6 +57,7 @@ class _Child:
             # In a session of its own, so that Ctrl-C reaches it through us, once. Its input ends with us.
             self.process = subprocess.Popen(
                 [*self.command, "--until-eof", "--report-fd", str(write)],
+                env={name: value for name, value in os.environ.items() if name != NOTIFY_SOCKET},
                 stdin=subprocess.PIPE,
                 pass_fds=(write,),
                 start_new_session=True,
@@ -93,7 +96,10 @@ class _Child:
 
 
 def run_children(
-    commands: Mapping[str, Sequence[str]], ended: threading.Event, patience: Patience | None = None
+    commands: Mapping[str, Sequence[str]],
+    ended: threading.Event,
+    patience: Patience | None = None,
+    on_ready: Callable[[], None] = lambda: None,
 ) -> dict[str, int]:
     """Run commands side by side until `ended` is set, or all have ended.
 
@@ -106,6 +112,8 @@ def run_children(
         By the names that logs call them. Each takes ``--until-eof`` and ``--report-fd``.
     ended : threading.Event
     patience : Patience, optional
+    on_ready : callable
+        Called once, when all of them have been ready.
 
     Returns
     -------
@@ -114,7 +122,7 @@ def run_children(
     """
     patience = patience or Patience()
     children = [_Child(name, command) for name, command in commands.items()]
-    running, codes = list(children), {}
+    running, codes, told = list(children), {}, False
     try:
         for child in children:
             child.start()
@@ -125,6 +133,9 @@ def run_children(
                     assert child.process is not None
                     if child.process.returncode:
                         codes[child.name] = child.process.returncode
+            if not told and all(child.was_ready for child in children):
+                told = True
+                on_ready()
     finally:
         alive = [child for child in children if child.process is not None and child.process.poll() is None]
         for child in alive:

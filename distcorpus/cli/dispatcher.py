@@ -121,11 +121,20 @@ def add_dispatcher_options(parser: Parser) -> None:
         metavar="N",
         help="threads for what LSI computes between rounds, while workers wait (default: cores, at most 8)",
     )
+    parser.add_argument(
+        "--corpora",
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="a folder with corpora that this dispatcher reads by itself; may be given more than once",
+    )
+    parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> None:
     """Run the dispatcher until it is told to end."""
     credentials = use_credentials(options, roles.DISPATCHER)  # before what takes seconds to import
+    from distcorpus.corpora.roots import Roots
     from distcorpus.dispatcher.dispatcher import DRAIN_TIMEOUT, Dispatcher
     from distcorpus.dispatcher.gensim_protocol import GensimLda, GensimLsi
     from distcorpus.dispatcher.journal import Journals
@@ -183,6 +192,7 @@ def run(options: argparse.Namespace) -> None:
             options.max_sessions,
             options.max_sessions_of_host,
         ),
+        corpora=Roots(options.corpora),
         idle=options.idle or None,
         watch=watch,
         location=daemon.location,

@@ -6,12 +6,16 @@ import json
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Callable
 from typing import Any
 
 logger = logging.getLogger(__name__)
+
+#: Where systemd listens for what its services say of themselves.
+NOTIFY_SOCKET = "NOTIFY_SOCKET"
 
 
 class Interrupted(Exception):
@@ -61,6 +65,7 @@ class Lifetime:
     def wait(self) -> None:
         """Wait until it is time to end."""
         self.ended.wait()
+        notify("STOPPING=1")
 
     def _watch(self, wait: Callable[[], object]) -> None:
         def watch() -> None:
@@ -89,7 +94,7 @@ def say(*lines: str) -> None:
 
 
 def report_ready(descriptor: int | None, facts: dict[str, Any]) -> None:
-    """Tell the process that started us, through a pipe, that we are ready.
+    """Tell the process that started us, through a pipe, and systemd, where it did, that we are ready.
 
     Parameters
     ----------
@@ -101,6 +106,27 @@ def report_ready(descriptor: int | None, facts: dict[str, Any]) -> None:
     if descriptor is not None:
         with os.fdopen(descriptor, "w") as pipe:
             json.dump(facts, pipe)
+    notify("READY=1")
+
+
+def notify(state: str) -> None:
+    """Tell systemd how we are (sd_notify(3)), where it runs us as a service of ``Type=notify``.
+
+    Parameters
+    ----------
+    state : str
+        For example ``"READY=1"``.
+    """
+    address = os.environ.get(NOTIFY_SOCKET)
+    if not address:
+        return
+    if address.startswith("@"):  # in Linux's abstract namespace
+        address = "\0" + address[1:]
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
+        try:
+            channel.sendto(state.encode(), address)
+        except OSError as error:
+            logger.warning("cannot tell systemd at %s=%s: %s", NOTIFY_SOCKET, address, error)
 
 
 def set_blas_threads(threads: int | None) -> str:

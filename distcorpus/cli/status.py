@@ -182,9 +182,9 @@ def _workers(snapshot: Snapshot, wide: bool) -> RenderableType:
     ordered = sorted(usable, key=lambda one: (len(usable) > MOST_SHOWN and one.state == "ready", one.name))
     states = Counter(worker.state for worker in snapshot.workers)
     threads = sum(worker.threads or 0 for worker in usable)
-    counted = ", ".join(f"{number:,} {state}" for state, number in sorted(states.items()))
+    counted = ", ".join(f"{state}: {number:,}" for state, number in sorted(states.items()))
     title = _title(len(usable), "worker") + (
-        f", {text.plural(threads, 'thread')}: {counted}" if counted else ""
+        f", {text.plural(threads, 'thread')} ({counted})" if counted else ""
     )
     mixed = len({worker.kernels for worker in usable}) > 1
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))

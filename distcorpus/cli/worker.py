@@ -72,6 +72,13 @@ def add(commands: Commands) -> None:
         metavar="GB",
         help="documents and topics to keep between jobs (default: %(default)g)",
     )
+    parser.add_argument(
+        "--corpora",
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="a folder with corpora that this worker reads by itself; may be given more than once",
+    )
     parser.set_defaults(run=run)
 
 
@@ -89,6 +96,7 @@ def run(options: argparse.Namespace) -> None:
 
 def _run_worker(options: argparse.Namespace) -> None:
     credentials = use_credentials(options, roles.WORKER)  # before what takes seconds to import
+    from distcorpus.corpora.roots import Roots
     from distcorpus.worker.daemon import Worker
 
     share_freed_memory()
@@ -96,7 +104,7 @@ def _run_worker(options: argparse.Namespace) -> None:
     lifetime = Lifetime(until_eof=options.until_eof)
     blas = set_blas_threads(options.blas_threads)
     name = options.name or f"{socket.gethostname()}-{os.getpid()}"
-    worker = Worker(name, options.threads, int(options.cache * 2**30), blas)
+    worker = Worker(name, options.threads, int(options.cache * 2**30), blas, Roots(options.corpora))
     nameserver = find_nameserver(options, lifetime)
     daemon = make_daemon(options, credentials, nameserver, worker.disconnected)
     registered_name = names.worker(name)
@@ -159,6 +167,7 @@ def _run_worker_processes(options: argparse.Namespace) -> None:
     common += ["--insecure"] if options.insecure else []
     common += ["--verbose"] if options.verbose else []
     common += [f"--allow={spec}" for spec in options.allow]
+    common += [f"--corpora={folder}" for folder in options.corpora]
     common += [] if options.max_message is None else ["--max-message", str(options.max_message)]
     commands = {}
     for number in range(options.workers):
@@ -169,7 +178,7 @@ def _run_worker_processes(options: argparse.Namespace) -> None:
             host, advertised = parse_address(options.advertise)
             command += ["--advertise", format_address(host, advertised + number) if advertised else host]
         commands[f"{base}-{number}"] = command
-    codes = run_children(commands, lifetime.ended)
+    codes = run_children(commands, lifetime.ended, on_ready=lambda: report_ready(None, {}))
     # What was told to end before it had begun says so by its exit code, or was killed before it could.
     failed = [name for name, code in codes.items() if code not in (128 + signal.SIGTERM, -signal.SIGTERM)]
     if lifetime.ended.is_set() and codes and not failed:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,8 @@ from gensim.interfaces import CorpusABC
 from numpy.typing import NDArray
 
 from distcorpus.algorithms.chunk import MAX_COUNT, Chunk, as_chunk
-from distcorpus.corpora.reading import as_corpus, is_sparse
+from distcorpus.corpora.reading import LARGEST_COUNT, LARGEST_SINGLE, as_corpus, is_sparse
+from distcorpus.corpora.reference import Reference, StoredChunk, blocks_of
 from distcorpus.corpora.store import Store
 from distcorpus.corpora.textfiles import text_file
 from distcorpus.corpora.weighting import TermWeights, Weighting
@@ -62,6 +63,35 @@ class Documents(CorpusABC):
     def are_sound(self, counts: bool, largest: float) -> bool:
         """Return whether it is known that `as_chunk`, with these options, would leave chunks as they are."""
         return False
+
+    weighting: Weighting | None = None
+
+    def is_referable(self, counts: bool) -> bool:
+        """Return whether others that have the corpus can read these documents by themselves."""
+        raise NotImplementedError
+
+    def referred(
+        self, start: int, stop: int, num_terms: int, limits: Mapping[str, int], source: Any
+    ) -> StoredChunk:
+        """Return references to the documents `start` to `stop`, cut by these limits."""
+        start, stop, _ = slice(start, stop).indices(len(self))
+        first = self._start + start
+        indptr = self._store.indptr(first, self._start + stop)
+        return blocks_of(self._store, self.weighting, first, indptr, num_terms, limits, source)
+
+    def dereferenced(self, reference: Reference) -> Chunk:
+        """Return documents that are referred to.
+
+        Raises
+        ------
+        ValueError
+            If they are not among these.
+        """
+        mine = (self._store.checksum, self.weighting)
+        within = self._start <= reference.start <= reference.stop <= self._stop
+        if (reference.corpus, reference.weighting) != mine or not within:
+            raise ValueError(f"{reference} are not among those that are trained on")
+        return self._chunk(reference.start, reference.stop)
 
     def __len__(self) -> int:
         return self._stop - self._start
@@ -333,6 +363,10 @@ class Corpus(Documents):
         few = sum(shard.total for shard in shards) < MAX_COUNT
         return not counts or (all(shard.least >= 0 for shard in shards) and few)
 
+    def is_referable(self, counts: bool) -> bool:
+        """See `Documents.is_referable`."""
+        return self.are_sound(counts, LARGEST_COUNT if counts else LARGEST_SINGLE)
+
     def _indptr(self) -> NDArray[np.int64]:
         return self._store.indptr(self._start, self._stop)
 
@@ -520,8 +554,15 @@ class TfidfCorpus(Documents):
     ) -> None:
         super().__init__(store, start, stop)
         self._weigh = weigh
-        #: The weighting, where it has a name.
-        self.weighting: Weighting | None = named
+        #: Where it has a name.
+        self.weighting = named
+
+    def is_referable(self, counts: bool) -> bool:
+        """See `Documents.is_referable`: where weights have a name, and leave nothing out."""
+        if self.weighting is None or counts or self._store.manifest.weighting != "counts":
+            return False
+        left_out = self._weigh.__self__.of_terms == 0  # type: ignore[attr-defined]
+        return not (left_out & (self._store.document_frequencies() > 0)).any()
 
     def _range(self, start: int, stop: int) -> TfidfCorpus:
         return TfidfCorpus(self._store, start, stop, self._weigh, self.weighting)

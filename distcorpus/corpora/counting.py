@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from distcorpus.algorithms.chunk import Chunk
 from distcorpus.corpora.inputs import Input, InputError, Piece, needs
 from distcorpus.corpora.records import NOT_UNICODE, Fields, records
-from distcorpus.corpora.words import Tokenizer, runs, tokenizer, tokens, without
+from distcorpus.corpora.words import Tokenizer, runs, tokenizer, tokens, wanted
 
 #: Bad records of a piece that are told of, beside how many there are.
 TOLD = 20
@@ -113,12 +113,16 @@ def count(piece: Piece, reading: Reading, path: Path, known: Tally | None = None
             raise InputError(f"the tokenizer failed on a document of {where}: {error!r}") from error
     else:
         found = runs(texts, function)
-    codes, indptr, words = without(found, reading.stopwords)
+    codes, indptr, words = found
+    keep = wanted(words, function, reading.stopwords)
     matrix = scipy.sparse.csr_array(
         (np.ones(len(codes), np.int32), codes, indptr.astype(np.int32)), shape=(len(texts), len(words))
     ).tocsc()
     matrix.sum_duplicates()
-    _save(path, matrix, words, names if reading.named else [], [len(texts), bad, line])
+    words = words.filter(needs("pyarrow").array(keep))
+    _save(
+        path, matrix[:, np.flatnonzero(keep)], words, names if reading.named else [], [len(texts), bad, line]
+    )
     return Tally(len(texts), bad, line, told)
 
 

@@ -29,7 +29,9 @@ class Folder:
     ----------
     path : path-like
     parent : Folder, optional
-        The folder that `path` is a name in; neither it nor a file in it may then be a symbolic link.
+        The folder that `path` is a name in; neither it nor what is in it may then be a symbolic link.
+    links : bool
+        Whether what is in it may be symbolic links.
 
     Raises
     ------
@@ -37,8 +39,10 @@ class Folder:
         If it is no folder, or cannot be read.
     """
 
-    def __init__(self, path: str | os.PathLike[str], parent: Folder | None = None) -> None:
-        self._links = 0 if parent is None else os.O_NOFOLLOW
+    def __init__(
+        self, path: str | os.PathLike[str], parent: Folder | None = None, *, links: bool = True
+    ) -> None:
+        self._links = 0 if links and parent is None else os.O_NOFOLLOW
         self.path: Path = Path(path) if parent is None else parent.path / path
         flags = os.O_RDONLY | os.O_DIRECTORY | self._links
         self._fd: int = os.open(path, flags, dir_fd=None if parent is None else parent._fd)

@@ -15,7 +15,7 @@ import numpy as np
 import scipy.sparse
 from gensim import utils
 
-from distcorpus.algorithms.chunk import MAX_TERMS, Chunk, Divisible, as_chunk
+from distcorpus.algorithms.chunk import LARGEST_WEIGHT, MAX_COUNT, MAX_TERMS, Chunk, Divisible, as_chunk
 from distcorpus.corpora.textfiles import text_file
 
 T = TypeVar("T")
@@ -25,9 +25,10 @@ HOW_TO_NUMBER = (
     "range (HashDictionary(id_range=...))"
 )
 
-#: Values whose sums may not be held any more: of counts, in steps of `lda.LDA_GRID`, and of squares.
-LARGEST_COUNT = 2.0**31
-LARGEST_WEIGHT = 1e150
+#: Values whose sums may not be held any more, in steps of `lda.LDA_GRID`.
+LARGEST_COUNT = MAX_COUNT
+#: The largest value of a document where the result is float32.
+LARGEST_SINGLE = 1e18
 
 #: Words of a document that is read without making a chunk of a corpus of it.
 SMALL = 8

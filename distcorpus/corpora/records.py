@@ -7,7 +7,7 @@ import io
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from distcorpus.corpora.inputs import (
     DELIMITERS,
@@ -37,8 +37,7 @@ class Fields:
         return [self.text] if self.id is None else [self.text, self.id]
 
 
-@dataclass(frozen=True)
-class Record:
+class Record(NamedTuple):
     """A document's text, or what is wrong with it.
 
     Attributes

@@ -48,16 +48,15 @@ def tokenizer(name: str | Tokenizer) -> str | Tokenizer:
 
 
 @cache
-def _table(kind: str) -> NDArray[np.bool_]:
+def letters_of(kind: str) -> NDArray[np.bool_]:
     """Return which characters are of words, by their numbers, as this Python knows them."""
-    characters = "".join(map(chr, range(0x110000)))
+    characters = [*map(chr, range(0x110000))]
     if kind == LETTERS:
         return np.fromiter(map(str.isalpha, characters), bool, len(characters))
-    from gensim.utils import PAT_ALPHABETIC
-
-    table = np.zeros(len(characters), bool)
-    for found in PAT_ALPHABETIC.finditer(characters):
-        table[found.start() : found.end()] = True
+    # What is \w for Python's `re`, and not \d; gensim itself takes a second to import in each process.
+    table = np.fromiter(map(str.isalnum, characters), bool, len(characters))
+    table &= ~np.fromiter(map(str.isdecimal, characters), bool, len(characters))
+    table[ord("_")] = True
     return table
 
 
@@ -80,7 +79,7 @@ def _of_words(content: NDArray[np.uint8], table: NDArray[np.bool_]) -> NDArray[n
 
 
 def runs(texts: Sequence[bytes], kind: str) -> Tokens:
-    """Return the words of texts in UTF-8 and lower case: their runs of letters, of 2 to 15 characters.
+    """Return the runs of letters of texts in UTF-8 and lower case, see `wanted` for which of these are words.
 
     Parameters
     ----------
@@ -88,9 +87,9 @@ def runs(texts: Sequence[bytes], kind: str) -> Tokens:
     kind : {"letters", "gensim"}
         What a letter is: of Unicode's category L; or what gensim's `simple_preprocess` takes for one.
     """
-    pyarrow, compute = needs("pyarrow"), needs("pyarrow.compute")
+    pyarrow = needs("pyarrow")
     content = np.frombuffer(b"\n" + b"\n".join(texts) + b"\n", np.uint8)
-    mask = _of_words(content, _table(kind))
+    mask = _of_words(content, letters_of(kind))
     edges = np.flatnonzero(mask[1:] != mask[:-1]) + 1
     starts, lengths = edges[::2], edges[1::2] - edges[::2]
     begins = 1 + np.cumsum([0, *(len(text) + 1 for text in texts)])
@@ -98,12 +97,7 @@ def runs(texts: Sequence[bytes], kind: str) -> Tokens:
     offsets = np.concatenate(([0], np.cumsum(lengths))).astype(np.int32)
     buffers = [None, pyarrow.py_buffer(offsets), pyarrow.py_buffer(content[mask])]
     found = pyarrow.Array.from_buffers(pyarrow.string(), len(lengths), buffers).dictionary_encode()
-    words = found.dictionary
-    size = compute.utf8_length(words)
-    keep = compute.and_(compute.greater_equal(size, SHORTEST), compute.less_equal(size, LONGEST))
-    if kind == GENSIM:
-        keep = compute.and_not(keep, compute.starts_with(words, "_"))
-    return _kept(found.indices.to_numpy(), indptr, words, keep)
+    return found.indices.to_numpy(), indptr, found.dictionary
 
 
 def tokens(texts: Sequence[str], function: Tokenizer) -> Tokens:
@@ -128,20 +122,15 @@ def tokens(texts: Sequence[str], function: Tokenizer) -> Tokens:
     return found.indices.to_numpy(), indptr, found.dictionary
 
 
-def without(found: Tokens, stopwords: frozenset[str]) -> Tokens:
-    """Return tokens without those of some words."""
+def wanted(words: Any, kind: str | Tokenizer, stopwords: frozenset[str]) -> NDArray[np.bool_]:
+    """Return which of the words (Arrow strings) that `runs` or `tokens` gave are words of a document."""
     pyarrow, compute = needs("pyarrow"), needs("pyarrow.compute")
-    if not stopwords:
-        return found
-    codes, indptr, words = found
     stop = compute.is_in(words, value_set=pyarrow.array(sorted(stopwords), pyarrow.string()))
-    return _kept(codes, indptr, words, compute.invert(stop))
-
-
-def _kept(codes: NDArray[np.int32], indptr: NDArray[np.int64], words: Any, keep: Any) -> Tokens:
-    """Return the tokens whose words are kept."""
-    kept = keep.to_numpy(zero_copy_only=False)
-    numbers = (np.cumsum(kept) - 1).astype(np.int32)
-    chosen = kept[codes]
-    before = np.concatenate(([0], np.cumsum(chosen)))
-    return numbers[codes[chosen]], before[indptr], words.filter(keep)
+    keep = compute.invert(stop)
+    if not callable(kind):
+        size = compute.utf8_length(words)
+        for fits in (compute.greater_equal(size, SHORTEST), compute.less_equal(size, LONGEST)):
+            keep = compute.and_(keep, fits)
+    if kind == GENSIM:
+        keep = compute.and_not(keep, compute.starts_with(words, "_"))
+    return keep.to_numpy(zero_copy_only=False)

@@ -80,7 +80,7 @@ class ClientTraining(LdaTraining, Observer):
         if self.comes_again:
             self._finished = (0, 0)
         done, documents_done = self._finished
-        self._chunks: list[tuple[Chunk, list[Block]] | None] = [None] * done  # None: done with
+        self._chunks: list[tuple[Divisible, list[Block]] | None] = [None] * done  # None: done with
         self._documents_put = documents_done
         self.documents_computed = self.progress.pass_ * (task.documents or 0) + self.progress.documents
         self._taken = self.num_chunks = done
@@ -98,7 +98,7 @@ class ClientTraining(LdaTraining, Observer):
 
     # What the client's connection calls.
 
-    def put(self, chunk: Chunk) -> None:
+    def put(self, chunk: Divisible) -> None:
         """Take the next chunk; waits while the training is too far behind.
 
         Raises
@@ -111,7 +111,9 @@ class ClientTraining(LdaTraining, Observer):
         with self._changed:
             if self._complete:
                 raise RuntimeError(PUT_AFTER_END)
-            if self._expected is not None and not self.comes_again:
+            # References take next to no memory, and a program that waits supplies nobody with documents.
+            here = isinstance(chunk, Chunk)
+            if here and self._expected is not None and not self.comes_again:
                 self._wait(lambda: self._done or self._has_room(chunk))
             self._raise()
         blocks = self.keep(chunk)
@@ -120,7 +122,7 @@ class ClientTraining(LdaTraining, Observer):
             self._documents_put += chunk.n_docs
             self._changed.notify_all()
 
-    def _has_room(self, chunk: Chunk) -> bool:
+    def _has_room(self, chunk: Divisible) -> bool:
         # Those that the training has taken fill the memory too, until they are in a sum.
         fits = self.spool.has_room(chunk.nbytes) or not self.spool.nbytes
         return fits and len(self._chunks) - self._taken < CHUNKS_WAITING
@@ -270,7 +272,7 @@ class ClientTraining(LdaTraining, Observer):
         """Return whether chunk `number` is here, or will never come."""
         return number < len(self._chunks) or self._complete
 
-    def _kept(self, number: int) -> tuple[Chunk, list[Block]]:
+    def _kept(self, number: int) -> tuple[Divisible, list[Block]]:
         kept = self._chunks[number]
         assert kept is not None  # it is given up after the last pass only
         return kept

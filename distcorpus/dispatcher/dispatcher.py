@@ -18,6 +18,7 @@ from typing import Any
 
 from distcorpus._version import __version__
 from distcorpus.algorithms.summation import compiled_kernels
+from distcorpus.corpora.roots import Roots
 from distcorpus.dispatcher.journal import Journals
 from distcorpus.dispatcher.limits import Limits
 from distcorpus.dispatcher.looking import Looks, Owner, spool_free
@@ -59,6 +60,8 @@ class Dispatcher:
         Keeps the sessions of our own models for a dispatcher after this one.
     limits : Limits, optional
         What sessions may take.
+    corpora : Roots, optional
+        The corpora that this process may read.
     idle : float, optional
         Seconds without a call after which a session is ended.
     watch : Watch, optional
@@ -81,6 +84,7 @@ class Dispatcher:
         spool: Path | None = None,
         journals: Journals | None = None,
         limits: Limits | None = None,
+        corpora: Roots | None = None,
         idle: float | None = None,
         watch: Watch | None = None,
         location: str = "",
@@ -89,6 +93,7 @@ class Dispatcher:
     ) -> None:
         self.limits = limits or Limits()
         self.idle = idle
+        self.corpora = corpora or Roots()
         self.engine = engine
         self._list_stock_workers = list_stock_workers
         self.journals = journals

@@ -30,13 +30,14 @@ import shutil
 import struct
 import threading
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from distcorpus._version import __version__
 from distcorpus.algorithms.chunk import Chunk
+from distcorpus.corpora.reference import StoredChunk
 from distcorpus.wire import frames
 
 logger = logging.getLogger(__name__)
@@ -121,8 +122,8 @@ class Journal:
         except Exception as error:  # whatever a spoilt file leads to
             raise DamagedJournal(f"{name}: {error or type(error).__name__}") from error
 
-    def keep(self, number: int, chunk: Chunk) -> None:
-        """Keep a chunk, if it is not here already.
+    def keep(self, number: int, chunk: Chunk | StoredChunk) -> None:
+        """Keep a chunk, or the references that it is, if it is not here already.
 
         Raises
         ------
@@ -131,7 +132,10 @@ class Journal:
         """
         name = f"chunk-{number}"
         if name not in self:
-            self.write(name, (chunk.indptr, chunk.indices, chunk.data))
+            if isinstance(chunk, Chunk):
+                self.write(name, (chunk.indptr, chunk.indices, chunk.data))
+            else:
+                self.write(name, chunk.to_message())
 
     def mapped(self, number: int, num_terms: int) -> Chunk:
         """Return a chunk that is kept, as maps of its file."""
@@ -141,8 +145,10 @@ class Journal:
         indptr, indices, data = frames.decode(view[_HEAD_SIZE:])
         return Chunk(indptr, indices, data, num_terms)
 
-    def chunks(self, first: int, num_terms: int) -> Iterator[Chunk]:
-        """Read the chunks from number `first` on.
+    def chunks(
+        self, first: int, num_terms: int, referred: Callable[[Any], StoredChunk]
+    ) -> Iterator[Chunk | StoredChunk]:
+        """Read the chunks from number `first` on; `referred` makes them of the message of references.
 
         Raises
         ------
@@ -153,8 +159,18 @@ class Journal:
         if "end" in self and self.read("end") > max(end, first):
             raise DamagedJournal(f"chunk-{end} is missing")
         for number in range(first, end):
-            indptr, indices, data = self.read(f"chunk-{number}")
-            yield Chunk(indptr, indices, data, num_terms)
+            kept = self.read(f"chunk-{number}")
+            if type(kept) is dict:
+                yield self._referred(number, kept, referred)
+            else:
+                indptr, indices, data = kept
+                yield Chunk(indptr, indices, data, num_terms)
+
+    def _referred(self, number: int, kept: Any, referred: Callable[[Any], StoredChunk]) -> StoredChunk:
+        try:
+            return referred(kept)
+        except (TypeError, ValueError) as error:
+            raise DamagedJournal(f"chunk-{number}: {error}") from error
 
     def drop_chunks(self, end: int) -> None:
         """Drop the chunks before number `end`."""

@@ -42,7 +42,7 @@ DETAILS_KEPT = 16
 #: Seconds between two questions for gensim's own workers, which matter where there are no others.
 STOCK_EVERY = 2.0
 #: Seconds for which a look will do for whoever asks: many dashboards cost little more than one.
-FRESH = 0.25
+FRESH = 0.5
 
 
 @dataclass(frozen=True, slots=True)

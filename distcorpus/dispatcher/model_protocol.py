@@ -11,11 +11,13 @@ import numpy as np
 from distcorpus.algorithms import chunk, lsi, topics
 from distcorpus.algorithms.chunk import Chunk, as_chunk, from_arrays
 from distcorpus.algorithms.topics import LazyTopics
+from distcorpus.corpora.reference import StoredChunk
 from distcorpus.dispatcher.client_training import ClientTraining
 from distcorpus.dispatcher.connection import WORKER_GRACE, Connection
 from distcorpus.dispatcher.dispatcher import Dispatcher
 from distcorpus.dispatcher.journal import DamagedJournal, Journal
 from distcorpus.dispatcher.limits import lda_bytes, lsi_bytes
+from distcorpus.dispatcher.supplier import Request, Supplier
 from distcorpus.kernels.build import contradiction, read_build
 from distcorpus.training.evaluation import Evaluation, EvaluationTask
 from distcorpus.training.lda import LdaTask
@@ -43,6 +45,8 @@ class _ModelConnection(Slices, Connection):
 
     client = "distcorpus"
     counts: bool  # whether a chunk's values have to be counts
+    _supplier: Supplier | None = None
+    _referred_bytes = 0
 
     def __init__(self, dispatcher: Dispatcher) -> None:
         Slices.__init__(self)
@@ -153,7 +157,8 @@ class _ModelConnection(Slices, Connection):
             self._opened(self._make(name, task, journal=journal, **options))
         except (LookupError, TypeError, ValueError) as error:
             raise DamagedJournal(f"session: {error!r}") from error
-        for kept in journal.chunks(self._session.num_chunks, self._session.num_terms):
+        kept_chunks = journal.chunks(self._session.num_chunks, self._session.num_terms, self._referred)
+        for kept in kept_chunks:
             self._session.put(kept)
 
     def _current(self) -> Any:
@@ -176,6 +181,61 @@ class _ModelConnection(Slices, Connection):
         chunk = self._chunk(indptr, indices, data)
         self._dispatcher.watch.documents_arrived(chunk.n_docs)
         self._current().put(chunk)
+
+    @sliced
+    @expose
+    def put_references(self, message: dict[str, Any]) -> None:
+        """Add a chunk of documents that workers have, as `StoredChunk.to_message` makes it.
+
+        For a worker that lacks them the program is asked, by requests in `ModelLda.events` and
+        `ModelLsi.finish`, unless this process has the corpus.
+        """
+        session, what = self._current(), self.arriving()
+        try:
+            chunk = self._referred(message)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"{what}: {error}") from None
+        self._referred_bytes += chunk.nbytes
+        if self._referred_bytes > session.memory:
+            raise ValueError(
+                f"{what}: what is known of the documents takes more than the {session.memory / 1e6:.3g} MB "
+                "that the dispatcher keeps of a model: start it with a larger --memory, or give a larger "
+                "chunksize"
+            )
+        session.put(chunk)
+
+    def _referred(self, message: Any) -> StoredChunk:
+        session = self._session
+        if self._supplier is None:
+            self._supplier = Supplier(
+                self._dispatcher.corpora,
+                self._dispatcher.engine,
+                session.name,
+                session.num_terms,
+                self.counts,
+                session.check_client,
+            )
+            self._supplier.told = self._asked
+        return StoredChunk.from_message(message, session.num_terms, session.kernel.limits, self._supplier)
+
+    def _asked(self, request: Request) -> None:
+        """The program has to be asked for documents."""
+
+    @sliced
+    @expose
+    def supply(self, number: int, indptr: np.ndarray, indices: np.ndarray, data: np.ndarray) -> None:
+        """Bring the documents of a request, by its number."""
+        chunk = self._chunk(indptr, indices, data)
+        if self._supplier is not None:
+            self._supplier.supply(number, chunk)
+
+    def close(self) -> None:
+        """See `Connection.close`."""
+        supplier, self._supplier = self._supplier, None
+        self._referred_bytes = 0
+        if supplier is not None:
+            supplier.close()
+        super().close()
 
     def _chunk(self, indptr: np.ndarray, indices: np.ndarray, data: np.ndarray) -> Chunk:
         """Return a chunk that arrived; compiled code will trust it, so it is checked."""
@@ -233,6 +293,10 @@ class ModelLda(_ModelConnection):
     def events(self, timeout: float) -> list[dict[str, Any]]:
         """Return what happened since the last call, see `ClientTraining.events`."""
         return self._current().events(min(timeout, LONGEST_WAIT))
+
+    def _asked(self, request: Request) -> None:
+        number, reference = request
+        self._session.happened({"kind": "wanted", "number": number, "reference": reference})
 
     @expose
     def resume(self) -> None:
@@ -325,6 +389,12 @@ class ModelLsi(_ModelConnection):
         self._check_finished("put")
         super().put(indptr, indices, data)
 
+    @expose
+    def put_references(self, message: dict[str, Any]) -> None:
+        """See `_ModelConnection.put_references`."""
+        self._check_finished("put_references")
+        super().put_references(message)
+
     def _check_finished(self, method: str) -> None:
         if self._factors is not None and not self._factors.done():
             raise RuntimeError(
@@ -345,7 +415,8 @@ class ModelLsi(_ModelConnection):
         -------
         dict
             ``factors``: U and s, or None where they are not there after `timeout` seconds; ``rounds``, how
-            many were begun, ``workers``, how many there are, and ``folds``, how often documents that are too
+            many were begun, ``wanted``, requests for documents (number and reference),
+            ``workers``, how many there are, and ``folds``, how often documents that are too
             many to keep were folded.
         """
         session = self._current()
@@ -353,9 +424,17 @@ class ModelLsi(_ModelConnection):
             thread = ThreadPoolExecutor(1, thread_name_prefix=session.name)
             self._factors = thread.submit(session.finish)
             thread.shutdown(wait=False)
-        done, _ = wait([self._factors], min(timeout, LONGEST_WAIT))
+            if self._supplier is not None:
+                news = self._supplier.news
+                self._factors.add_done_callback(lambda factors: news.set())
+        if self._supplier is None:
+            wait([self._factors], min(timeout, LONGEST_WAIT))
+        else:
+            if not self._factors.done():
+                self._supplier.news.wait(min(timeout, LONGEST_WAIT))
         return {
-            "factors": self._factors.result() if done else None,
+            "factors": self._factors.result() if self._factors.done() else None,
+            "wanted": [] if self._supplier is None else self._supplier.requests(),
             "rounds": session.num_rounds,
             "workers": self._dispatcher.engine.num_workers,
             "folds": session.num_folds,

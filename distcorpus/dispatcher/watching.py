@@ -191,7 +191,6 @@ class Watch(EngineObserver):
 
     def round_ended(self, session: str, kernel: str, seconds: float, error: BaseException | None) -> None:
         if error is not None:
-            self._happened["session failed"] += 1
             self.tell("session failed", "error", str(error), session=session)
             return
         with self._lock:
@@ -228,7 +227,7 @@ class Watch(EngineObserver):
         """Keep an incident."""
         text = text if len(text) <= LONGEST_TEXT else f"... {text[4 - LONGEST_TEXT :]}"
         with self._lock:
-            self._happened[kind] += kind.startswith("worker ")
+            self._happened[kind] += 1
             self._number += 1
             event = Incident(self._number, time.time(), kind, severity, worker, session, text)
             self._events.append((False, to_message(event)))

@@ -14,6 +14,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from distcorpus.algorithms.chunk import unpacked_words
 from distcorpus.kernels import Result
 
 T = TypeVar("T")
@@ -34,8 +35,8 @@ class Block:
         The documents, as `Engine.hold` returned them.
     n_docs, nnz : int
         How many documents, and how many entries they have.
-    words : ndarray of int32, shape (n_words,)
-        Sorted ids of the terms that occur in it.
+    packed : ndarray
+        The terms that occur in it, see `packed_words`.
     """
 
     number: int
@@ -43,7 +44,12 @@ class Block:
     documents: Any
     n_docs: int
     nnz: int
-    words: NDArray[np.int32]
+    packed: NDArray
+
+    @property
+    def words(self) -> NDArray[np.int32]:
+        """Sorted ids of the terms that occur in it."""
+        return unpacked_words(self.packed)
 
     def __str__(self) -> str:
         chunk, first = self.key

@@ -25,7 +25,7 @@ from dask.base import is_dask_collection
 from dask.delayed import Delayed
 from numpy.typing import NDArray
 
-from distcorpus.algorithms.chunk import Chunk, as_chunk, words_in
+from distcorpus.algorithms.chunk import Chunk, as_chunk, packed_words, unpacked_words, words_in
 from distcorpus.engines.dask import (
     ANSWER_WITHIN,
     LOOK_EVERY,
@@ -173,22 +173,6 @@ def applied(chunk: Parcel, function: Callable[..., R], arguments: Parcel) -> R:
     return function(chunk.content, *arguments.content)
 
 
-def packed_words(words: NDArray[np.int32], num_terms: int) -> NDArray:
-    """Return term ids as they are or, where that is smaller, as a bit for each term of the vocabulary."""
-    if words.nbytes <= num_terms // 8:
-        return words
-    occurs = np.zeros(num_terms, bool)
-    occurs[words] = True
-    return np.packbits(occurs)
-
-
-def unpacked_words(packed: NDArray) -> NDArray[np.int32]:
-    """Return the term ids of which `packed_words` has made something."""
-    if packed.dtype == np.int32:
-        return packed
-    return np.flatnonzero(np.unpackbits(packed)).astype(np.int32)
-
-
 # This side.
 
 
@@ -217,6 +201,10 @@ class PlacedBlock:
     def words(self) -> NDArray[np.int32]:
         """Return the distinct term ids that occur."""
         return unpacked_words(self._facts.words)
+
+    def packed_words(self) -> NDArray:
+        """Return the words as they are kept."""
+        return self._facts.words
 
     def squared_norm(self) -> float:
         """Return the sum of the squared values."""

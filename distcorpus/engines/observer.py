@@ -1,7 +1,9 @@
-"""What an engine of workers tells whoever watches it."""
+"""What an engine tells whoever watches it."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 
@@ -53,3 +55,22 @@ class EngineObserver:
 
     def worker_changed(self, worker: str, what: str, reason: str) -> None:
         """A worker "joined", "left", or is "lost", "silent", "expelled" or "refused", or "answers" again."""
+
+
+_watching: tuple[EngineObserver, ...] = ()
+
+
+def watching() -> tuple[EngineObserver, ...]:
+    """Return those whom the engines of this process tell of their jobs, whatever they compute."""
+    return _watching
+
+
+@contextmanager
+def told(observer: EngineObserver) -> Iterator[None]:
+    """Let an observer be told, by the threads that compute in this process."""
+    global _watching
+    _watching = (*_watching, observer)
+    try:
+        yield
+    finally:
+        _watching = tuple(other for other in _watching if other is not observer)

@@ -8,6 +8,7 @@ lock; nothing slow happens under that lock.
 from __future__ import annotations
 
 import logging
+import math
 import queue
 import socket
 import threading
@@ -24,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distcorpus.algorithms.chunk import Chunk, words_in
+from distcorpus.corpora.reference import StoredBlock
 from distcorpus.engines.answers import (
     MOST_MISSING,
     FalseAnswer,
@@ -79,6 +81,9 @@ SESSIONS_RECORDED, RECORDS_KEPT = 64, 10_000
 EXPELLED_KEPT = 1000
 #: Characters of a worker's traceback, from its end, that are kept.
 LONGEST_TRACEBACK = 20_000
+
+#: Seconds for which a worker that lacked a corpus is sent its documents, before it is asked again.
+LACKS_FOR = 60.0
 
 #: What `WorkerInfo` says of a link that is not closed.
 _SHOWN = {
@@ -150,6 +155,7 @@ class _Link:
         self._lock = threading.Lock()
         self._held: set[tuple[str, int]] = set()
         self._sent: dict[tuple[str, int], NDArray[np.bool_]] = {}
+        self._lacks: dict[str, float] = {}  # corpora that it did not have, and when
 
     def blocks_to_send(self, session: str, numbers: Iterable[int]) -> list[int]:
         """Return which blocks the worker does not hold; from now on it is taken to hold them."""
@@ -157,6 +163,16 @@ class _Link:
             wanted = [number for number in numbers if (session, number) not in self._held]
             self._held.update((session, number) for number in wanted)
         return wanted
+
+    def miss(self, corpora: Iterable[str]) -> None:
+        """The worker has none of some corpora, by their checksums."""
+        with self._lock:
+            self._lacks.update(dict.fromkeys(corpora, time.monotonic()))
+
+    def lacks(self, corpus: str) -> bool:
+        """Return whether the worker had no corpus of that checksum a moment ago."""
+        with self._lock:
+            return time.monotonic() < self._lacks.get(corpus, -math.inf) + LACKS_FOR
 
     def words_to_send(self, round_: Round, words: NDArray[np.int32]) -> NDArray[np.int32]:
         """Return the words whose broadcast rows it does not hold; from now on it is taken to hold them."""
@@ -843,7 +859,7 @@ class PyroEngine:
         handed_at = time.monotonic()
         calls.most = largest_answer(round_, blocks, words)
         for _ in range(MOST_MISSING):
-            job, bytes_sent = self._job(hand, round_, blocks, to_send, new_words)
+            job, bytes_sent = self._job(hand, round_, blocks, to_send, new_words, link.lacks)
             began = time.monotonic()
             reply = _ask(link, calls, job)
             ended = time.monotonic()
@@ -854,6 +870,8 @@ class PyroEngine:
             to_send = hand.blocks
             if answer.rows:
                 link.forget_words(round_)
+            else:
+                link.miss(corpora_of(blocks))
             new_words = link.words_to_send(round_, words)
         else:
             raise FalseAnswer(f"{MOST_MISSING} times it missed what it had just been sent")
@@ -901,13 +919,20 @@ class PyroEngine:
         blocks: Sequence[Block],
         to_send: Sequence[int],
         words: NDArray[np.int32],
+        lacks: Callable[[str], bool],
     ) -> tuple[dict[str, Any], int]:
         wanted = set(to_send)
-        payload = {
-            block.number: (block.documents.indptr, block.documents.indices, block.documents.data)
-            for block in blocks
-            if block.number in wanted
-        }
+        payload: dict[int, tuple[NDArray, ...]] = {}
+        stored: dict[int, tuple[Any, ...]] = {}
+        for block in blocks:
+            documents = block.documents
+            if isinstance(documents, StoredBlock):
+                stored[block.number] = documents.reference.to_message()
+                if block.number in wanted and lacks(documents.reference.corpus):
+                    chunk = documents.documents()
+                    payload[block.number] = (chunk.indptr, chunk.indices, chunk.data, block.words)
+            elif block.number in wanted:
+                payload[block.number] = (documents.indptr, documents.indices, documents.data)
         rows = round_.rows(words)
         job = {
             "lease": self._lease_name(hand.lease),
@@ -918,6 +943,7 @@ class PyroEngine:
             "num_terms": round_.num_terms,
             "blocks": [(block.number, block.key) for block in blocks],
             "payload": payload,
+            "stored": stored,
             "keep": round_.keep_blocks,
             "words": words,
             "rows": rows,
@@ -942,6 +968,11 @@ def _record(
         began=began,
         outcome=outcome,
     )
+
+
+def corpora_of(blocks: Iterable[Block]) -> set[str]:
+    """Return the corpora that some blocks are references to."""
+    return {b.documents.reference.corpus for b in blocks if isinstance(b.documents, StoredBlock)}
 
 
 def _ask(link: _Link, calls: SlicedCalls, job: dict[str, Any]) -> Any:

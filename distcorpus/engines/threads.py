@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 
 from distcorpus.algorithms.chunk import Chunk, positions_of, words_in
 from distcorpus.engines.base import Block, Round
+from distcorpus.engines.observer import JobRecord, watching
 from distcorpus.engines.sidebyside import SideBySide
 
 T = TypeVar("T")
@@ -164,6 +166,20 @@ class _Job:
             return self._kernel
 
 
+def _record(round_: Round, block: Block, began: float) -> JobRecord:
+    """Return what is known of a block that this thread has just computed, which began then."""
+    return JobRecord(
+        session=round_.session,
+        round=round_.number,
+        kernel=round_.kernel.name,
+        worker=threading.current_thread().name,
+        blocks=(str(block),),
+        documents=block.n_docs,
+        began=began,
+        compute_seconds=time.time() - began,
+    )
+
+
 class ThreadsEngine:
     """Computes rounds by threads of this process, which last as long as its ``with`` block, or until `close`.
 
@@ -294,7 +310,10 @@ class ThreadsEngine:
     def _compute(self, job: _Job, block: Block) -> None:
         round_ = job.round
         with self._budget:
+            began = time.time()
             job.kernel().add(block.documents, block.key)
+        for observer in watching():
+            observer.job_ended(_record(round_, block, began))
         with self._changed:
             job.left -= 1
             if job.left or self._rounds.get(round_.session) is not round_:

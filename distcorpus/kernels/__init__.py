@@ -10,6 +10,7 @@ from distcorpus.kernels.checking import check_result
 from distcorpus.kernels.estep import EStep, EStepParams
 from distcorpus.kernels.inference import Inference, InferenceParams
 from distcorpus.kernels.job import run
+from distcorpus.kernels.measuring import ChunkBound, NormParams, SquaredNorm
 from distcorpus.kernels.product import Product, ProductParams
 from distcorpus.kernels.projection import DocumentProjection, ProjectionParams
 from distcorpus.kernels.registry import KERNELS, kernel_named, load_own, register
@@ -17,6 +18,7 @@ from distcorpus.kernels.registry import KERNELS, kernel_named, load_own, registe
 __all__ = [
     "KERNELS",
     "BlockResults",
+    "ChunkBound",
     "DocumentProjection",
     "EStep",
     "EStepParams",
@@ -24,11 +26,13 @@ __all__ = [
     "InferenceParams",
     "Kernel",
     "Key",
+    "NormParams",
     "Packed",
     "Product",
     "ProductParams",
     "ProjectionParams",
     "Result",
+    "SquaredNorm",
     "as_dict",
     "check_result",
     "kernel_named",

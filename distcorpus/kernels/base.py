@@ -92,6 +92,8 @@ class Kernel(Protocol):
     least_job_cost : float
         Non-zeros for each term of the vocabulary that a job has to have: with fewer, sending its broadcast
         rows and adding its partial, which have a row a term, take longer than computing it.
+    counts : bool
+        Whether values have to be counts.
     sums : bool
         Whether jobs return a `Partial` that is added up, its rows as wide as the broadcast's; else they
         return `BlockResults`.
@@ -108,6 +110,7 @@ class Kernel(Protocol):
     params: ClassVar[type]
     limits: ClassVar[Mapping[str, int]]
     least_job_cost: ClassVar[float]
+    counts: ClassVar[bool]
     sums: ClassVar[bool]
 
     @staticmethod

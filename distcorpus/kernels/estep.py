@@ -132,6 +132,7 @@ class EStep:
     params: ClassVar[type] = EStepParams
     limits: ClassVar[Mapping[str, int]] = {"max_docs": BLOCK_DOCUMENTS}
     least_job_cost: ClassVar[float] = 10.0
+    counts: ClassVar[bool] = True
     sums: ClassVar[bool] = True
 
     @staticmethod
@@ -264,7 +265,7 @@ class EStep:
         """Refuse statistics that are not of all words, or more than the documents' tokens."""
         if len(result.words) != len(words):
             raise ValueError(f"it has {len(result.words)} of the {len(words)} terms of its documents")
-        tokens = sum(float(block.data.sum(dtype=np.float64)) for block, _ in blocks)
+        tokens = sum(block.total() for block, _ in blocks)
         rounded = sum(block.nnz for block, _ in blocks) * params.width  # each by half a step
         check_total(result.steps, MARGIN * tokens / LDA_GRID + rounded)
         extras = result.extras

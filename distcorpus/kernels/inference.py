@@ -53,6 +53,7 @@ class Inference(BlockArrays):
     limits: ClassVar[Mapping[str, int]] = {"max_docs": BLOCK_DOCUMENTS}
     #: Rows are sent once for a whole corpus, and nothing is added up.
     least_job_cost: ClassVar[float] = 0.0
+    counts: ClassVar[bool] = True
     sums: ClassVar[bool] = False
 
     @staticmethod
@@ -120,7 +121,7 @@ class Inference(BlockArrays):
                     raise ValueError(f"{what}: a negative gamma")
                 # Without iterations gamma is where it starts, about 1 for each topic.
                 prior = block.n_docs * (params.width + float(params.alpha.sum(dtype=np.float64)))
-                most = MARGIN * (prior + float(block.data.sum(dtype=np.float64)))
+                most = MARGIN * (prior + block.total())
                 total = float(array.sum(dtype=np.float64))
                 if total > most:
                     raise ValueError(f"{what}: gamma sums to {total:g}, where {most:g} is the most")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import scipy.sparse
@@ -72,6 +72,7 @@ class Product:
     params: ClassVar[type] = ProductParams
     limits: ClassVar[Mapping[str, int]] = {"max_nnz": BLOCK_NNZ}
     least_job_cost: ClassVar[float] = 30.0
+    counts: ClassVar[bool] = False
     sums: ClassVar[bool] = True
 
     @staticmethod
@@ -147,10 +148,7 @@ class Product:
             raise ValueError(f"it has {len(result.words)} of the {len(words)} terms of its documents")
         check_extras(result.extras, {})
         weights = params.weights or {}
-        norm = sum(
-            weights.get(key[0], 1.0) * float(np.square(block.data, dtype=np.float64).sum())
-            for block, key in blocks
-        )
+        norm = sum(weights.get(key[0], 1.0) * _squared_norm(block) for block, key in blocks)
         steps, most = result.steps, MARGIN * norm / params.grid + len(blocks)
         largest = max(-float(steps.min()), float(steps.max())) if steps.size else 0.0
         if largest > most:
@@ -165,6 +163,13 @@ class Product:
                 ProductParams(1, 1.0, dtype), chunk.words(), np.ones((1, 1), dtype), np.zeros(1, np.int32)
             )
             job.add(cls.pack(chunk), (0,))
+
+
+def _squared_norm(block: Any) -> float:
+    """Return about the sum of the squared values or, of documents that are elsewhere, a bound on it."""
+    if isinstance(block, Chunk | Postings):
+        return float(np.square(block.data, dtype=np.float64).sum())
+    return float(block.squared_norm())
 
 
 def _add_product(

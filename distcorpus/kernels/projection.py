@@ -38,6 +38,7 @@ class DocumentProjection(BlockArrays):
     params: ClassVar[type] = ProjectionParams
     limits: ClassVar[Mapping[str, int]] = {"max_docs": 2000}
     least_job_cost: ClassVar[float] = 0.0
+    counts: ClassVar[bool] = False
     sums: ClassVar[bool] = False
 
     @staticmethod

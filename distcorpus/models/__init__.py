@@ -2,7 +2,8 @@
 limits.
 """
 
+from distcorpus.models._report import performance_report
 from distcorpus.models.ldamodel import LdaModel
 from distcorpus.models.lsimodel import LsiModel
 
-__all__ = ["LdaModel", "LsiModel"]
+__all__ = ["LdaModel", "LsiModel", "performance_report"]

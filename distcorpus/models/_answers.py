@@ -17,6 +17,7 @@ _PROGRESS = {field.name for field in fields(Progress)}
 _EVENTS: dict[str, dict[str, tuple[type, ...]]] = {
     "done": {},
     "pass": {"pass_": (int,)},
+    "wanted": {"number": (int,), "reference": (tuple,)},
     "perplexity": {"per_word": (float,), "documents": (int,), "words": (float,)},
     "update": {
         "pass_": (int,),
@@ -175,7 +176,11 @@ def _read_fetch(answer: Any) -> None:
 
 
 def _read_finish(answer: Any) -> None:
-    _mapping(answer, "it", ("factors", "rounds", "workers", "folds"))
+    _mapping(answer, "it", ("factors", "rounds", "wanted", "workers", "folds"))
+    if type(answer["wanted"]) is not list or len(answer["wanted"]) > MOST_EVENTS:
+        raise ValueError(f"it wants {_described(answer['wanted'])}, not a list of documents")
+    for number, _ in answer["wanted"]:
+        _whole(number, "the number of a request")
     for name in ("rounds", "workers", "folds"):
         _whole(answer[name], name)
 

@@ -16,9 +16,12 @@ from typing import Any, TypeVar
 import numpy as np
 
 from distcorpus.algorithms.chunk import Chunk
+from distcorpus.corpora.files import DamagedError
+from distcorpus.corpora.reference import Reference, StoredChunk
 from distcorpus.kernels import Inference
 from distcorpus.kernels.build import contradiction, differences, read_build, this_build
 from distcorpus.models import _answers
+from distcorpus.models._report import runs_on
 from distcorpus.training.evaluation import CHUNKS_IN_FLIGHT, EvaluationTask
 from distcorpus.wire import (
     CannotSendError,
@@ -114,7 +117,9 @@ class Cluster:
             uri = lookup(nameserver, name)
             if uri is None:
                 raise NamingError("the name server knows no dispatcher")
-            return _met(connect(uri))
+            found = _met(connect(uri))
+            runs_on(nameserver._pyroUri.host, nameserver._pyroUri.port)
+            return found
         except PyroError as error:  # also where what answers is no name server, or no dispatcher
             looked = (
                 f"where ns_conf={self.where} says"
@@ -302,7 +307,9 @@ class Training:
         self._caller = ThreadPoolExecutor(1, thread_name_prefix="distcorpus")
         self._num_put = 0
         self._num_there = 0  # chunks that the dispatcher has, or does not need
-        self._sent: deque[tuple[Chunk, Future[Any]]] = deque()  # the chunks after those, on their way
+        #: The chunks after those, on their way.
+        self._sent: deque[tuple[Chunk | StoredChunk, Future[Any]]] = deque()
+        self._sources: list[Any] = []  # of the documents that the dispatcher was only referred to
 
     def begin(self, task: dict[str, Any]) -> None:
         """Begin what the protocol's ``begin`` describes."""
@@ -319,8 +326,9 @@ class Training:
             except CommunicationError as error:
                 self._go_on(error)
 
-    def put(self, chunk: Chunk) -> None:
-        """Send a chunk, if the dispatcher needs it; waits while the cluster is too far behind.
+    def put(self, chunk: Chunk | StoredChunk) -> None:
+        """Send a chunk, or references to its documents, if the dispatcher needs it; waits while the cluster
+        is too far behind.
 
         Raises
         ------
@@ -329,6 +337,10 @@ class Training:
         """
         self._collect(CHUNKS_SENT_AHEAD)
         self._num_put += 1
+        if isinstance(chunk, StoredChunk):
+            for block in chunk.blocks[:1]:
+                if not any(block.source is source for source in self._sources):
+                    self._sources.append(block.source)
         if self._num_put > self._num_there:
             self._sent.append((chunk, self._send(chunk)))
 
@@ -379,7 +391,10 @@ class Training:
             for event in self.call("events", timeout):
                 if event["kind"] == "done":
                     return
-                told(event)
+                if event["kind"] == "wanted":
+                    self.supply(event["number"], event["reference"])
+                else:
+                    told(event)
 
     def give_up(self) -> None:
         """Forget the chunks that are not sent yet; where the dispatcher is lost now, the training is."""
@@ -398,7 +413,37 @@ class Training:
     def _submit(self, method: str, *arguments: Any) -> Future[Any]:
         return self._caller.submit(_invoke, self._calls, method, *arguments)
 
-    def _send(self, chunk: Chunk) -> Future[Any]:
+    def supply(self, number: int, reference: Any) -> None:
+        """Send documents that the dispatcher was referred to, and that a worker lacks.
+
+        Raises
+        ------
+        FalseDispatcherError
+            If they are none that were trained on.
+        """
+        try:
+            chunk = self._documents(Reference.from_message(reference))
+        except DamagedError:
+            raise
+        except (TypeError, ValueError) as error:
+            raise _answers.refuse("events", str(error)) from error
+        self.call("supply", number, chunk.indptr, chunk.indices, chunk.data)
+
+    def _documents(self, reference: Reference) -> Chunk:
+        refused: Exception = ValueError(f"{reference} were not trained on")
+        for source in self._sources:
+            try:
+                chunk: Chunk = source.documents(reference)
+                return chunk
+            except DamagedError:
+                raise
+            except ValueError as error:
+                refused = error
+        raise refused
+
+    def _send(self, chunk: Chunk | StoredChunk) -> Future[Any]:
+        if isinstance(chunk, StoredChunk):
+            return self._submit("put_references", chunk.to_message())
         return self._submit("put", chunk.indptr, chunk.indices, chunk.data)
 
     def _collect(self, limit: int) -> None:

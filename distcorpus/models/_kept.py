@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 from distcorpus.algorithms.chunk import Chunk, Divisible
 from distcorpus.algorithms.lsi import Factors, chunk_weights
+from distcorpus.corpora.reference import StoredChunk
 from distcorpus.training.lsi import LsiTask
 
 
@@ -18,8 +20,8 @@ class Kept:
     ----------
     base : (ndarray, ndarray), optional
         U and s of documents that came before all chunks.
-    chunks : tuple of Chunk
-        In memory of their own.
+    chunks : tuple of Chunk or StoredChunk
+        In memory of their own, or references to documents on this machine's disk.
     squared_weights : tuple of float
         Of each chunk, as it counts in the factors.
     factors : (ndarray, ndarray), optional
@@ -27,7 +29,7 @@ class Kept:
     """
 
     base: Factors | None = None
-    chunks: tuple[Chunk, ...] = ()
+    chunks: tuple[Chunk | StoredChunk, ...] = ()
     squared_weights: tuple[float, ...] = ()
     factors: Factors | None = None
 
@@ -40,6 +42,13 @@ class Kept:
         )
 
 
+def _nbytes(chunk: Any) -> int:
+    """Return the bytes that a chunk has here, or would have."""
+    if isinstance(chunk, StoredChunk):
+        return 8 * (chunk.n_docs + 1 + chunk.nnz)
+    return int(chunk.nbytes)
+
+
 class Addition:
     """The chunks of a model with those that are added: may be read more than once, if the added ones can.
 
@@ -49,24 +58,31 @@ class Addition:
     added : iterable of Chunk, or of what is on a cluster and stays there
     limit : int
         Bytes of chunks to keep; if there are more, or some are not here, none of them is.
+    refers : bool
+        Whether what is added are references, which chunks may come before and not after.
     """
 
-    def __init__(self, before: Kept, added: Iterable[Divisible], limit: int) -> None:
+    def __init__(self, before: Kept, added: Iterable[Divisible], limit: int, *, refers: bool = False) -> None:
+        self._refers = refers
         self._before = before
         self._added = added
         self._limit = limit
-        self._kept: list[Chunk] | None = None
+        self._kept: list[Chunk | StoredChunk] | None = None
 
     def __iter__(self) -> Iterator[Divisible]:
         base = self._before.base
         kept = list(self._before.chunks)
-        left = self._limit - sum(chunk.nbytes for chunk in kept) - (0 if base is None else base[0].nbytes)
+        left = self._limit - sum(map(_nbytes, kept)) - (0 if base is None else base[0].nbytes)
         self._kept = None
-        yield from self._before.chunks
+        for earlier in self._before.chunks:
+            yield earlier.here() if isinstance(earlier, StoredChunk) and not self._refers else earlier
         for chunk in self._added:
-            left = left - chunk.nbytes if isinstance(chunk, Chunk) else -1
+            stays = isinstance(chunk, Chunk | StoredChunk)
+            left = left - _nbytes(chunk) if stays else -1
             if isinstance(chunk, Chunk) and left >= 0:
                 kept.append(chunk.copy())  # the program may change what the chunk shares with its corpus
+            elif isinstance(chunk, StoredChunk) and left >= 0:
+                kept.append(chunk)
             else:
                 kept.clear()
             yield chunk

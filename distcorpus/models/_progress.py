@@ -1,22 +1,34 @@
-"""A progress bar over the events of a training."""
+"""What follows a training as it goes: a progress bar, a function, a report."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
+from types import TracebackType
 from typing import Any
+
+from distcorpus.models._report import following, of_model
+from distcorpus.models._showing import TrainingLog
 
 
 class ProgressBar:
     """Shows one bar with documents, rate, time left, updates or rounds, and workers; or calls a function.
+    Tells the reports that are being made, too.
 
     Parameters
     ----------
-    progress : bool or callable
+    model : LdaModel or LsiModel
+        With its ``progress``, a bool or callable, and its ``report``, a path or None.
     what : str
         What is trained.
     """
 
-    def __init__(self, progress: bool | Callable[[dict[str, Any]], None], what: str) -> None:
+    def __init__(self, model: Any, what: str) -> None:
+        progress: bool | Callable[[dict[str, Any]], None] = model.progress
+        self._model = model
+        self._reports: list[Callable[[dict[str, Any]], None]] = []
+        self._log = TrainingLog("products with the corpus" if what == "LSI" else "documents computed")
+        self._leaving = ExitStack()
         self._shown = progress is True
         self._call = progress if callable(progress) else None
         self._what = what
@@ -25,6 +37,8 @@ class ProgressBar:
 
     def told(self, event: dict[str, Any], passes: int) -> None:
         """Take in an event of the training."""
+        for tell in (self._log.told, *self._reports):
+            tell(event)
         if self._call is not None:
             self._call(event)
         if not self._shown:
@@ -42,9 +56,17 @@ class ProgressBar:
             self._bar.set_postfix(self._facts)
 
     def __enter__(self) -> ProgressBar:
+        with ExitStack() as entered:
+            entered.enter_context(of_model(self._model))
+            self._reports = entered.enter_context(following(self._model, self._what))
+            self._leaving = entered.pop_all()
+        vars(self._model)["_training_log"] = self._log
         return self
 
-    def __exit__(self, *exception: object) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._bar is not None:
             self._bar.close()
             self._bar = None
+        self._leaving.__exit__(kind, error, trace)

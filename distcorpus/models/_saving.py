@@ -45,7 +45,7 @@ class Saved:
         return found
 
     def __getstate__(self) -> dict[str, Any]:
-        attributes = dict(self.__dict__)
+        attributes = {name: value for name, value in vars(self).items() if name != "_training_log"}
         options = {name: attributes.pop(name) for name in self.own_options}
         if callable(options["progress"]):  # functions cannot be saved
             options["progress"] = True

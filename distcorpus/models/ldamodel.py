@@ -48,6 +48,7 @@ from distcorpus.corpora.reading import (
     vocabulary,
     word_of,
 )
+from distcorpus.corpora.reference import StoredChunk, refers_to
 from distcorpus.engines.base import Block
 from distcorpus.kernels import EStep, Inference, InferenceParams
 from distcorpus.models import _check as check
@@ -57,7 +58,9 @@ from distcorpus.models._documents import DocumentTopics
 from distcorpus.models._drawing import Drawing
 from distcorpus.models._engine import chosen_client, engine_of, placed, placed_with
 from distcorpus.models._progress import ProgressBar
+from distcorpus.models._report import is_reported
 from distcorpus.models._saving import Saved, save_whole
+from distcorpus.models._showing import Shown, prepare_pyldavis
 from distcorpus.training.evaluation import Evaluation, EvaluationTask, evaluate
 from distcorpus.training.lda import LdaTask, LdaTraining, Numbered, Observer, topics_as_dict
 from distcorpus.training.rounds import Round
@@ -86,7 +89,7 @@ HOOKS = (
 )
 
 
-class LdaModel(Saved, gensim.models.LdaModel):
+class LdaModel(Saved, Shown, gensim.models.LdaModel):
     """Latent Dirichlet allocation, with everything that ``gensim.models.LdaModel`` has.
 
     The arguments and methods are gensim's, of which docs/models.md says what is different. All arguments have
@@ -128,6 +131,8 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
     client : dask.distributed.Client or "active", optional
         Compute on a Dask cluster, that of this client or of the current one. The result is the same. Not
         saved with the model.
+    report : path, optional
+        Write an HTML file there after each training: where its time went, see `performance_report`.
 
     Raises
     ------
@@ -146,6 +151,7 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
         "variant": "vb",
         "update_chunks": None,
         "progress": False,
+        "report": None,
         "checkpoint": None,
         "checkpoint_every": 10,
         "workers": None,
@@ -193,6 +199,7 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
         checkpoint_every: int = 10,
         workers: int | None = None,
         client: Any = None,
+        report: str | None = None,
     ) -> None:
         self.dtype = check.floats(dtype)
         self.num_topics = check.topics("num_topics", num_topics)
@@ -218,6 +225,7 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
         self.variant = check.one_of("inference", inference, VARIANTS)
         self.update_chunks = None if update_chunks is None else check.whole("update_chunks", update_chunks, 1)
         self.progress = check.progress("progress", progress)
+        self.report = None if report is None else check.path("report", report)
         self.checkpoint = None if checkpoint is None else check.path("checkpoint", checkpoint)
         self.checkpoint_every = check.whole("checkpoint_every", checkpoint_every, 1)
         self.workers = check.workers(workers, distributed)
@@ -438,7 +446,8 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
             variant=self.variant,
             optimize_alpha=self.optimize_alpha,
             optimize_eta=self.optimize_eta,
-            eval_chunks=eval_every if watched else 0,  # it is for the log alone
+            # For the log, and for reports, alone.
+            eval_chunks=eval_every if watched or self.report is not None or is_reported() else 0,
             details=watched,
         )
         progress = Progress()
@@ -446,9 +455,11 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
         if resume:
             plan, progress, topics, numdocs = self._interrupted_training(documents)
         self._log_plan(plan, documents, eval_every)
+        cluster = self._cluster()
+        if cluster is not None:
+            corpus = refers_to(corpus, counts=True) or corpus
         run = _Run(self, corpus, documents, plan, progress, read)
         try:
-            cluster = self._cluster()
             if cluster is not None:
                 run.on_cluster(cluster, topics, numdocs)
             else:
@@ -893,6 +904,55 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
             other = adopted
         return super().diff(other, distance, num_words, n_ann_terms, diagonal, annotation, normed)
 
+    def pyldavis(self, corpus: Any, sample: int | None = None, **options: Any) -> Any:
+        """Prepare what pyLDAvis shows, from documents that are read once, in memory for one chunk.
+
+        Parameters
+        ----------
+        corpus : iterable of documents or scipy sparse matrix (terms x documents)
+            Any number of them: the result is that of ``pyLDAvis.prepare`` with all.
+        sample : int, optional
+            Infer the topics of so many documents alone, which are chosen by chance and kept in memory; terms
+            are counted in all.
+        **options
+            For ``pyLDAvis.prepare``.
+
+        Returns
+        -------
+        pyLDAvis.PreparedData
+            ``pyLDAvis.display`` or ``pyLDAvis.save_html`` show it.
+
+        Raises
+        ------
+        ImportError
+            pyLDAvis is not installed.
+        ValueError
+            The documents have no words, or are not what they have to be.
+        """
+        if sample is not None:
+            check.whole("sample", sample, 1)
+        check_corpus(corpus, self.num_terms)
+        return prepare_pyldavis(self, corpus, sample, options)
+
+    def _topic_table(self) -> tuple[np.ndarray, np.ndarray] | None:
+        if not self.num_updates:
+            return None
+        alpha = np.asarray(self.alpha, dtype=np.float64)
+        return alpha / alpha.sum(), self.get_topics()
+
+    def _facts(self) -> dict[str, Any]:
+        alpha = f"{np.min(self.alpha):.3g} to {np.max(self.alpha):.3g}"
+        return {
+            "topics": f"{self.num_topics:,}",
+            "terms": f"{self.num_terms:,}",
+            "updates": f"{self.num_updates:,}",
+            "inference": self.variant,
+            "alpha": f"{alpha}, learnt" if self.optimize_alpha else alpha,
+            "dtype": np.dtype(self.dtype).name,
+            "passes": self.passes,
+            "chunksize": f"{self.chunksize:,}",
+        }
+
     # Files and copies hold what gensim's do.
 
     def __getstate__(self) -> dict[str, Any]:
@@ -959,7 +1019,7 @@ class _Run:
         self.documents = documents
         self.plan = plan
         self.progress = progress
-        self.bar = ProgressBar(model.progress, "LDA")
+        self.bar = ProgressBar(model, "LDA")
         self.callback = Callback(model.callbacks) if model.callbacks else None
         self._corpus = corpus
         self._read = read
@@ -1050,7 +1110,7 @@ class _Run:
             training.begin(task)
             try:
                 end = 0
-                for chunk in cast("Iterator[Chunk]", self._chunks()):
+                for chunk in cast("Iterator[Chunk | StoredChunk]", self._chunks()):
                     end += chunk.n_docs
                     training.put(chunk)
                     logger.info(

@@ -18,6 +18,7 @@ from gensim.models.lsimodel import P2_EXTRA_DIMS, P2_EXTRA_ITERS, Projection
 from distcorpus.algorithms import lsi
 from distcorpus.algorithms.chunk import Chunk, Divisible, warm
 from distcorpus.corpora.reading import (
+    LARGEST_SINGLE,
     EmptyCorpusError,
     check_corpus,
     check_memory,
@@ -28,6 +29,7 @@ from distcorpus.corpora.reading import (
     length,
     vocabulary,
 )
+from distcorpus.corpora.reference import StoredChunk, refers_to
 from distcorpus.kernels import DocumentProjection, Product, ProjectionParams, as_dict
 from distcorpus.models import _check as check
 from distcorpus.models._answers import check_factors
@@ -36,6 +38,7 @@ from distcorpus.models._engine import chosen_client, engine_of, placed, placed_w
 from distcorpus.models._kept import Addition, Kept
 from distcorpus.models._progress import ProgressBar
 from distcorpus.models._saving import Saved
+from distcorpus.models._showing import Shown, spectrum_figure, spectrum_html
 from distcorpus.training.evaluation import Evaluation, evaluate
 from distcorpus.training.lsi import LsiTask, train
 from distcorpus.wire import names
@@ -52,13 +55,11 @@ FOLDED = (
     "the dispatcher has folded this model's documents, which are more than it keeps of a model: singular "
     "values may come out too small. Start it with a larger --memory, or with --spool DIR"
 )
-#: The largest value of a document where the result is float32.
-LARGEST_SINGLE = 1e18
 #: Seconds between two looks at how far a cluster is.
 SECONDS_BETWEEN_EVENTS = 1.0
 
 
-class LsiModel(Saved, gensim.models.LsiModel):
+class LsiModel(Saved, Shown, gensim.models.LsiModel):
     """Latent semantic indexing, with everything that ``gensim.models.LsiModel`` has.
 
     The arguments and methods are gensim's, of which docs/models.md says what is different. The corpus is
@@ -98,6 +99,8 @@ class LsiModel(Saved, gensim.models.LsiModel):
     client : dask.distributed.Client or "active", optional
         Compute on a Dask cluster, that of this client or of the current one. The result is the same. Not
         saved with the model.
+    report : path, optional
+        Write an HTML file there after each training: where its time went, see `performance_report`.
 
     Raises
     ------
@@ -115,6 +118,7 @@ class LsiModel(Saved, gensim.models.LsiModel):
         "distributed": False,
         "ns_conf": None,
         "progress": False,
+        "report": None,
         "workers": None,
         "client": None,
     }
@@ -137,6 +141,7 @@ class LsiModel(Saved, gensim.models.LsiModel):
         progress: bool | Callable[[dict[str, Any]], None] = False,
         workers: int | None = None,
         client: Any = None,
+        report: str | None = None,
     ) -> None:
         self.num_topics = check.topics("num_topics", num_topics)
         self.chunksize = check.whole("chunksize", chunksize, 1)
@@ -147,6 +152,7 @@ class LsiModel(Saved, gensim.models.LsiModel):
         self.dtype = check.floats(dtype).type
         self.random_seed = None if random_seed is None else check.whole("random_seed", random_seed, 0)
         self.progress = check.progress("progress", progress)
+        self.report = None if report is None else check.path("report", report)
         self.workers = check.workers(workers, distributed)
         self.client = chosen_client(client, distributed=distributed or None, ns_conf=ns_conf, workers=workers)
         self.ns_conf = ns_conf
@@ -244,7 +250,7 @@ class LsiModel(Saved, gensim.models.LsiModel):
             base=earlier.base,
             squared_weights=earlier.squared_weights,
         )
-        addition = Addition(earlier, reading, KEPT_BYTES)
+        addition = Addition(earlier, reading, KEPT_BYTES, refers=reading.refers)
         cluster = self._cluster()
         try:
             with reading.bar, np.errstate(all="ignore"):
@@ -276,6 +282,46 @@ class LsiModel(Saved, gensim.models.LsiModel):
         logger.info("processed documents up to #%s", self.docs_processed)
         if logger.isEnabledFor(logging.INFO):
             self.print_topics(5)
+
+    def plot_spectrum(self, axes: Any = None) -> Any:
+        """Draw the singular values.
+
+        Parameters
+        ----------
+        axes : matplotlib.axes.Axes, optional
+            Where; by default in a new figure.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+
+        Raises
+        ------
+        ImportError
+            matplotlib is not installed.
+        ValueError
+            This model has no documents yet.
+        """
+        if self.projection.s is None:
+            raise ValueError("this model has no documents yet: call add_documents(corpus) first")
+        return spectrum_figure(np.asarray(self.projection.s), axes)
+
+    def _topic_table(self) -> tuple[np.ndarray, np.ndarray] | None:
+        u, s = self.projection.u, self.projection.s
+        return None if u is None else (s[: self.num_topics], u[:, : self.num_topics].T)
+
+    def _facts(self) -> dict[str, Any]:
+        return {
+            "topics": f"{self.num_topics:,}",
+            "terms": f"{self.num_terms:,}",
+            "documents": f"{self.docs_processed:,}",
+            "decay": self.decay,
+            "dtype": np.dtype(self.dtype).name,
+            "chunksize": f"{self.chunksize:,}",
+        }
+
+    def _spectrum_html(self) -> str:
+        return "" if self.projection.s is None else spectrum_html(np.asarray(self.projection.s))
 
     def _has(self, factors: tuple[Any, Any]) -> bool:
         """Return whether these very arrays are the model's factors."""
@@ -321,7 +367,7 @@ class LsiModel(Saved, gensim.models.LsiModel):
 
         def attempt(training: Training) -> lsi.Factors:
             training.begin(as_dict(task))
-            for chunk in cast("Iterable[Chunk]", addition):
+            for chunk in cast("Iterable[Chunk | StoredChunk]", addition):
                 training.put(chunk)
                 logger.info("dispatched documents up to #%s", reading.documents)
             logger.info("reached the end of input; now waiting for all remaining jobs to finish")
@@ -331,6 +377,8 @@ class LsiModel(Saved, gensim.models.LsiModel):
                 if state["rounds"] > told:
                     told = state["rounds"]
                     reading.tell_round(told, workers=state["workers"])
+                for number, reference in state["wanted"]:
+                    training.supply(number, reference)
                 if state["factors"] is not None:
                     check_factors(state["factors"], task.num_terms, task.num_topics)
                     if state["folds"]:
@@ -418,9 +466,13 @@ class _Reading:
         self.documents = 0
         self._largest = LARGEST_SINGLE if model.dtype == np.float32 else np.inf
         self._before = model.docs_processed
-        self.bar = ProgressBar(model.progress, "LSI")
+        self.bar = ProgressBar(model, "LSI")
         self._of = of
         self.rereadable = is_rereadable(corpus)
+        referred = refers_to(corpus, counts=False) if model._cluster() is not None else None
+        #: Whether workers read the documents themselves.
+        self.refers = referred is not None
+        corpus = referred or corpus
         self._read = partial(
             divisible, corpus, chunksize, model.num_terms, counts=False, limits=Product.limits
         )

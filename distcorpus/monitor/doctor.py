@@ -55,6 +55,7 @@ VARIABLES: Mapping[str, str] = {
     "DISTCORPUS_ALLOW": "classes of your own that may arrive",
     "DISTCORPUS_THREADS": "threads of models without a cluster",
     "DISTCORPUS_REFUSED_SHARE": "how much of a core one host's refused messages may take",
+    "DISTCORPUS_DASHBOARD_TOKEN": "the token that the dashboard asks for",
     "DISTCORPUS_KERNELS": "modules with kernels of your own",
 }
 
@@ -227,6 +228,8 @@ def check_environment(environment: Mapping[str, str]) -> Iterator[Check]:
             continue
         what = VARIABLES.get(name)
         shown = value if len(value) <= 60 else f"{value[:57]}..."
+        if name.endswith("TOKEN"):
+            shown = "(a secret)"
         if what is None and name.startswith("DISTCORPUS_"):
             yield Check(name, "warn", f"{shown!r}: nothing reads it", "is the name misspelt?")
         elif name in ("PYRO_NS_PORT", "PYRO_NS_BCPORT", "PYRO_MAX_MESSAGE_SIZE") and not value.isdigit():

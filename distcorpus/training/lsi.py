@@ -13,10 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distcorpus.algorithms import lsi
-from distcorpus.algorithms.chunk import Divisible
+from distcorpus.algorithms.chunk import Chunk, Divisible
 from distcorpus.algorithms.summation import GridSum, exact_sum, grid_for
 from distcorpus.engines.base import Block, Engine
-from distcorpus.kernels import Product, ProductParams
+from distcorpus.kernels import NormParams, Product, ProductParams, SquaredNorm
+from distcorpus.training.evaluation import Evaluation, evaluate
 from distcorpus.training.rounds import SumRound
 from distcorpus.training.session import Session
 from distcorpus.training.standing import Standing
@@ -139,6 +140,8 @@ class LsiTraining(Session):
         self.num_folds = 0
         self._finishing = self._finished = False
         self._committed_documents = 0
+        self._unmeasured: list[tuple[Any, list[Block]]] = []
+        self._num_taken = 0  # chunks that are in the round of those that arrive, or are to be
         self._approach: lsi.Approach | None = None
         self._last_round = 0  # about which will be the last
         self._values: tuple[float, ...] = ()
@@ -157,16 +160,33 @@ class LsiTraining(Session):
             self._base = self._committed_base
         self._give_up(self._committed)
         self.num_chunks, self.num_documents = self._committed, self._committed_documents
+        self._num_taken = self._committed
+        self._unmeasured.clear()
         self._streamed = None
         self._finishing = self._finished = False
         self._approach, self.documents_computed = None, 0
         self._latest = lambda: None
 
     def put(self, chunk: Divisible) -> None:
-        """Add a chunk; waits while the queue is full."""
+        """Add a chunk; waits while the queue is full.
+
+        Raises
+        ------
+        ValueError
+            If it is of documents that are here, after such as are on workers.
+        """
+        if not isinstance(chunk, Chunk) and not all(b.norm for b in getattr(chunk, "blocks", ())):
+            self._unmeasured.append((chunk, self.keep(chunk)))
+            return
+        if self._unmeasured:
+            raise ValueError("documents are put after references to others: put them before, or refer to all")
         if self.spool.directory is None and lsi.must_fold(self.spool.nbytes, chunk.nbytes, self._fold_at):
             self._fold()
-        blocks = self.keep(chunk)
+        self._take(chunk, self.keep(chunk))
+
+    def _take(self, chunk: Divisible, blocks: list[Block]) -> None:
+        """Multiply a chunk as it arrives."""
+        self._num_taken += 1
         norms = [documents.squared_norm() for documents in chunk.split(**self.kernel.limits)]
         self._blocks.update((block.number, block) for block in blocks)
         self._squared_norms.update(zip((block.number for block in blocks), norms, strict=True))
@@ -186,12 +206,34 @@ class LsiTraining(Session):
             Singular values, descending.
         """
         self._finishing = True
+        self._measure()
         factors = self._factorise(self.num_chunks, self.task.num_topics)
         self._finished, self._values = True, tuple(factors[1].tolist())
         self._committed_documents = self.num_documents
         self._streamed = None
         self._committed, self._committed_base = self.num_chunks, None
         return factors
+
+    def _measure(self) -> None:
+        """Let workers measure the documents that they have; then all is as if these had been put."""
+        if not self._unmeasured:
+            return
+        with Evaluation(
+            f"{self.name}/norms",
+            self.engine,
+            self.num_terms,
+            NormParams(),
+            lambda words: np.empty((len(words), 0)),
+            kernel=SquaredNorm,
+            check_client=self.check_client,
+        ) as measuring:
+            measured = evaluate(measuring, [chunk for chunk, _ in self._unmeasured])
+            for (chunk, _), norms in zip(self._unmeasured, measured, strict=True):
+                for block, norm in zip(chunk.blocks, norms.tolist(), strict=True):
+                    block.norm.append(norm)
+        for chunk, blocks in self._unmeasured:
+            self._take(chunk, blocks)
+        self._unmeasured.clear()
 
     def chunks_done(self) -> int:
         """Return how many of the chunks that are arriving have been multiplied once."""
@@ -250,7 +292,7 @@ class LsiTraining(Session):
         """Open the round that multiplies the chunks with the start block as they arrive."""
         task = self.task
         width = lsi.block_width(task.num_terms, task.num_topics, task.power_iters, task.extra_samples)
-        blocks, end = list(self._blocks.values()), self.num_chunks
+        blocks, end = list(self._blocks.values()), self._num_taken
         self._streamed_norm = self._squared_norm(blocks)
         self._streamed_bound = lsi.bound_foreseen(self._streamed_norm)
         dtype = lsi.iteration_dtype(

@@ -80,7 +80,7 @@ class Session:
         self.curve = Curve()
         self._max_queued = max_queued
         self._journal = journal
-        self._check_client = check_client
+        self.check_client = check_client
         self._num_blocks = 0
         self._ended = False
         self._latest: Callable[[], Round | None] = lambda: None  # a weak reference: sums are large
@@ -149,6 +149,8 @@ class Session:
         # A chunk without documents has no blocks, and nothing would release it.
         if isinstance(chunk, Chunk) and (chunk.n_docs or self._journal):
             kept = self.spool.keep(self.num_chunks, chunk)
+        elif self._journal is not None:
+            self._journal.keep(self.num_chunks, chunk)
         blocks = self.cut(self.num_chunks, kept)
         self.num_chunks += 1
         self.num_documents += chunk.n_docs
@@ -161,7 +163,7 @@ class Session:
             held = self.engine.hold(self.kernel, documents)
             key = (number, first)
             blocks.append(
-                Block(self._num_blocks, key, held, documents.n_docs, documents.nnz, documents.words())
+                Block(self._num_blocks, key, held, documents.n_docs, documents.nnz, documents.packed_words())
             )
             self._num_blocks += 1
             first += documents.n_docs
@@ -184,13 +186,13 @@ class Session:
         return self._opened(BlockRound(*self._about(params), rows, **self._options(options)))
 
     def _about(self, params: Any) -> tuple[Any, ...]:
-        self._check_client()
+        self.check_client()
         self.num_rounds += 1
         return self.name, self.num_rounds, self.kernel, params, self.num_terms
 
     def _options(self, given: dict[str, Any]) -> dict[str, Any]:
         return {
-            "check_client": self._check_client,
+            "check_client": self.check_client,
             "release": self.spool.release,
             "computed": self._count,
             **given,

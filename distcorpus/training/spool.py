@@ -21,8 +21,8 @@ from distcorpus.algorithms.chunk import Chunk
 class Journal(Protocol):
     """A place on disk from which another process can go on with a session."""
 
-    def keep(self, number: int, chunk: Chunk) -> None:
-        """Keep a chunk, if it is not there already."""
+    def keep(self, number: int, chunk: Any) -> None:
+        """Keep a chunk, or references to its documents, if it is not there already."""
 
     def mapped(self, number: int, num_terms: int) -> Chunk:
         """Return a chunk that is kept, as maps of its file."""

@@ -15,6 +15,8 @@ import numpy as np
 from distcorpus._version import __version__
 from distcorpus.algorithms.chunk import Chunk, compact, from_arrays, words_in
 from distcorpus.algorithms.partial import Partial
+from distcorpus.corpora.reference import Read, Reference, checked_words, held_against
+from distcorpus.corpora.roots import Roots
 from distcorpus.kernels import KERNELS, Result, check_result, load_own
 from distcorpus.kernels.build import this_build
 from distcorpus.kernels.kind import kind_of_kernels
@@ -87,9 +89,18 @@ class Worker(Slices):
         Bytes to keep between jobs: documents, and broadcast rows.
     blas : str
         The BLAS and its threads, which kernels without numba use.
+    corpora : Roots, optional
+        The corpora that this worker may read.
     """
 
-    def __init__(self, name: str, threads: int = 1, cache_bytes: int = 4 << 30, blas: str = "") -> None:
+    def __init__(
+        self,
+        name: str,
+        threads: int = 1,
+        cache_bytes: int = 4 << 30,
+        blas: str = "",
+        corpora: Roots | None = None,
+    ) -> None:
         super().__init__()
         self.name = name
         self.kernels = kind_of_kernels(blas)
@@ -99,6 +110,8 @@ class Worker(Slices):
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="block") if threads > 1 else None
         self._cache_bytes = cache_bytes
         self._cache = Cache(cache_bytes)
+        self._corpora = corpora or Roots()
+        self._reader = Read()
         self._users: dict[str, set[Connection]] = {}  # of each session that something may be kept of
         self._users_lock = threading.Lock()
         self._computing = threading.Lock()
@@ -175,9 +188,11 @@ class Worker(Slices):
         ----------
         job : dict
             ``lease``, ``session``, ``round``, ``kernel``, ``params``, ``num_terms``; ``blocks``, a list of
-            (number, key); ``payload``, the documents of those blocks that this worker is thought not to hold;
-            ``keep``, whether they come again; ``words`` and ``rows``, the broadcast rows that it is thought
-            not to hold. The arrays are taken out of it, so that the message that they came in can be freed.
+            (number, key); ``stored``, of which corpus those are that this
+            worker may have on its disk; ``payload``, the documents of those blocks that it is thought not to
+            hold; ``keep``, whether they come again; ``words`` and ``rows``, the broadcast rows that it is
+            thought not to hold. The arrays are taken out of it, so that the message that they came in can be
+            freed.
 
         Returns
         -------
@@ -201,10 +216,16 @@ class Worker(Slices):
         session, num_terms = job["session"], job["num_terms"]
         self._used_by(session, current_connection())
         # What arrives are views of the whole message, which would stay as long as they do.
+        stored = {number: Reference.from_message(said) for number, said in job.pop("stored", {}).items()}
         arrived_blocks = {
-            number: _packed(kernel, number, from_arrays(indptr, indices, data, num_terms, f"block {number}"))
-            for number, (indptr, indices, data) in job.pop("payload").items()
+            number: _arrived(kernel, number, arrays, num_terms, stored.get(number))
+            for number, arrays in job.pop("payload").items()
         }
+        for number, reference in stored.items():
+            if number not in arrived_blocks and self._cache.block(session, number) is None:
+                found_block = self._stored(kernel, number, reference, num_terms)
+                if found_block is not None:
+                    arrived_blocks[number] = found_block
         if job["keep"]:
             for number, block in arrived_blocks.items():
                 self._cache.put_block(session, number, block)
@@ -254,6 +275,16 @@ class Worker(Slices):
             **_reply(result),
             "seconds": {"waited": waited, "computed": seconds, "held": time.perf_counter() - arrived},
         }
+
+    def _stored(self, kernel: Any, number: int, reference: Reference, num_terms: int) -> KeptBlock | None:
+        """Return a block of a corpus that this worker has; None where it has not."""
+        check_block(kernel, number, reference.stop - reference.start)
+        store = self._corpora.find(reference.corpus)
+        if store is None:
+            return None
+        chunk = self._reader.documents(store, reference, num_terms, kernel.counts)
+        words = store.words_about(reference.start, reference.stop)
+        return KeptBlock(words, kernel.pack(held_against(reference, chunk, words)))
 
     def _is_unwanted(self, job: dict[str, Any]) -> bool:
         return self.leaving.is_set() or job["lease"] in self._cancelled
@@ -309,6 +340,22 @@ class Worker(Slices):
         self.leaving.set()
         with self._calls_changed:
             return self._calls_changed.wait_for(lambda: self._calls == 0, timeout)
+
+
+def _arrived(
+    kernel: Any, number: int, arrays: tuple[Any, ...], num_terms: int, reference: Reference | None
+) -> KeptBlock:
+    """Return a block that was sent; where it could have been read, as it would have been."""
+    indptr, indices, data, *words_of = arrays
+    chunk = from_arrays(indptr, indices, data, num_terms, f"block {number}")
+    if reference is None:
+        return _packed(kernel, number, chunk)
+    check_block(kernel, number, chunk.n_docs)
+    (sent,) = words_of
+    words = checked_words(sent, num_terms)
+    local = held_against(reference, chunk, words)
+    packed = kernel.pack(local)
+    return KeptBlock(words.copy(), local.copy() if packed is local else packed)
 
 
 def _packed(kernel: Any, number: int, block: Chunk) -> KeptBlock:

@@ -47,6 +47,9 @@ def check_job(job: Mapping[str, Any]) -> tuple[Any, Any]:
     numbers = [number for number, _ in job["blocks"]]
     if len(set(numbers)) < len(numbers):
         raise ValueError("a job has one of its blocks twice")
+    stored = job.get("stored", {})
+    if type(stored) is not dict or not set(stored) <= set(numbers):
+        raise ValueError("a job refers to documents of blocks that it does not have")
     if not set(job["payload"]) <= set(numbers):
         raise ValueError("a job brings documents of blocks that it does not have")
     return kernel, params

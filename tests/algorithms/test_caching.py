@@ -47,6 +47,24 @@ def test_without_a_folder_kernels_go_to_a_private_one(tmp_path):
     assert list(folder.glob("_sum_kernels.round_to_steps-*.nbi"))
 
 
+def test_what_is_compiled_already_is_copied(tmp_path):
+    """As in an image: nothing is compiled again."""
+    image, elsewhere = tmp_path / "image", tmp_path / "elsewhere"
+    run("from distcorpus.algorithms import _caching\n" + SUM, NUMBA_CACHE_DIR=str(image))
+    compiled = {file.name: file.read_bytes() for file in image.rglob("*.nb?")}
+    assert compiled
+    copied = f"""
+from pathlib import Path
+from distcorpus.algorithms import _caching
+_caching._candidates = lambda: map(Path, [{str(elsewhere)!r}, {str(image / "distcorpus")!r}])
+from numba.core import event
+compilations = event.RecordingListener()
+event.register("numba:compile", compilations)
+"""
+    assert run(copied + SUM + "assert not compilations.buffer") == str(elsewhere)
+    assert {file.name: file.read_bytes() for file in elsewhere.iterdir()} == compiled
+
+
 def test_what_others_may_write_to_is_not_used(tmp_path):
     """Its files are code; kernels are compiled without a cache then."""
     folder = tmp_path / f"distcorpus-kernels-{os.getuid()}"

@@ -12,6 +12,7 @@ import os
 import random
 import select
 import shutil
+import signal
 import struct
 import subprocess
 import sys
@@ -26,6 +27,7 @@ import pytest
 from distcorpus import LocalCluster
 from distcorpus.wire import certificates, tls
 
+from . import sshd
 from .conftest import wait_until
 
 pytestmark = [
@@ -270,6 +272,60 @@ def test_mutual_tls(network, quiet, authority):
     variables |= {"PYRO_NS_HOST": ADDRESSES[CENTRE], "PYRO_NS_PORT": "9190"}
     variables |= {"PYRO_BROADCAST_ADDRS": "127.0.0.1"}  # the other cluster's name server would answer
     assert train(network, "lda", variables=variables) == quiet["lda"]
+
+
+@pytest.mark.skipif(sshd.missing, reason="no OpenSSH server on this machine")
+def test_ssh(network, quiet, tmp_path):
+    """A third cluster, by ``distcorpus ssh``: a host that vanishes costs nothing, and ends by itself."""
+    keys = sshd.Keys(tmp_path)
+    run = "import os, sys; os.execv(sys.argv[1], sys.argv[1:])"
+    for worker in WORKERS[:2]:
+        network.start(worker, "-c", run, *keys.server(ADDRESSES[worker], 22), stderr=subprocess.DEVNULL)
+    hosts = [ADDRESSES[worker] for worker in WORKERS[:2]]
+    options = ["--tls", "--port", "9290", "--threads", "1", *keys.options(22)]
+
+    def connects():
+        probe = ["import socket, sys; [socket.create_connection((host, 22), 1) for host in sys.argv[1:]]"]
+        return network.start(CENTRE, "-c", *probe, *hosts, stderr=subprocess.DEVNULL).wait() == 0
+
+    wait_until(connects, "the start of the servers", 30)
+    command = network.start(
+        CENTRE, "-m", "distcorpus", "ssh", *hosts, *options, stderr=subprocess.PIPE, start_new_session=True
+    )
+    lines = []
+    for line in command.stdout:
+        lines.append(line)
+        if line.startswith("    export "):
+            break
+    else:
+        pytest.fail("".join([*lines, command.stderr.read()]))
+    assert any(line.startswith(f"[{hosts[1]}] distcorpus worker {hosts[1]} ") for line in lines)
+    variables = dict(word.split("=", 1) for word in lines[-1].split()[1:])
+    variables |= tls.stock_variables(variables["DISTCORPUS_TLS"]) | {"PYRO_BROADCAST_ADDRS": "127.0.0.1"}
+
+    def left():
+        """Processes of this cluster on the host whose cable was pulled."""
+        pids = ip("netns", "pids", network._name(WORKERS[1])).stdout.split()
+        lines = []
+        for pid in pids:
+            with suppress(OSError):
+                lines.append(Path(f"/proc/{pid}/cmdline").read_bytes())
+        return [line for line in lines if b"9290" in line]
+
+    assert left()
+    assert train(network, "lda", lambda: network.pull(WORKERS[1]), variables) == quiet["lda"]
+    said = ""
+    while (
+        f"{hosts[1]}: ssh could not connect, or lost the connection; its jobs go to other workers" not in said
+    ):
+        said = command.stderr.readline()
+        assert said
+    wait_until(lambda: not left(), "the end of the worker that hears nothing", 150)
+    network.put_back(WORKERS[1])
+    command.send_signal(signal.SIGINT)
+    command.communicate(timeout=150)
+    assert command.returncode == 0
+    wait_until(lambda: network.workers() == set(WORKERS), "the return of the host", 60)
 
 
 @pytest.mark.parametrize("model", ["lda", "lsi"])

@@ -266,7 +266,7 @@ def test_status_and_stop_in_mid_training(
     assert "LDA, 7 topics" in said["status"]
     assert "16 %" in said["status"]
     assert "waits for the client" in said["status"]
-    assert "2 workers, 2 threads: 2 ready" in said["status"]
+    assert "2 workers, 2 threads (ready: 2)" in said["status"]
     found = json.loads(said["json"])
     assert set(found) == {field.name for field in fields(Snapshot)}
     assert set(found["sessions"][0]) == {field.name for field in fields(SessionView)}

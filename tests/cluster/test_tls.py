@@ -149,6 +149,18 @@ def test_status_with_and_without_the_certificate(secure):
     assert str(secure.workers[0].pid) in status.stdout
 
 
+def test_a_viewer_can_look_and_nothing_else(secure):
+    environment = secure.environ("viewer")
+    status = run("status", environment=environment)
+    assert status.returncode == 0, status.stderr
+    assert str(secure.workers[0].pid) in status.stdout
+    assert run("ping", "--workers", "2", environment=environment).returncode == 0
+    refused = run("stop", "--yes", environment=environment)
+    assert refused.returncode == 1
+    assert "this certificate's role is viewer" in refused.stderr
+    assert secure.dispatcher.ping() == "pong"
+
+
 def test_a_cluster_in_the_clear_beside_it_is_used_in_the_clear(secure, monkeypatch):
     monkeypatch.setenv(tls.VARIABLE, secure.environ()[tls.VARIABLE])
     with LocalCluster(n_workers=0) as plain:

@@ -11,6 +11,7 @@ import threading
 import numpy as np
 import pytest
 
+from distcorpus.corpora.reference import Reference, StoredChunk, checksum_of_words
 from distcorpus.dispatcher import journal as journals_module
 from distcorpus.dispatcher.journal import DamagedJournal, Journals
 from distcorpus.training.spool import Spool
@@ -18,6 +19,10 @@ from distcorpus.training.spool import Spool
 from ..training.test_spool import assert_same, chunk_of, small_files  # noqa: F401
 
 TASK = {"num_terms": 50, "topics": np.arange(2000.0).reshape(50, 40), "base": None}
+
+
+def no_references(message):
+    raise AssertionError(f"nothing is referred to, and there is {message}")
 
 
 def left_by_a_killed_dispatcher(directory, *, chunks=0):
@@ -39,13 +44,13 @@ def test_a_session_is_found_with_all_that_was_kept(tmp_path):
     np.testing.assert_array_equal(task["topics"], TASK["topics"])
     task["topics"][0, 0] = 7.0  # a training changes it, but not the file
     assert found.read("session")["task"]["topics"][0, 0] == 0.0
-    for number, chunk in enumerate(found.chunks(0, 50)):
+    for number, chunk in enumerate(found.chunks(0, 50, no_references)):
         for same in (chunk, found.mapped(number, 50)):
             assert_same(same, chunk_of([5] * (number + 1)))
     assert number == 2
     found.drop_chunks(2)
-    assert [chunk.n_docs for chunk in found.chunks(2, 50)] == [3]
-    assert list(found.chunks(3, 50)) == []
+    assert [chunk.n_docs for chunk in found.chunks(2, 50, no_references)] == [3]
+    assert list(found.chunks(3, 50, no_references)) == []
     found.remove()
     assert os.listdir(tmp_path) == []
 
@@ -59,7 +64,7 @@ def test_chunks_in_memory_and_on_disk(tmp_path):
     mapped = spool.keep(1, second)
     assert not mapped.data.flags.owndata
     assert_same(mapped, second)
-    assert [chunk.n_docs for chunk in journal.chunks(0, 50)] == [10, 10]
+    assert [chunk.n_docs for chunk in journal.chunks(0, 50, no_references)] == [10, 10]
 
 
 def test_nobody_else_may_read(tmp_path):
@@ -120,7 +125,7 @@ def test_damaged_chunk(tmp_path, damage):
     damage(left.folder / "chunk-1")
     journal = Journals(tmp_path, 60.0).claim(left.token)
     with pytest.raises(DamagedJournal, match="chunk-1"):
-        list(journal.chunks(0, 50))
+        list(journal.chunks(0, 50, no_references))
 
 
 def test_last_chunk_is_missing(tmp_path):
@@ -129,7 +134,7 @@ def test_last_chunk_is_missing(tmp_path):
     journal.write("end", 3)
     (journal.folder / "chunk-2").unlink()
     with pytest.raises(DamagedJournal, match="chunk-2 is missing"):
-        list(journal.chunks(0, 50))
+        list(journal.chunks(0, 50, no_references))
 
 
 def test_another_version(tmp_path, caplog, monkeypatch):
@@ -182,3 +187,21 @@ def test_killed_while_it_writes(tmp_path):
     state = Journals(tmp_path, 60.0).claim(token).read("state")
     assert state.shape == (100_000,)
     assert state[0] == state[-1] >= 19
+
+
+def test_references_are_kept_as_they_are(tmp_path):
+    words = np.array([0, 7], np.int32)
+    known = Reference("a" * 64, None, 3, 5, 4, 9.0, 81.0, checksum_of_words(words))
+    message = {"references": [known.to_message()], "words": [words]}
+    limits = {"max_docs": 512}
+    journal = Journals(tmp_path, 60.0).begin({})
+    journal.keep(0, StoredChunk.from_message(message, 50, limits, None))
+
+    def referred(said):
+        return StoredChunk.from_message(said, 50, limits, None)
+
+    (found,) = journal.chunks(0, 50, referred)
+    assert found.blocks[0].reference == known
+    assert found.words().tolist() == [0, 7]
+    with pytest.raises(DamagedJournal, match=r"chunk-0: .*below 5"):
+        list(journal.chunks(0, 5, lambda said: StoredChunk.from_message(said, 5, limits, None)))

@@ -32,6 +32,9 @@ class RunsCode:
         return os.mkdir, (str(self.witness),)
 
 
+#: Documents that nobody trains on.
+OTHERS = ("a" * 64, None, 0, 1, 1, 1.0, 1.0, 0)
+
 UPDATE = {
     "kind": "update",
     "pass_": 0,
@@ -69,7 +72,7 @@ HONEST = {
     "end": None,
     "events": [UPDATE, {"kind": "done"}],
     "fetch": FETCHED,
-    "finish": {"factors": FACTORS, "rounds": 1, "workers": 1, "folds": 0},
+    "finish": {"factors": FACTORS, "rounds": 1, "wanted": [], "workers": 1, "folds": 0},
     "take": np.ones((12, NUM_TOPICS), np.float32),
     "get_slice": np.zeros(8, np.uint8),
 }
@@ -258,19 +261,44 @@ LIES = [
     (lsi, "begin", []),
     (lsi, "finish", None),
     (lsi, "finish", {"factors": None}),
-    (lsi, "finish", {"factors": 3, "rounds": 1, "workers": 1, "folds": 0}),
-    (lsi, "finish", {"factors": FACTORS, "rounds": "1", "workers": 1, "folds": 0}),
-    (lsi, "finish", {"factors": FACTORS, "rounds": 1, "workers": 1}),
-    (lsi, "finish", {"factors": FACTORS, "rounds": 1, "workers": 1, "folds": -1}),
-    (lsi, "finish", {"factors": (FACTORS[0],), "rounds": 1, "workers": 1, "folds": 0}),
-    (lsi, "finish", {"factors": (FACTORS[0][1:], FACTORS[1]), "rounds": 1, "workers": 1, "folds": 0}),
-    (lsi, "finish", {"factors": (FACTORS[0] * np.nan, FACTORS[1]), "rounds": 1, "workers": 1, "folds": 0}),
+    (lsi, "finish", {"factors": 3, "rounds": 1, "wanted": [], "workers": 1, "folds": 0}),
+    (lsi, "finish", {"factors": FACTORS, "rounds": "1", "wanted": [], "workers": 1, "folds": 0}),
+    (lsi, "finish", {"factors": FACTORS, "rounds": 1, "wanted": [], "workers": 1}),
+    (lsi, "finish", {"factors": FACTORS, "rounds": 1, "wanted": [], "workers": 1, "folds": -1}),
+    (lsi, "finish", {"factors": (FACTORS[0],), "rounds": 1, "wanted": [], "workers": 1, "folds": 0}),
     (
         lsi,
         "finish",
-        {"factors": (np.eye(NUM_TERMS), np.ones(NUM_TERMS)), "rounds": 1, "workers": 1, "folds": 0},
+        {"factors": (FACTORS[0][1:], FACTORS[1]), "rounds": 1, "wanted": [], "workers": 1, "folds": 0},
     ),
-    (lsi, "finish", {"factors": (FACTORS[0], np.array(["a", "b"])), "rounds": 1, "workers": 1, "folds": 0}),
+    (
+        lsi,
+        "finish",
+        {"factors": (FACTORS[0] * np.nan, FACTORS[1]), "rounds": 1, "wanted": [], "workers": 1, "folds": 0},
+    ),
+    (
+        lsi,
+        "finish",
+        {
+            "factors": (np.eye(NUM_TERMS), np.ones(NUM_TERMS)),
+            "rounds": 1,
+            "wanted": [],
+            "workers": 1,
+            "folds": 0,
+        },
+    ),
+    (
+        lsi,
+        "finish",
+        {"factors": (FACTORS[0], np.array(["a", "b"])), "rounds": 1, "wanted": [], "workers": 1, "folds": 0},
+    ),
+    (lsi, "finish", {"factors": FACTORS, "rounds": 1, "wanted": 3, "workers": 1, "folds": 0}),
+    (lsi, "finish", {"factors": None, "rounds": 1, "wanted": [(0, "x")], "workers": 1, "folds": 0}),
+    (lsi, "finish", {"factors": None, "rounds": 1, "wanted": [("0", OTHERS)], "workers": 1, "folds": 0}),
+    (lsi, "finish", {"factors": None, "rounds": 1, "wanted": [(0, OTHERS)], "workers": 1, "folds": 0}),
+    (lda, "events", [{"kind": "wanted", "number": 0, "reference": OTHERS}]),
+    (lda, "events", [{"kind": "wanted", "number": 0, "reference": ()}]),
+    (lda, "events", [{"kind": "wanted", "number": 0, "reference": "/etc/passwd"}]),
     (inference, "begin_inference", 3),
     (inference, "take", None),
     (inference, "take", [1.0]),
