@@ -40,7 +40,7 @@ numpydoc_show_class_members = False
 default_role = "code"
 
 # Pyro4's own documentation is not looked up: a build needs no network.
-nitpick_ignore_regex = [("py:.*", r"Pyro4\..*")]
+nitpick_ignore_regex = [("py:.*", r"(Pyro4|gensim)\..*")]
 
 
 def skip_type_alias(

@@ -24,6 +24,7 @@ from ._lda_simd import (
     fma,
     lanes,
     load,
+    load_apart,
     maximum,
     nearest,
     polynomial,
@@ -65,6 +66,10 @@ GROWTH_DOUBLE = (
     0.19678125128310758, -0.13559401981181107, 0.06265243696982836, -0.017551269178738782,
     0.002260162205359367,
 )  # fmt: skip
+
+LOOK_EVERY = 16  # iterations, at topics that have left
+
+SMALLEST_QUOTIENT = 1e-30
 
 SMALLEST_ARGUMENT = 2.0**-14  # of exp_digamma: whole exponents of two stay exact in float32
 
@@ -159,6 +164,13 @@ def gather(
 
 
 @register_jitable
+def exponent(mass: Any) -> Any:
+    """Of the power of two that documents of this mass have as the scale of their weights."""
+    mass = splat(mass)
+    return nearest(fill(mass, LOG2_E) / maximum(mass, fill(mass, SMALLEST_ARGUMENT)))
+
+
+@register_jitable
 def weigh(posterior: np.ndarray, width: int, mass: Any, collapsed: bool, weight: np.ndarray) -> Any:
     """Fill in the document's topic weights and return, to the same scale, the weight of all its mass.
 
@@ -166,15 +178,14 @@ def weigh(posterior: np.ndarray, width: int, mass: Any, collapsed: bool, weight:
     weights.
     """
     lane = lanes(posterior)
-    sum_gamma = splat(mass)
     if collapsed:
         for v in range(0, width, lane):
             store(weight, v, load(posterior, v))
         return mass
-    shift = nearest(fill(sum_gamma, LOG2_E) / maximum(sum_gamma, fill(sum_gamma, SMALLEST_ARGUMENT)))
+    shift = exponent(mass)
     for v in range(0, width, lane):
         store(weight, v, exp_digamma(load(posterior, v), shift))
-    return smallest(exp_digamma(sum_gamma, shift))
+    return smallest(exp_digamma(splat(mass), shift))
 
 
 @register_jitable
@@ -249,6 +260,174 @@ def multiply(
         share[i] = total(a)
 
 
+@register_jitable
+def sweep(
+    table: np.ndarray,
+    num_topics: int,
+    starts: np.ndarray,
+    length: int,
+    count: np.ndarray,
+    width: int,
+    weight: np.ndarray,
+    floor: Any,
+    quotient: np.ndarray,
+    share: np.ndarray,
+) -> None:
+    """quotient = count / (weight' B + floor) and share = B quotient, with the columns of B at
+    table[starts[j] :].
+
+    Columns are still in a near cache when they are read again. The last vector of one ends with it and
+    overlaps the one before, so weight and share have a gap there (see `lay_out`).
+    """
+    lane = lanes(table)
+    last = num_topics - lane
+    zero = fill(load(weight, 0), 0.0)
+    for v in range(0, weight.size, lane):
+        store(share, v, zero)
+    for block in range(0, width, lane):
+        end = min(block + lane, padded(length, 4))
+        for j in range(block, end, 4):
+            at_a, at_b, at_c, at_d = starts[j], starts[j + 1], starts[j + 2], starts[j + 3]
+            a = zero
+            b = zero
+            c = zero
+            d = zero
+            for v in range(0, weight.size, lane):
+                w = load(weight, v)
+                k = min(v, last)
+                a = fma(w, load(table, at_a + k), a)
+                b = fma(w, load(table, at_b + k), b)
+                c = fma(w, load(table, at_c + k), c)
+                d = fma(w, load(table, at_d + k), d)
+            quotient[j], quotient[j + 1] = total(a), total(b)
+            quotient[j + 2], quotient[j + 3] = total(c), total(d)
+        store(quotient, block, load(count, block) / (load(quotient, block) + splat(floor)))
+        for j in range(block, end, 4):
+            at_a, at_b, at_c, at_d = starts[j], starts[j + 1], starts[j + 2], starts[j + 3]
+            a = splat(quotient[j])
+            b = splat(quotient[j + 1])
+            c = splat(quotient[j + 2])
+            d = splat(quotient[j + 3])
+            for v in range(0, weight.size, lane):
+                k = min(v, last)
+                s = fma(a, load(table, at_a + k), load(share, v))
+                s = fma(b, load(table, at_b + k), s)
+                s = fma(c, load(table, at_c + k), s)
+                store(share, v, fma(d, load(table, at_d + k), s))
+
+
+@register_jitable
+def lay_out(values: np.ndarray, before: int, gap: int, target: np.ndarray) -> None:
+    """Copy the values to whole vectors, with a gap of zeros after so many of them."""
+    for k in range(before):
+        target[k] = values[k]
+    for k in range(before, before + gap):
+        target[k] = 0
+    for k in range(before, values.size):
+        target[k + gap] = values[k]
+
+
+@register_jitable
+def gather_topics(
+    table: np.ndarray,
+    starts: np.ndarray,
+    topic: np.ndarray,
+    live: int,
+    columns: np.ndarray,
+    width: int,
+    row: np.ndarray,
+) -> None:
+    """Gather some topics: columns[row[i] + j] = table[starts[j] + topic[i]]."""
+    for i in range(live):
+        row[i] = i * width
+    for block in range(0, width, lanes(table)):
+        for i in range(live):
+            store(columns, row[i] + block, load_apart(table, starts, block, topic[i]))
+
+
+@register_jitable
+def normalise(count: np.ndarray, quotient: np.ndarray, width: int, normaliser: np.ndarray) -> None:
+    """normaliser = count / quotient, 0 where both are."""
+    lane = lanes(count)
+    for v in range(0, width, lane):
+        divisor = load(quotient, v)
+        store(normaliser, v, load(count, v) / maximum(divisor, fill(divisor, SMALLEST_QUOTIENT)))
+
+
+@register_jitable
+def dot(left: np.ndarray, right: np.ndarray, width: int) -> Any:
+    lane = lanes(left)
+    result = fill(load(left, 0), 0.0)
+    for v in range(0, width, lane):
+        result = fma(load(left, v), load(right, v), result)
+    return total(result)
+
+
+@register_jitable
+def sum_of(values: np.ndarray, width: int) -> Any:
+    lane = lanes(values)
+    result = fill(load(values, 0), 0.0)
+    for v in range(0, width, lane):
+        result = result + load(values, v)
+    return total(result)
+
+
+@register_jitable
+def update(
+    weight: np.ndarray, share: np.ndarray, prior: np.ndarray, posterior: np.ndarray, width: int
+) -> Any:
+    """posterior = prior + weight * share; return its sum, and by how much it has changed."""
+    lane = lanes(prior)
+    mass = fill(load(prior, 0), 0.0)
+    change = mass
+    for v in range(0, width, lane):
+        new = fma(load(weight, v), load(share, v), load(prior, v))
+        change = change + absolute(new - load(posterior, v))
+        mass = mass + new
+        store(posterior, v, new)
+    return total(mass), total(change)
+
+
+@register_jitable
+def leaves(weight: Any, share: Any, prior: Any, posterior: Any, tolerance: Any, trace: Any) -> bool:
+    """Whether a topic is about to receive less than the tolerance, and does not grow from a trace."""
+    coming = weight * share
+    received = posterior - prior
+    return (coming < tolerance) & (coming <= received + received + trace)
+
+
+@register_jitable
+def returning(
+    table: np.ndarray,
+    starts: np.ndarray,
+    length: int,
+    quotient: np.ndarray,
+    resting: np.ndarray,
+    tolerance: Any,
+    topic: np.ndarray,
+    live: int,
+    share: np.ndarray,
+) -> int:
+    """Append those topics to the live ones that would receive more than the tolerance; return how many there
+    are.
+
+    `resting` are the weights of topics that have received nothing; `share` is for use here.
+    """
+    num_topics = topic.size
+    for k in range(num_topics):
+        share[k] = 0
+    for j in range(length):
+        for k in range(num_topics):
+            share[k] += quotient[j] * table[starts[j] + k]
+    for i in range(live):
+        share[topic[i]] = 0
+    for k in range(num_topics):
+        if resting[k] * share[k] > tolerance:
+            topic[live] = k
+            live += 1
+    return live
+
+
 @compiled(nogil=True, error_model="numpy")
 def expectation(
     indptr: np.ndarray,
@@ -261,30 +440,39 @@ def expectation(
     threshold: Any,
     epsilon: Any,
     collapsed: bool,
-) -> tuple[np.ndarray, np.ndarray, int, int]:
-    # A topic whose weight is under negligible = epsilon * (half an ulp of 1) of the document's adds less
-    # than a rounding error to phi's normaliser, which is at least epsilon, and to gamma less than one of the
-    # document's length: it leaves the document, with gamma = alpha. With an alpha under 1/30 most topics
-    # soon do.
+) -> tuple[tuple[np.ndarray, np.ndarray, np.ndarray], np.ndarray, int, int]:
+    # A topic leaves a document from which it is about to receive next to nothing, with gamma = alpha. Now and
+    # then, and at the end, those that have left are looked at again.
     lane = lanes(alpha)
     num_docs, num_topics = gamma.shape
     topics_width = padded(num_topics, lane)
-    longest = 0
+    gap = topics_width - num_topics
+    longest = lane
     for d in range(num_docs):
         longest = max(longest, padded(indptr[d + 1] - indptr[d], lane))
     table = table.reshape(-1)
-    theta = np.zeros((num_docs, topics_width), alpha.dtype)
+    theta_stop = np.zeros(num_docs + 1, np.int64)
+    theta_topic = np.empty(num_docs * num_topics, np.int32)
+    theta_weight = np.empty(num_docs * num_topics + lane, alpha.dtype)
     ratio = np.empty(counts.size, alpha.dtype)
     starts = np.empty(longest, np.int64)
     columns = np.empty(num_topics * longest, alpha.dtype)
     # By word of the document, in whole vectors:
-    count, quotient = np.zeros(max(longest, lane), alpha.dtype), np.zeros(max(longest, lane), alpha.dtype)
+    count, quotient = np.zeros(longest, alpha.dtype), np.zeros(longest, alpha.dtype)
+    at_first = np.zeros(longest, alpha.dtype)
     # By live topic of the document, in whole vectors that end in zeros:
     topic, row = np.empty(num_topics, np.int64), np.empty(num_topics, np.int64)
     prior, posterior = np.empty(topics_width, alpha.dtype), np.empty(topics_width, alpha.dtype)
     weight, share = np.empty(topics_width, alpha.dtype), np.empty(topics_width, alpha.dtype)
+    resting = np.empty(topics_width, alpha.dtype)
+    # Fewer topics are gathered sooner than read again; and from CVB0 none ever leaves.
+    by_rows = num_topics >= 16 * lane and not collapsed
+    before = topics_width - lane if by_rows else num_topics
+    largest_prior = alpha.max()
+    alphas = np.ones(topics_width, alpha.dtype)
+    alphas[:num_topics] = alpha
     nothing = alpha.dtype.type(0)
-    negligible = epsilon * epsilon / 2
+    precision = alpha.dtype.type(np.finfo(alpha.dtype).eps / 16)
     num_converged = 0
     num_iterations = 0
 
@@ -297,46 +485,87 @@ def expectation(
             starts[j] = rows[first + j] * num_topics
         for j in range(length, width):
             count[j] = 0
+            quotient[j] = 0
             starts[j] = starts[length - 1]
-        gather(table, num_topics, starts, length, columns, width)
-
-        live = num_topics
-        live_width = topics_width
-        mass = nothing
-        for k in range(num_topics):
-            topic[k] = k
-            row[k] = k * width
-            prior[k] = alpha[k]
-            posterior[k] = gamma[d, k]
-            mass += posterior[k]
-        prior[live:] = 0
-        posterior[live:] = 0
-        share[live:] = 0
-        gone_mass = nothing  # of the topics that have left
-        gone_change = nothing  # of those that left in the last iteration
+        tolerance = precision * sum_of(count, width)
+        trace = tolerance / 1024
         iteration = 0
         converged = False
-        scale = weigh(posterior, live_width, mass, collapsed, weight)
-        divide(count, weight, row, live, columns, width, epsilon * scale, quotient)
+        live = num_topics
+        lay_out(alpha, before, gap, prior)
+        lay_out(gamma[d], before, gap, posterior)
+        mass = sum_of(posterior, topics_width)
+        scale = weigh(posterior, topics_width, mass, collapsed, weight)
+        for k in range(before, before + gap):
+            weight[k] = 0
+        least = weight[0]
+        for v in range(0, before - before % lane, lane):
+            least = min(least, smallest(load(weight, v)))
+        for k in range(before - before % lane, num_topics):
+            least = min(least, weight[k + gap if k >= before else k])
+
+        # Over all topics, by the rows of the table.
+        while by_rows:
+            sweep(table, num_topics, starts, length, count, width, weight, epsilon * scale, quotient, share)
+            if iteration == 0:
+                normalise(count, quotient, width, at_first)
+            if converged or iteration == iterations:
+                break
+            mass, change = update(weight, share, prior, posterior, topics_width)
+            iteration += 1
+            converged = change < threshold * num_topics
+            scale = weigh(posterior, topics_width, mass, collapsed, weight)
+            for k in range(before, before + gap):
+                weight[k] = 0
+            if not (collapsed or converged or iteration == iterations):
+                leaving = 0
+                for i in range(topics_width):
+                    leaving += leaves(weight[i], share[i], prior[i], posterior[i], tolerance, trace)
+                if 3 * (topics_width - leaving) <= num_topics:
+                    break
+
+        # Over the topics that are left, by the columns of what is gathered of them.
+        gone_mass = nothing  # of the topics that have left
+        gone_change = nothing  # of those that left in the last iteration
+        finished = by_rows and (converged or iteration == iterations)
+        if not by_rows:
+            for k in range(num_topics):
+                topic[k], row[k] = k, k * width
+            gather(table, num_topics, starts, length, columns, width)
+        else:
+            live = 0
+            for k in range(num_topics):
+                i = k if k < before else k + gap
+                if not finished and leaves(weight[i], share[i], prior[i], posterior[i], tolerance, trace):
+                    gone_mass += prior[i]
+                    gone_change += posterior[i] - prior[i]
+                else:
+                    topic[live] = k
+                    prior[live], posterior[live], weight[live] = prior[i], posterior[i], weight[i]
+                    live += 1
+            if not finished:
+                gather_topics(table, starts, topic, live, columns, width, row)
+        if not finished:
+            live_width = padded(live, lane)
+            for i in range(live, live_width):
+                prior[i], posterior[i], share[i] = nothing, nothing, nothing
+            divide(count, weight, row, live, columns, width, epsilon * scale, quotient)
+            if iteration == 0:
+                normalise(count, quotient, width, at_first)
         while iteration < iterations and not converged:
             multiply(row, live, columns, width, quotient, share)
-            new_mass = fill(load(prior, 0), 0.0)
-            change = new_mass
-            for v in range(0, live_width, lane):
-                new = fma(load(weight, v), load(share, v), load(prior, v))
-                change = change + absolute(new - load(posterior, v))
-                new_mass = new_mass + new
-                store(posterior, v, new)
+            mass, change = update(weight, share, prior, posterior, live_width)
+            mass += gone_mass
             iteration += 1
-            converged = total(change) + gone_change < threshold * num_topics
-            scale = weigh(posterior, live_width, total(new_mass) + gone_mass, collapsed, weight)
+            converged = change + gone_change < threshold * num_topics
+            scale = weigh(posterior, live_width, mass, collapsed, weight)
             gone_change = nothing
             if not (collapsed or converged or iteration == iterations):
                 kept = 0
                 for i in range(live):
-                    if weight[i] < negligible * scale:
+                    if leaves(weight[i], share[i], prior[i], posterior[i], tolerance, trace):
                         gone_mass += prior[i]
-                        gone_change += abs(posterior[i] - prior[i])
+                        gone_change += posterior[i] - prior[i]
                     else:
                         topic[kept], row[kept] = topic[i], row[i]
                         prior[kept], posterior[kept], weight[kept] = prior[i], posterior[i], weight[i]
@@ -344,10 +573,30 @@ def expectation(
                 if kept < live:
                     live = kept
                     live_width = padded(live, lane)
-                    prior[live:live_width] = 0
-                    posterior[live:live_width] = 0
-                    share[live:live_width] = 0
+                    for i in range(live, live_width):
+                        prior[i], posterior[i], share[i] = nothing, nothing, nothing
             divide(count, weight, row, live, columns, width, epsilon * scale, quotient)
+            looks = converged or iteration % LOOK_EVERY == 0 or iteration == iterations - 1
+            if live < num_topics and looks:
+                # No topic has more of a word than the first normaliser has over the least weight.
+                at_rest = smallest(exp_digamma(splat(largest_prior), exponent(mass)))
+                if not at_rest * dot(quotient, at_first, width) <= least * tolerance:
+                    weigh(alphas, topics_width, mass, collapsed, resting)
+                    back = returning(table, starts, length, quotient, resting, tolerance, topic, live, share)
+                    if live < back:
+                        for i in range(live, back):
+                            gone_mass -= alpha[topic[i]]
+                            prior[i] = posterior[i] = alpha[topic[i]]
+                            weight[i] = resting[topic[i]]
+                        live = back
+                        live_width = padded(live, lane)
+                        for i in range(live, live_width):
+                            prior[i], posterior[i] = nothing, nothing
+                        for i in range(topics_width):
+                            share[i] = nothing
+                        gather_topics(table, starts, topic, live, columns, width, row)
+                        divide(count, weight, row, live, columns, width, epsilon * scale, quotient)
+                        converged = False
 
         num_converged += converged
         num_iterations += iteration
@@ -355,56 +604,98 @@ def expectation(
             gamma[d] = alpha
         for i in range(live):
             gamma[d, topic[i]] = posterior[i]
-            theta[d, topic[i]] = weight[i]
+        begin = theta_stop[d]
+        if 4 * live > num_topics:  # as a whole row
+            theta_stop[d + 1] = begin + num_topics
+            for k in range(num_topics):
+                theta_topic[begin + k] = k
+                theta_weight[begin + k] = 0
+            for i in range(live):
+                theta_weight[begin + topic[i]] = weight[i]
+        else:
+            theta_stop[d + 1] = begin + live
+            for i in range(live):
+                theta_topic[begin + i] = topic[i]
+                theta_weight[begin + i] = weight[i]
         for j in range(length):
             ratio[first + j] = quotient[j]
+    theta = (theta_stop, theta_topic[: theta_stop[-1]], theta_weight[: theta_stop[-1]])
     return theta, ratio, num_converged, num_iterations
 
 
 @compiled(nogil=True, error_model="numpy")
-def add_statistics(
+def statistics(
     indptr: np.ndarray,
     positions: np.ndarray,
-    theta: np.ndarray,
+    theta: tuple[np.ndarray, np.ndarray, np.ndarray],
     ratio: np.ndarray,
     table: np.ndarray,
     table_rows: np.ndarray,
     grid: float,
     steps: np.ndarray,
-) -> None:
-    num_words, num_topics = steps.shape
+    cells: np.ndarray,
+    sparse: bool,
+) -> int:
+    theta_stop, theta_topic, theta_weight = theta
+    num_words, num_topics = table_rows.size, table.shape[1]
     lane = lanes(ratio)
-    width = theta.shape[1]
-    theta_flat = theta.reshape(-1)
+    whole = num_topics - num_topics % lane
     # The entries word by word, in document order (a counting sort).
     stop = np.zeros(num_words + 1, np.int64)
     for j in range(positions.size):
         stop[positions[j] + 1] += 1
     stop = np.cumsum(stop)
-    entry = np.empty(positions.size, np.int32)
+    ratios = np.empty(positions.size, ratio.dtype)
     document = np.empty(positions.size, np.int32)
     for d in range(indptr.size - 1):
         for j in range(indptr[d], indptr[d + 1]):
             p = positions[j]
-            entry[stop[p]] = j
+            ratios[stop[p]] = ratio[j]
             document[stop[p]] = d
             stop[p] += 1
-    row = np.zeros(width, ratio.dtype)
+    row = np.zeros(num_topics, ratio.dtype)
+    touched = np.empty(num_topics, np.int64)
+    touched_by = np.full(num_topics, -1, np.int64)
     per_step = 1 / grid
+    num_cells = 0
     begin = 0
     for p in range(num_words):
         end = stop[p]
-        if end == begin:
-            continue
+        num_touched = 0
+        for e in range(begin, end):
+            uses = ratios[e]
+            first, last = theta_stop[document[e]], theta_stop[document[e] + 1]
+            if last - first < num_topics:
+                for i in range(first, last):
+                    k = theta_topic[i]
+                    if touched_by[k] != p:
+                        touched_by[k] = p
+                        touched[num_touched] = k
+                        num_touched += 1
+                    row[k] += uses * theta_weight[i]
+                continue
+            for v in range(0, whole, lane):
+                store(row, v, fma(splat(uses), load(theta_weight, first + v), load(row, v)))
+            for k in range(whole, num_topics):
+                row[k] += uses * theta_weight[first + k]
+            if num_touched < num_topics:
+                num_touched = num_topics
+                for k in range(num_topics):
+                    touched_by[k] = p
+                    touched[k] = k
         r = table_rows[p]
-        for v in range(0, width, lane):
-            expected = fill(load(row, v), 0.0)
-            for e in range(begin, end):
-                expected = fma(splat(ratio[entry[e]]), load(theta_flat, document[e] * width + v), expected)
-            store(row, v, expected)
-        for k in range(num_topics):
-            steps[p, k] += np.rint(np.float64(row[k] * table[r, k]) * per_step)
+        for i in range(num_touched):
+            k = touched[i]
+            step = np.rint(np.float64(row[k] * table[r, k]) * per_step)
+            row[k] = 0
+            if sparse:
+                cells[num_cells] = p * num_topics + k
+                steps[num_cells] = step
+                num_cells += step != 0
+            else:
+                steps[p * num_topics + k] += step
         begin = end
+    return num_cells
 
 
 @compiled(nogil=True, error_model="numpy")
@@ -413,12 +704,17 @@ def absence(
     rows: np.ndarray,
     counts: np.ndarray,
     table: np.ndarray,
-    theta: np.ndarray,
+    theta: tuple[np.ndarray, np.ndarray, np.ndarray],
     ratio: np.ndarray,
     uses: np.ndarray,
 ) -> np.ndarray:
+    theta_stop, theta_topic, theta_weight = theta
     absent = np.empty(uses.shape)
+    weight = np.empty(uses.shape[1], ratio.dtype)
     for d in range(uses.shape[0]):
+        weight[:] = 0
+        for i in range(theta_stop[d], theta_stop[d + 1]):
+            weight[theta_topic[i]] = theta_weight[i]
         for k in range(uses.shape[1]):
             if not 1e-3 < uses[d, k] < 30:  # 1 - P is (1 - P) (1 + uses / 2) at least; P < exp(-uses)
                 absent[d, k] = max(1 - uses[d, k], 0.0)
@@ -426,7 +722,7 @@ def absence(
             product = 1.0
             for j in range(indptr[d], indptr[d + 1]):
                 count = np.float64(counts[j])
-                expected = np.float64(theta[d, k] * ratio[j] * table[rows[j], k])
+                expected = np.float64(weight[k] * ratio[j] * table[rows[j], k])
                 if count == 1 or expected < 1e-4:  # (1 - expected / count) ** count, or nearly
                     product *= max(1 - expected, 0.0)
                 else:

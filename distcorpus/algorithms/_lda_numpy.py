@@ -59,7 +59,7 @@ def expectation(
     threshold: np.floating,
     epsilon: np.floating,
     collapsed: bool,
-) -> tuple[np.ndarray, np.ndarray, int, int]:
+) -> tuple[tuple[np.ndarray, np.ndarray, np.ndarray], np.ndarray, int, int]:
     """Fit gamma (D, K) to the documents in place, from the values that it has.
 
     `threshold` is on the mean absolute change of gamma; `epsilon` is added to the normaliser of phi, as
@@ -67,8 +67,9 @@ def expectation(
 
     Returns
     -------
-    theta : ndarray, shape (D, K)
-        The documents' topic weights, each document to a scale of its own.
+    theta : tuple of ndarray
+        The documents' topic weights, each document to a scale of its own, as the three arrays of a matrix in
+        CSR form, shape (D, K): where documents begin and end, topics, weights.
     ratio : ndarray, shape (nnz,)
         The counts over phi's normaliser, to the inverse scale: ``theta[d, k] * ratio[j] * table[rows[j],
         k]`` is the expected number of times that document d uses topic k for its entry j.
@@ -96,7 +97,8 @@ def expectation(
                 num_converged += 1
                 break
         gamma[d] = posterior
-    return theta, ratio, num_converged, num_iterations
+    sparse = scipy.sparse.csr_array(theta)
+    return (sparse.indptr, sparse.indices, sparse.data), ratio, num_converged, num_iterations
 
 
 def _document_weights(posterior: np.ndarray, collapsed: bool) -> np.ndarray:
@@ -105,25 +107,44 @@ def _document_weights(posterior: np.ndarray, collapsed: bool) -> np.ndarray:
     return np.exp(psi(posterior) - psi(posterior.sum()))
 
 
-def add_statistics(
+def dense(theta: tuple[np.ndarray, np.ndarray, np.ndarray], num_topics: int) -> np.ndarray:
+    """Return the documents' topic weights, shape (D, K)."""
+    indptr, topics, weights = theta
+    shape = len(indptr) - 1, num_topics
+    return np.asarray(scipy.sparse.csr_array((weights, topics, indptr), shape=shape).toarray())
+
+
+def statistics(
     indptr: np.ndarray,
     positions: np.ndarray,
-    theta: np.ndarray,
+    theta: tuple[np.ndarray, np.ndarray, np.ndarray],
     ratio: np.ndarray,
     table: np.ndarray,
     table_rows: np.ndarray,
     grid: float,
     steps: np.ndarray,
-) -> None:
-    """Add the expected counts of words and topics, rounded to the grid, to steps (n, K) float64.
+    cells: np.ndarray,
+    sparse: bool,
+) -> int:
+    """Compute the expected counts of n words and K topics, in whole steps of the grid.
 
-    The word of an entry is given by its position among n words: its row of `steps`, and of the table
-    ``table_rows[position]``.
+    The word of an entry is given by its position among the n: its row of the table is
+    ``table_rows[position]``. The counts are added to `steps`, float64 (n * K,). Where they are `sparse`,
+    those that are not zero become the first of `steps`, their places in such an array the first of `cells`,
+    and their number is returned.
     """
     words, columns = np.unique(positions, return_inverse=True)
-    entries = scipy.sparse.csr_array((ratio, columns, indptr), shape=(len(theta), len(words)))
-    expected = (entries.T @ theta * table[table_rows[words]]).astype(np.float64)
-    steps[words] += np.rint(expected / grid)
+    num_topics = table.shape[1]
+    entries = scipy.sparse.csr_array((ratio, columns, indptr), shape=(len(indptr) - 1, len(words)))
+    expected = (entries.T @ dense(theta, num_topics) * table[table_rows[words]]).astype(np.float64)
+    rounded = np.rint(expected / grid)
+    if not sparse:
+        steps.reshape(-1, num_topics)[words] += rounded
+        return 0
+    word, topic = np.nonzero(rounded)
+    cells[: len(word)] = words[word].astype(cells.dtype) * num_topics + topic
+    steps[: len(word)] = rounded[word, topic]
+    return len(word)
 
 
 def absence(
@@ -131,7 +152,7 @@ def absence(
     rows: np.ndarray,
     counts: np.ndarray,
     table: np.ndarray,
-    theta: np.ndarray,
+    theta: tuple[np.ndarray, np.ndarray, np.ndarray],
     ratio: np.ndarray,
     uses: np.ndarray,
 ) -> np.ndarray:
@@ -141,9 +162,10 @@ def absence(
     which tell where it is as good as 1 or 0.
     """
     absent = np.ones(uses.shape)
+    weights = dense(theta, uses.shape[1])
     for d in range(len(absent)):
         words = slice(indptr[d], indptr[d + 1])
-        expected = theta[d, : table.shape[1]] * ratio[words, None] * table[rows[words]].astype(np.float64)
+        expected = weights[d] * ratio[words, None] * table[rows[words]].astype(np.float64)
         count = np.maximum(counts[words, None], np.finfo(counts.dtype).tiny)
         absent[d] = np.prod(np.maximum(1 - expected / count, 0.0) ** count, axis=0)
     return absent

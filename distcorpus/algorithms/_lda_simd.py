@@ -105,6 +105,30 @@ def store(typingctx: Any, array: Any, index: Any, value: Any) -> Any:
 
 
 @intrinsic
+def load_apart(typingctx: Any, array: Any, starts: Any, index: Any, offset: Any) -> Any:
+    """The vector of array[starts[index + j] + offset] for j up to the number of lanes; no bounds check.
+
+    `starts` is an array of int64; the others are as in `load`.
+    """
+    result = Vector(array.dtype)
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        array_, starts_, index_, offset_ = arguments
+        data, first = (
+            context.make_array(kind)(context, builder, value=value).data
+            for kind, value in ((array, array_), (starts, starts_))
+        )
+        vector = ir.Constant(context.get_value_type(result), ir.Undefined)
+        for j in range(result.lanes):
+            start = builder.load(builder.gep(first, [builder.add(index_, ir.Constant(ir.IntType(64), j))]))
+            element = builder.load(builder.gep(data, [builder.add(start, offset_)]))
+            vector = builder.insert_element(vector, element, ir.Constant(ir.IntType(32), j))
+        return vector
+
+    return result(array, starts, types.int64, types.int64), codegen
+
+
+@intrinsic
 def copy_transposed(
     typingctx: Any, source: Any, starts: Any, column: Any, target: Any, position: Any, stride: Any
 ) -> Any:

@@ -34,3 +34,22 @@ def add_rows(total: np.ndarray, rows: np.ndarray, steps: np.ndarray) -> bool:
             total[row, k] = value
             bad += not abs(value) < MAX_STEPS
     return bad == 0
+
+
+@_compiled
+def add_cells(total: np.ndarray, rows: np.ndarray, cells: np.ndarray, steps: np.ndarray) -> bool:
+    """Add `steps` to those cells of the rows of `total`; return whether all sums are in range."""
+    width = total.shape[1]
+    bad = 0
+    begin = -width
+    row = 0
+    for c in range(len(cells)):
+        cell = np.int64(cells[c])
+        if not begin <= cell < begin + width:  # words follow each other
+            place = cell // width
+            begin = place * width
+            row = rows[place]
+        value = total[row, cell - begin] + steps[c]
+        total[row, cell - begin] = value
+        bad += not abs(value) < MAX_STEPS
+    return bad == 0

@@ -28,18 +28,23 @@ import importlib
 import sys
 from collections.abc import Sequence
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from scipy.special import gammaln
 
 from ._caching import is_compiled
 from .chunk import Chunk
+from .partial import cell_type
+from .summation import narrow_steps
 
 #: Statistics are rounded to multiples of this: sums of expected counts are exact up to 2**31 in one cell.
 LDA_GRID = 2.0**-22
 
 VARIANTS = ("vb", "cvb0")
+
+#: Documents' topic weights: the arrays of a matrix in CSR form.
+Theta: TypeAlias = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 #: Rows of lambda that are turned into topic weights at a time, where these take their place.
 ROWS_AT_ONCE = 512
@@ -259,7 +264,7 @@ def expectation(
     gamma_threshold: float,
     variant: str,
     kernels: ModuleType | None = None,
-) -> tuple[np.ndarray, np.ndarray, int, int]:
+) -> tuple[Theta, np.ndarray, int, int]:
     dtype = table.dtype.type
     theta, ratio, converged, total = (kernels or compiled_or_numpy()).expectation(
         as_compiled(block.indptr, np.int64),
@@ -276,10 +281,58 @@ def expectation(
     return theta, ratio, converged, total
 
 
+def most_cells(block: Chunk, positions: np.ndarray, theta: Theta, num_words: int, num_topics: int) -> int:
+    """Return how many counts of a job's words and the topics can be other than zero, at most."""
+    topics = np.repeat(np.diff(theta[0]), np.diff(block.indptr))  # of each entry
+    return int(np.minimum(np.bincount(positions, topics, num_words), num_topics).sum())
+
+
+def sparse_statistics(
+    block: Chunk,
+    positions: np.ndarray,
+    theta: Theta,
+    ratio: np.ndarray,
+    table: np.ndarray,
+    table_rows: np.ndarray,
+    grid: float,
+    most: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return a block's expected counts of words and topics, rounded to the grid.
+
+    Parameters
+    ----------
+    block : Chunk
+    positions : ndarray of int32, shape (nnz,)
+        The job's word of each entry.
+    theta, ratio
+        From `expectation`.
+    table : ndarray, shape (m, K)
+        Topic weights.
+    table_rows : ndarray of int32, shape (n_words,)
+        The row of `table` of each of the job's words.
+    grid : float
+    most : int
+        From `most_cells`.
+
+    Returns
+    -------
+    cells : ndarray of int32 or int64, shape (n,)
+        Which counts are not zero: their places in a table of n_words x K, row by row. They ascend by words.
+    steps : ndarray of int32 or float64, shape (n,)
+        Those counts, in whole steps.
+    """
+    cells, steps = np.empty(most, cell_type(len(table_rows) * table.shape[1])), np.empty(most)
+    indptr = as_compiled(block.indptr, np.int64)
+    number = compiled_or_numpy().statistics(
+        indptr, positions, theta, ratio, table, table_rows, grid, steps, cells, True
+    )
+    return cells[:number], narrow_steps(steps[:number])
+
+
 def add_statistics(
     block: Chunk,
     positions: np.ndarray,
-    theta: np.ndarray,
+    theta: Theta,
     ratio: np.ndarray,
     table: np.ndarray,
     table_rows: np.ndarray,
@@ -290,21 +343,14 @@ def add_statistics(
 
     Parameters
     ----------
-    block : Chunk
-    positions : ndarray of int32, shape (nnz,)
-        The job's word of each entry.
-    theta, ratio : ndarray
-        From `expectation`.
-    table : ndarray, shape (m, K)
-        Topic weights.
-    table_rows : ndarray of int32, shape (n_words,)
-        The row of `table` of each of the job's words.
-    grid : float
+    block, positions, theta, ratio, table, table_rows, grid
+        See `sparse_statistics`.
     steps : ndarray of float64, shape (n_words, K)
         The sums in whole steps; changed.
     """
-    compiled_or_numpy().add_statistics(
-        as_compiled(block.indptr, np.int64), positions, theta, ratio, table, table_rows, grid, steps
+    indptr, no_cells = as_compiled(block.indptr, np.int64), np.empty(0, cell_type(steps.size))
+    compiled_or_numpy().statistics(
+        indptr, positions, theta, ratio, table, table_rows, grid, steps.reshape(-1), no_cells, False
     )
 
 
@@ -321,7 +367,7 @@ def expected_log_counts(
     table: np.ndarray,
     alpha: np.ndarray,
     gamma: np.ndarray,
-    theta: np.ndarray,
+    theta: Theta,
     ratio: np.ndarray,
 ) -> np.ndarray:
     """E[psi(alpha + N)] - psi(sum(gamma)) for each document, float64, N being its counts of the topics.

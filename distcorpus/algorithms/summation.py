@@ -140,6 +140,45 @@ def _is_narrow(steps: np.ndarray) -> bool:
     return not steps.size or bool(max(-steps.min(), steps.max()) <= _INT32_MAX)
 
 
+def check_steps(steps: np.ndarray, cells: np.ndarray | None, num_rows: int, width: int) -> None:
+    """Refuse steps that are no table of so many rows, or whose cells are not in it."""
+    size = num_rows * width
+    if steps.shape != ((num_rows, width) if cells is None else cells.shape):
+        raise ValueError(
+            f"steps of shape {steps.shape} for {num_rows} rows of a table of width {width}; pass one row of "
+            "steps for each row number, or one step for each cell"
+        )
+    if cells is not None and len(cells) and not 0 <= cells.min() <= cells.max() < size:
+        raise ValueError(f"cells up to {cells.max()} of a table of {size}")
+
+
+def add_cells(total: np.ndarray, rows: np.ndarray, cells: np.ndarray, steps: np.ndarray) -> bool:
+    """Add steps to some cells of a table of sums.
+
+    Parameters
+    ----------
+    total : ndarray of float64, shape (m, width)
+        Changed.
+    rows : ndarray of int32, shape (n,)
+        Rows of `total`.
+    cells : ndarray of int32 or int64, shape (n_cells,)
+        Places in a table of these rows (n, width), row by row; more than once if need be.
+    steps : ndarray of int32 or float64, shape (n_cells,)
+        Whole numbers of steps.
+
+    Returns
+    -------
+    bool
+        Whether all sums are exact.
+    """
+    kernels = compiled_kernels()
+    if kernels is not None:
+        return bool(kernels.add_cells(total, rows, cells, steps))
+    places, columns = np.divmod(cells, total.shape[1])
+    np.add.at(total, (rows[places], columns), steps)
+    return in_range(total[rows[places], columns])
+
+
 class GridSum:
     """An exact sum of tables given by rows, in whole steps of a grid; several threads may add at once.
 
@@ -158,15 +197,17 @@ class GridSum:
         self.steps = np.zeros((num_rows, width))
         self._lock = threading.Lock()
 
-    def add(self, rows: np.ndarray, steps: np.ndarray) -> None:
+    def add(self, rows: np.ndarray, steps: np.ndarray, cells: np.ndarray | None = None) -> None:
         """Add to some rows.
 
         Parameters
         ----------
         rows : ndarray of int32, shape (n,)
             Distinct row numbers.
-        steps : ndarray of int32 or float64, shape (n, width)
+        steps : ndarray of int32 or float64, shape (n, width), or (n_cells,)
             Whole numbers of steps.
+        cells : ndarray of int32 or int64, shape (n_cells,), optional
+            Where those are in the table (n, width), row by row; the others are zero.
 
         Raises
         ------
@@ -175,16 +216,14 @@ class GridSum:
         OverflowError
             If a sum leaves the range in which it is exact; it is of no use after that.
         """
-        if steps.shape != (len(rows), self.steps.shape[1]):
-            raise ValueError(
-                f"steps of shape {steps.shape} for {len(rows)} rows of a table of width "
-                f"{self.steps.shape[1]}; pass one row of steps for each row number"
-            )
+        check_steps(steps, cells, len(rows), self.steps.shape[1])
         if len(rows) and not (rows.min() >= 0 and rows.max() < len(self.steps)):
             raise ValueError(f"row numbers up to {rows.max()} in a table of {len(self.steps)} rows")
         kernels = compiled_kernels()
         with self._lock:
-            if kernels is not None:
+            if cells is not None:
+                exact = add_cells(self.steps, rows, cells, steps)
+            elif kernels is not None:
                 exact = kernels.add_rows(self.steps, rows, steps)
             else:
                 total = self.steps[rows] + steps

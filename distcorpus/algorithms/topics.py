@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from .summation import MAX_STEPS, overflow
+from .summation import MAX_STEPS, add_cells, check_steps, overflow
 
 #: Fewer rows than this are not worth loading the compiled loops for; the bits are the same.
 FEW_ROWS = 10_000
@@ -264,15 +264,17 @@ class StatisticsSum:
         """The sums of `words` in whole steps, float64 of shape (n_words, width)."""
         return self._steps[: self._used]
 
-    def add(self, words: np.ndarray, steps: np.ndarray) -> None:
+    def add(self, words: np.ndarray, steps: np.ndarray, cells: np.ndarray | None = None) -> None:
         """Add to the rows of some terms.
 
         Parameters
         ----------
         words : ndarray of int32, shape (n,)
             Distinct term ids.
-        steps : ndarray of int32 or float64, shape (n, width)
+        steps : ndarray of int32 or float64, shape (n, width), or (n_cells,)
             Whole numbers of steps.
+        cells : ndarray of int32 or int64, shape (n_cells,), optional
+            Where those are in the table (n, width), row by row; the others are zero.
 
         Raises
         ------
@@ -281,16 +283,18 @@ class StatisticsSum:
         OverflowError
             If a sum leaves the range in which it is exact; it is of no use after that.
         """
-        if steps.shape != (len(words), self._steps.shape[1]):
-            raise ValueError(
-                f"steps of shape {steps.shape} for {len(words)} words, width {self._steps.shape[1]}"
-            )
+        check_steps(steps, cells, len(words), self._steps.shape[1])
         if len(words) and not 0 <= words.min() <= words.max() < len(self._row_of):
             raise ValueError(f"term ids up to {words.max()}, but there are {len(self._row_of)} terms")
         with self._lock:
             self._make_room(words)
             rows = self._row_of[words]
-            if not _add_steps(self._steps, rows, steps):
+            exact = (
+                _add_steps(self._steps, rows, steps)
+                if cells is None
+                else add_cells(self._steps, rows, cells, steps)
+            )
+            if not exact:
                 raise overflow(self.grid)
 
     def clear(self) -> None:
@@ -370,5 +374,6 @@ def warm(dtypes: Any = ("float32",)) -> None:
         word = np.zeros(1, np.int32)
         for steps in (np.ones((1, 1), np.int32), np.ones((1, 1))):
             total.add(word, steps)
+            total.add(word, steps[0], word)
         topics.blend(0.5, total.words, total.steps, 1)
         topics.rows(word)

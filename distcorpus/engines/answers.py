@@ -105,8 +105,8 @@ def _read(
         raise ValueError("it is the answer to another job")
     result: Result
     if round_.kernel.sums:
-        of, steps, extras = answer["partial"]
-        result = Partial(of, steps, extras)
+        of, steps, extras, *cells = answer["partial"]
+        result = Partial(of, steps, extras, *cells)
     else:
         items = answer["arrays"]
         result = BlockResults({tuple(key): array for key, array in items})

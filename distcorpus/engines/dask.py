@@ -170,6 +170,8 @@ def narrowed(result: Any) -> Any:
     """Return a result as it travels: one cell beyond int32 does not double a whole table."""
     if not isinstance(result, Partial) or result.steps.dtype == np.int32 or not result.steps.size:
         return result
+    if result.cells is not None:
+        return result
     largest = np.maximum(result.steps.max(axis=1), -result.steps.min(axis=1))
     wide = np.flatnonzero(~(largest <= _INT32_MAX))
     if 2 * len(wide) >= len(largest):

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from distcorpus.algorithms.partial import Partial
+from distcorpus.algorithms.partial import Partial, cell_type
 from distcorpus.algorithms.summation import MAX_STEPS
 from distcorpus.kernels.base import BlockResults, Key
 
@@ -127,10 +127,13 @@ def _check_partial(partial: Partial, words: NDArray[np.int32], width: int) -> No
         type(steps) is np.ndarray and steps.dtype in (np.int32, np.float64),
         f"its steps are {described(steps)}, not int32 or float64",
     )
-    _require(
-        steps.shape == (len(of), width),
-        f"its steps have the shape {steps.shape}, for {len(of)} terms and a width of {width}",
-    )
+    if partial.cells is None:
+        _require(
+            steps.shape == (len(of), width),
+            f"its steps have the shape {steps.shape}, for {len(of)} terms and a width of {width}",
+        )
+    else:
+        _check_cells(partial.cells, steps, len(of) * width)
     if steps.dtype == np.float64:
         _check_whole("its steps", steps)
     _require(isinstance(partial.extras, Mapping), "its extras are no mapping")
@@ -144,6 +147,18 @@ def _check_partial(partial: Partial, words: NDArray[np.int32], width: int) -> No
             numbers = isinstance(value, np.ndarray | np.number) and value.dtype.kind in "fiu"
             _require(numbers, f"its extra {name!r} is a {described(value)}")
             _check_whole(f"its extra {name!r}", np.asarray(value))
+
+
+def _check_cells(cells: Any, steps: NDArray, size: int) -> None:
+    _require(
+        type(cells) is np.ndarray and cells.ndim == 1 and cells.dtype == cell_type(size),
+        f"its cells are {described(cells)}, not {cell_type(size)} of one dimension",
+    )
+    _require(steps.shape == cells.shape, f"its steps have the shape {steps.shape}, for {len(cells)} cells")
+    _require(len(cells) <= size, f"it has {len(cells)} cells of a table of {size}")
+    if len(cells):
+        inside = cells.min() >= 0 and cells.max() < size
+        _require(bool(inside), f"its cells are from {cells.min()} to {cells.max()}, of a table of {size}")
 
 
 def _check_whole(what: str, numbers: NDArray) -> None:

@@ -22,12 +22,21 @@ from distcorpus.algorithms.lda import (
     expected_log_theta,
     floats,
     is_collapsed,
+    most_cells,
     rows_of,
+    sparse_statistics,
     starting_gamma,
     topic_weights,
 )
 from distcorpus.algorithms.partial import Partial
-from distcorpus.algorithms.summation import MAX_STEPS, narrow_in_place, overflow, to_steps
+from distcorpus.algorithms.summation import (
+    add_cells,
+    in_range,
+    narrow_in_place,
+    narrow_steps,
+    overflow,
+    to_steps,
+)
 from distcorpus.kernels.base import Key
 from distcorpus.kernels.checking import MARGIN, check_array, check_extras, check_total
 from distcorpus.kernels.registry import register
@@ -36,6 +45,9 @@ from distcorpus.kernels.registry import register
 #: documents this makes four, which several threads or workers share; rounding a block's statistics costs a
 #: few per cent of computing them.
 BLOCK_DOCUMENTS = 512
+
+#: The part of a job's counts that may be other than zero where they are sent as cells, of twice the size.
+SPARSE = 0.25
 
 #: Rows of lambda that are turned into topic weights at a time: they stay in a near cache.
 ROWS_AT_ONCE = 512
@@ -151,7 +163,9 @@ class EStep:
         self._table_rows = rows_of(words, table_row, len(table))
         self._position = np.full(len(table_row), -1, np.int32)
         self._position[words] = np.arange(len(words), dtype=np.int32)
-        self._steps: np.ndarray = np.zeros((len(words), len(self._alpha)))
+        self._cells: list[tuple[Key, np.ndarray, np.ndarray]] = []  # of blocks, until they are too many
+        self._num_cells = 0
+        self._steps: np.ndarray | None = None
         self._counters = np.zeros(3, np.int64)
         self._log_theta = np.zeros(len(self._alpha)) if params.gamma_statistics else None
         self._lock = threading.Lock()
@@ -179,13 +193,34 @@ class EStep:
             else:
                 logs = expected_log_theta(gamma)
             log_theta = to_steps(logs.sum(axis=0), LDA_GRID)
+        counts = block, positions, theta, ratio, self._table, self._table_rows, LDA_GRID
+        num_words, num_topics = len(self._words), len(self._alpha)
+        most = most_cells(block, positions, theta, num_words, num_topics)
+        cells = None
+        # A word comes in several documents of one topic, so what it has is about half of the most.
+        if self._steps is None and most <= 2 * SPARSE * num_words * num_topics:
+            cells = sparse_statistics(*counts, most)
         with self._lock:
-            add_statistics(
-                block, positions, theta, ratio, self._table, self._table_rows, LDA_GRID, self._steps
-            )
+            if cells is not None:
+                self._cells.append((key, *cells))
+                self._num_cells += len(cells[0])
+            if self._steps is not None or self._num_cells > SPARSE * num_words * num_topics:
+                self._fill_table()
+            if cells is None:
+                add_statistics(*counts, self._fill_table())
             self._counters += block.n_docs, converged, iterations
             if self._log_theta is not None:
                 self._log_theta += log_theta
+
+    def _fill_table(self) -> np.ndarray:
+        """Return the sums as a table, from here on."""
+        if self._steps is None:
+            self._steps = np.zeros((len(self._words), len(self._alpha)))
+        rows = np.arange(len(self._words), dtype=np.int32)
+        for _, cells, steps in self._cells:
+            add_cells(self._steps, rows, cells, steps)  # what is out of range stays so
+        self._cells.clear()
+        return self._steps
 
     def result(self) -> Partial:
         """Return the sums; nothing can be added after that.
@@ -203,8 +238,6 @@ class EStep:
             If a statistic is no number, or more than 2**31.
         """
         with self._lock:
-            if self._steps.size and not self._steps.max() < MAX_STEPS:
-                raise overflow(LDA_GRID)
             documents, converged, iterations = map(int, self._counters)
             extras: dict[str, Any] = {
                 "documents": documents,
@@ -213,6 +246,15 @@ class EStep:
             }
             if self._log_theta is not None:
                 extras["gamma_statistics"] = self._log_theta.copy()
+            if self._steps is None:
+                parts = sorted(self._cells, key=lambda part: part[0])
+                cells = np.concatenate([cells for _, cells, _ in parts])
+                steps = np.concatenate([steps for _, _, steps in parts])
+                if not in_range(steps):
+                    raise overflow(LDA_GRID)
+                return Partial(self._words, narrow_steps(steps), extras, cells)
+            if not in_range(self._steps):
+                raise overflow(LDA_GRID)
             self._steps = narrow_in_place(self._steps)
             return Partial(self._words, self._steps, extras)
 
@@ -242,8 +284,10 @@ class EStep:
     @classmethod
     def warm(cls, dtypes: Sequence[str] = ("float32",)) -> None:
         """Compile the kernels, or load them from numba's cache, by running tiny jobs."""
-        block = Chunk(np.array([0, 1]), np.zeros(1, np.int32), np.ones(1, np.float32), 1)
+        one = np.zeros(1, np.int32)
+        add_cells(np.zeros((1, 1)), one, one, np.zeros(1))  # of counts that do not fit into int32
+        block = Chunk(np.array([0, 1]), one, np.ones(1, np.float32), 1)
         for dtype, variant in itertools.product(dtypes, VARIANTS):
             params = EStepParams(np.ones(1), np.ones(1), dtype, 1, 0.001, 0, variant, gamma_statistics=True)
-            job = cls(params, block.words(), cls.prepare(np.ones((1, 1)), params), np.zeros(1, np.int32))
+            job = cls(params, block.words(), cls.prepare(np.ones((1, 1)), params), one)
             job.add(block, (0,))

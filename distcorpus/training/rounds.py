@@ -223,7 +223,7 @@ class SumRound(Round):
         self.extras: dict[str, Extra] = {}
 
     def _take_in(self, result: Any) -> None:
-        self.total.add(result.words, result.steps)
+        self.total.add(result.words, result.steps, result.cells)
         with self._changed:
             self.extras = merge_extras(self.extras, result.extras)
 

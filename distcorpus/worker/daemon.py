@@ -369,5 +369,6 @@ def _packed(kernel: Any, number: int, block: Chunk) -> KeptBlock:
 def _reply(result: Result) -> dict[str, Any]:
     """Return what was computed, as it travels."""
     if isinstance(result, Partial):
-        return {"partial": (result.words, result.steps, result.extras)}
+        cells = () if result.cells is None else (result.cells,)
+        return {"partial": (result.words, result.steps, result.extras, *cells)}
     return {"arrays": list(result.arrays.items())}

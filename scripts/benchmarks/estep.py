@@ -90,7 +90,9 @@ def _case(name: str, documents: list[BoW], num_terms: int, num_topics: int) -> C
     topics = eta + random.gamma(100.0, 0.01, (num_terms, num_topics)).astype(np.float32)
     for update in range(3):
         rate = (1 + update) ** -0.5
-        updated = (1 - rate) * topics + rate * (eta + _statistics(_ours(block, topics)(), num_terms))
+        updated = (1 - rate) * topics + rate * (
+            eta + _statistics(_ours(block, topics)(), num_terms, num_topics)
+        )
         topics = updated.astype(np.float32)
     gamma = lda.starting_gamma(block.n_docs, num_topics, SEED, KEY)
     distinct = block.nnz / block.n_docs
@@ -124,12 +126,12 @@ def _ours_in_numpy(block: Chunk, topics: np.ndarray) -> Callable[[], Partial]:
     return compute_in_numpy
 
 
-def _statistics(result: Partial | np.ndarray, num_terms: int) -> np.ndarray:
+def _statistics(result: Partial | np.ndarray, num_terms: int, num_topics: int) -> np.ndarray:
     """What a competitor has computed, as (num_terms, K)."""
     if isinstance(result, np.ndarray):  # gensim's and scikit-learn's is (K, num_terms)
         return result.T
-    sums = np.zeros((num_terms, result.steps.shape[1]))
-    sums[result.words] = result.steps * lda.LDA_GRID
+    sums = np.zeros((num_terms, num_topics))
+    sums[result.words] = result.table(num_topics) * lda.LDA_GRID
     return sums
 
 
@@ -150,7 +152,7 @@ def _reference(case: Case) -> np.ndarray:
         False,
     )
     entries = scipy.sparse.csr_array((ratio, block.indices, block.indptr), shape=(block.n_docs, len(table)))
-    return np.asarray(entries.T @ theta * table)
+    return np.asarray(entries.T @ _lda_numpy.dense(theta, case.num_topics) * table)
 
 
 class _Given:
@@ -203,7 +205,7 @@ def _row(case: Case, sgemm: float, repeats: int) -> tuple[list[str], dict[str, f
     }
     reference = _reference(case)
     errors = {
-        name: np.abs(_statistics(compute(), len(reference)) - reference).sum() / reference.sum()
+        name: np.abs(_statistics(compute(), *reference.shape) - reference).sum() / reference.sum()
         for name, compute in competitors.items()
     }
     times: dict[str, list[float]] = {name: [] for name in competitors}

@@ -81,9 +81,9 @@ def estep(lambda_, settings, words, num_terms):
     return EStep(settings, words, EStep.prepare(lambda_[:, words[order]].T, settings), table_row)
 
 
-def dense(partial, num_terms):
-    statistics = np.zeros((num_terms, partial.steps.shape[1]))
-    statistics[partial.words] = partial.steps * LDA_GRID
+def dense(partial, num_terms, num_topics):
+    statistics = np.zeros((num_terms, num_topics))
+    statistics[partial.words] = partial.table(num_topics) * LDA_GRID
     return statistics
 
 
@@ -114,7 +114,7 @@ def test_statistics_and_gamma_are_gensims(lee, backend, num_topics, dtype, alpha
     step = estep(lambda_, settings, block.words(), num_terms)
     step.add(block, (2, 0))
     partial = step.result()
-    assert relative_l1(dense(partial, num_terms), statistics.T) < tolerance
+    assert relative_l1(dense(partial, num_terms, num_topics), statistics.T) < tolerance
     assert partial.extras["documents"] == len(documents)
 
     table = EStep.prepare(lambda_.T, settings)
@@ -201,9 +201,13 @@ def block_statistics(kernels, block, lambda_, alpha, dtype, variant):
         collapsed,
     )
     every = np.arange(block.num_terms, dtype=np.int32)
-    steps = np.zeros(rows.shape)
-    kernels.add_statistics(block.indptr, block.indices, theta, ratio, table, every, LDA_GRID, steps)
-    return steps * LDA_GRID, gamma, counters
+    counts = block.indptr, block.indices, theta, ratio, table, every, LDA_GRID
+    cells, steps, table_of = np.empty(rows.size, np.int32), np.empty(rows.size), np.zeros(rows.size)
+    number = kernels.statistics(*counts, steps, cells, True)
+    assert kernels.statistics(*counts, table_of, cells[:0], False) == 0
+    np.testing.assert_array_equal(np.flatnonzero(table_of), np.sort(cells[:number]))
+    np.testing.assert_array_equal(table_of[cells[:number]], steps[:number])
+    return table_of.reshape(rows.shape) * LDA_GRID, gamma, counters
 
 
 @pytest.mark.parametrize("variant", ["vb", "cvb0"])
@@ -224,6 +228,84 @@ def test_compiled_agrees_with_the_reference(lee, variant, num_topics, alpha):
     assert relative_l1(single[1], gamma) < 1e-5
 
 
+@pytest.mark.parametrize("num_topics", [7, 60, 300])
+def test_a_topic_that_has_left_comes_back(num_topics):
+    """Topic 1 has the rare word as long as it competes for the others, and then topic 2 gets its trace."""
+    table = np.zeros((2, num_topics))
+    table[0, :2] = 1, 0.95
+    table[1, 1:3] = 1, 0.01
+    alpha = np.full(num_topics, 0.02)
+    alpha[2] = 0.1
+    posteriors = []
+    for kernels, dtype in ((_lda_numpy, np.float64), (numba_kernels, np.float32)):
+        gamma = np.ones((1, num_topics), dtype)
+        kernels.expectation(
+            np.array([0, 2]),
+            np.arange(2, dtype=np.int32),
+            np.array([60, 0.05], dtype),
+            table.astype(dtype),
+            alpha.astype(dtype),
+            gamma,
+            200,
+            dtype(1e-7),
+            dtype(np.finfo(np.float32).eps),
+            False,
+        )
+        posteriors.append(gamma[0])
+    weights = np.exp(psi(alpha) - psi(61.0))
+    # Where topic 1 has the word, topic 2 gets less of it than float32 resolves.
+    assert 0.05 * weights[2] * 0.01 / np.exp(psi(1) - psi(61)) < 2**-30 * 60
+    assert posteriors[0][2] - 0.1 > 0.002
+    np.testing.assert_allclose(posteriors[1], posteriors[0], rtol=1e-4)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    num_topics=st.integers(1, 60) | st.integers(125, 150),
+    alpha=st.floats(-4, 0.5),
+    concentration=st.sampled_from([0.01, 0.1, 1.0]),
+    lengths=st.lists(st.integers(0, 70), min_size=1, max_size=5),
+    seed=st.integers(0, 1000),
+)
+def test_topics_may_leave_under_any_prior(num_topics, alpha, concentration, lengths, seed):
+    """The compiled kernel against the dense one, where words are of few topics or of many."""
+    random = np.random.default_rng(seed)
+    num_terms = 80
+    documents = [
+        [(int(w), int(random.integers(1, 9))) for w in np.sort(random.permutation(num_terms)[:length])]
+        for length in lengths
+    ]
+    block = as_chunk(documents, num_terms)
+    lambda_ = random.gamma(concentration, 1.0, (num_topics, num_terms)) + 1e-3
+    priors = 10**alpha * random.uniform(0.3, 3.0, num_topics)
+    wanted, gamma, counters = block_statistics(_lda_numpy, block, lambda_, priors, "float64", "vb")
+    got = block_statistics(numba_kernels, block, lambda_, priors, "float64", "vb")
+    assert list(got[2]) == list(counters)
+    np.testing.assert_allclose(got[0], wanted, atol=2 * LDA_GRID)
+    np.testing.assert_allclose(got[1], gamma, rtol=1e-9, atol=1e-9)
+
+
+def test_partials_are_sparse_where_most_counts_are_zero(lee, blocks):
+    num_terms = lee[1]
+    words = np.arange(num_terms, dtype=np.int32)
+    lambda_ = np.random.default_rng(0).gamma(0.05, 1.0, (200, num_terms)) + 1e-4
+    parts = []
+    for group in ([blocks], [blocks[:2], blocks[2:]], [blocks[::-1]]):
+        for part in group:
+            settings = params(np.full(200, 1 / 200), lambda_.sum(axis=1), gamma_statistics=False)
+            step = estep(lambda_, settings, words, num_terms)
+            for key, block in part:
+                step.add(block, key)
+            parts.append(step.result())
+            EStep.check(parts[-1], settings, words, [(block, key) for key, block in part])
+    whole, first, second, reversed_ = parts
+    assert whole.cells is not None
+    assert whole.nbytes < whole.table(200).size * 4 / 2
+    assert whole.cells.tobytes() == reversed_.cells.tobytes()
+    assert whole.steps.tobytes() == reversed_.steps.tobytes()
+    np.testing.assert_array_equal(whole.table(200), first.table(200) + second.table(200))
+
+
 def test_expected_counts_add_up_to_the_counts(lee, backend):
     documents, num_terms = lee
     model = trained(lee, 7)
@@ -235,7 +317,7 @@ def test_expected_counts_add_up_to_the_counts(lee, backend):
         num_terms,
     )
     step.add(block, (0,))
-    got = dense(step.result(), num_terms).sum(axis=1)
+    got = dense(step.result(), num_terms, 7).sum(axis=1)
     wanted = np.bincount(block.indices, block.data, num_terms)
     np.testing.assert_allclose(got, wanted, rtol=1e-2)
 
@@ -263,7 +345,7 @@ def test_odd_documents(backend):
         np.testing.assert_allclose(posterior, update, rtol=1e-4)
     step = estep(lambda_, settings, block.words(), num_terms)
     step.add(block, (0,))
-    assert dense(step.result(), num_terms).sum() == pytest.approx(sum(totals), rel=1e-6)
+    assert dense(step.result(), num_terms, num_topics).sum() == pytest.approx(sum(totals), rel=1e-6)
     assert step.result().extras["documents"] == 6
 
 
@@ -312,8 +394,8 @@ def test_sums_depend_on_no_order_grouping_or_thread(lee, blocks, data):
     cut = data.draw(st.integers(1, 4))
     parts = [run(lee, part, data.draw(st.integers(1, 4))) for part in (shuffled[:cut], shuffled[cut:])]
     num_terms = lee[1]
-    total = sum(dense(part, num_terms) for part in parts)
-    assert total.tobytes() == dense(wanted, num_terms).tobytes()
+    total = sum(dense(part, num_terms, 30) for part in parts)
+    assert total.tobytes() == dense(wanted, num_terms, 30).tobytes()
     extras = merge_extras(parts[0].extras, parts[1].extras)
     assert extras.pop("gamma_statistics").tobytes() == wanted.extras["gamma_statistics"].tobytes()
     assert extras == {name: value for name, value in wanted.extras.items() if name != "gamma_statistics"}

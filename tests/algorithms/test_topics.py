@@ -107,6 +107,26 @@ def test_sum_is_the_grid_sums_in_any_order(parts, random):
         assert sorted(total.words) == sorted(set().union(*parts))
 
 
+def test_cells_add_up_as_their_table_does():
+    rng = np.random.default_rng(2)
+    words = np.array([4, 1, 7], np.int32)
+    table = rng.integers(0, 3, (3, 5)).astype(np.int32)
+    cells = np.flatnonzero(table)[::-1].astype(np.int32)
+    cells, steps = np.append(cells, cells[:2]), np.append(table.flat[cells], [1, 1]).astype(np.int32)
+    table.flat[cells[:2]] += 1
+    for sums in (StatisticsSum(9, 5, 1.0), GridSum(9, 5, 1.0)):
+        sums.add(words, steps, cells)
+        got = np.zeros((9, 5))
+        if isinstance(sums, GridSum):
+            got = sums.values()
+        else:
+            got[sums.words] = sums.steps
+        np.testing.assert_array_equal(got[words], table)
+        assert got.sum() == table.sum()
+        with pytest.raises(ValueError, match="cells up to 15"):
+            sums.add(words, steps[:1], np.array([15], np.int32))
+
+
 def test_sum_refuses_what_it_cannot_hold():
     total = StatisticsSum(4, 2, 1.0)
     word = np.array([1], np.int32)

@@ -114,6 +114,14 @@ SUMS = {
     "ids of int64": of_partial(lambda w, s, e: (w.astype(np.int64), s, e)),
     "a word less": of_partial(lambda w, s, e: (w[:-1], s[:-1], e)),
     "an extra more": of_partial(lambda w, s, e: (w, s, {**e, "more": 1})),
+    "a cell outside": of_partial(lambda w, s, e: (w, s.ravel()[:1], e, np.array([s.size], np.int32))),
+    "a cell before": of_partial(lambda w, s, e: (w, s.ravel()[:1], e, np.array([-1], np.int32))),
+    "cells of int64": of_partial(lambda w, s, e: (w, s.ravel(), e, np.arange(s.size))),
+    "fewer cells": of_partial(lambda w, s, e: (w, s.ravel(), e, np.arange(s.size - 1, dtype=np.int32))),
+    "more cells": of_partial(
+        lambda w, s, e: (w, np.zeros(s.size + 1, np.int32), e, np.zeros(s.size + 1, np.int32))
+    ),
+    "cells that are text": of_partial(lambda w, s, e: (w, s, e, "cells")),
     "words that are text": of_partial(lambda w, s, e: ("words", s, e)),
 }
 LDA = {
