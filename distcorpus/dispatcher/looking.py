@@ -113,6 +113,7 @@ class Looks:
         self._details: dict[str, tuple[dict[str, Any], float]] = {}  # and when it may be made again
         self._made: dict[str, Any] = {}
         self._made_at = -math.inf
+        self._last_event = 0
 
     def session_views(self) -> list[SessionView]:
         """Return how far each session is."""
@@ -123,10 +124,12 @@ class Looks:
         """Return a snapshot as it travels, with what happened after `cursor`."""
         with self._lock:
             if time.monotonic() - self._made_at >= FRESH:
+                # What is counted and what happened are told as of the same moment.
+                self._last_event = self._watch.latest()
                 self._made = to_message(self._look())
                 self._made_at = time.monotonic()
-            made = self._made
-        return {**made, **self._watch.events(cursor)}
+            made, last = self._made, self._last_event
+        return {**made, **self._watch.events(cursor, last)}
 
     def details(self, name: str) -> dict[str, Any]:
         """Return what is told of one session, as it travels.

@@ -262,22 +262,31 @@ class Watch(EngineObserver):
                 "workers_expelled": self._happened["worker expelled"],
             }
 
-    def events(self, cursor: int | None) -> dict[str, Any]:
+    def latest(self) -> int:
+        """Return the number of the latest event."""
+        with self._lock:
+            return self._number
+
+    def events(self, cursor: int | None, last: int | None = None) -> dict[str, Any]:
         """Return what happened after a cursor, as a message has it.
 
         Parameters
         ----------
         cursor : int or None
             The number of the last event that is known; None for the latest ones.
+        last : int, optional
+            The number of the last event to tell of; by default the latest.
         """
         with self._lock:
+            last = self._number if last is None else last
             oldest = self._number - len(self._events)  # the number before the first
             if cursor is None:
-                cursor = max(self._number - EVENTS_A_SNAPSHOT, oldest)
-            elif not 0 <= cursor <= self._number:
+                cursor = max(last - EVENTS_A_SNAPSHOT, oldest)
+            elif not 0 <= cursor <= last:
                 cursor = oldest  # of a dispatcher before this one
             first = max(cursor, oldest)
-            new = list(islice(reversed(self._events), self._number - first))[::-1]
+            newest = islice(reversed(self._events), self._number - last, max(self._number - first, 0))
+            new = list(newest)[::-1]
         told = new[:EVENTS_A_SNAPSHOT]
         return {
             "jobs": [event for is_job, event in told if is_job],
