@@ -39,8 +39,8 @@ numpydoc_show_class_members = False
 # Names in single backticks are code; nothing has to be marked up in a docstring.
 default_role = "code"
 
-# Pyro4's own documentation is not looked up: a build needs no network.
-nitpick_ignore_regex = [("py:.*", r"Pyro4\..*")]
+# Others' documentation is not looked up: a build needs no network.
+nitpick_ignore_regex = [("py:.*", r"(Pyro4|gensim)\..*")]
 
 
 def skip_type_alias(
