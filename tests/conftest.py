@@ -12,6 +12,7 @@ from gensim.corpora import Dictionary
 from gensim.models import TfidfModel
 from threadpoolctl import threadpool_limits
 
+from distcorpus.engines.threads import available_threads
 from distcorpus.wire import certificates, refusals, roles
 
 from . import template
@@ -29,6 +30,11 @@ def bags_of_words(corpus: corpora.Corpus) -> BagsOfWords:
     dictionary, counts = corpora.bow(corpus)
     model = TfidfModel(dictionary=dictionary)
     return BagsOfWords(dictionary, counts, [model[document] for document in counts])
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Two a core: half of the time a test waits for a cluster."""
+    return 2 * available_threads()
 
 
 @pytest.fixture(scope="session", autouse=True)

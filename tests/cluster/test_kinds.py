@@ -61,6 +61,7 @@ def test_no_training_has_two_kinds(cluster, no_numba, lee_corpus, kind):
             assert computed_by(cluster) <= found.keys()
 
 
+@pytest.mark.long
 def test_those_without_numba_train_where_there_are_no_others(no_numba, lee_corpus):
     with LocalCluster(0) as cluster, worker_of(cluster, name="numpy-1", variables=no_numba):
         alone = train(LdaModel, lee_corpus)

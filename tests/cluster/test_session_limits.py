@@ -151,6 +151,7 @@ def sleeper(cluster, documents, num_terms):
     return proxy
 
 
+@pytest.mark.long
 def test_fifty_sleepers(tmp_path, lee_corpus):
     """They take bounded memory, others train meanwhile, and the dispatcher ends them and says so."""
     spool = tmp_path / "spool"

@@ -81,6 +81,7 @@ def processes_of(port):
     return found
 
 
+@pytest.mark.long
 @needs_sshd
 def test_a_cluster_with_tls_that_ends_with_the_command(server, tmp_path):
     """Programs find it, its output has the hosts' names, and nothing of it stays."""
@@ -120,6 +121,7 @@ def test_nothing_stays_when_the_command_is_killed(server):
     wait_until(lambda: processes_of(port) == [], "the end of the cluster", 150)
 
 
+@pytest.mark.long
 @needs_sshd
 @pytest.mark.parametrize(
     ("options", "error"),

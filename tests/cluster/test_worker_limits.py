@@ -71,6 +71,7 @@ def uri_of(cluster, name="measured"):
     return list_names(ns)[names.worker(name)]
 
 
+@pytest.mark.long
 @linux
 @pytest.mark.parametrize("kernel", ["lda", "lsi"])
 def test_few_bytes_that_state_a_large_vocabulary(cluster, kernel):
@@ -142,6 +143,7 @@ def test_what_a_stranger_leaves_goes_with_its_connection(cluster, lee_corpus):
         close(watching)
 
 
+@pytest.mark.long
 def test_what_a_killed_dispatcher_leaves_goes(lee_corpus):
     with LocalCluster(0) as cluster, worker_of(cluster):
         model = LsiModel(lee_corpus.tfidf, id2word=lee_corpus.dictionary, num_topics=5, distributed=True)
@@ -166,6 +168,7 @@ def quiet(cluster, lee_corpus):
     return train(lee_corpus)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("cache", ["0", "0.0003"])
 def test_a_small_cache_makes_no_difference(quiet, lee_corpus, cache):
     """Nor does anything wait for rows that were given up."""

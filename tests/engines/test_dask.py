@@ -175,6 +175,7 @@ def pids(client: Client) -> dict[str, int]:
     return client.run(os.getpid)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("model", TRAIN)
 def test_workers_are_killed_in_mid_training(client, corpus, dictionary, expected, model):
     """First one of them, then both."""
@@ -192,6 +193,7 @@ def test_workers_are_killed_in_mid_training(client, corpus, dictionary, expected
     assert events > 6
 
 
+@pytest.mark.long
 def test_scaling(cluster, client, corpus, dictionary, expected, monkeypatch):
     engines: list[DaskEngine] = []
     real = DaskEngine.__enter__
@@ -207,6 +209,7 @@ def test_scaling(cluster, client, corpus, dictionary, expected, monkeypatch):
     assert next(sizes, None) is None
 
 
+@pytest.mark.long
 def test_retired_workers(corpus, dictionary, expected):
     """Dask moves their data to others, and nothing is computed twice."""
     with (
@@ -616,6 +619,7 @@ def test_a_client_that_is_closed(cluster, client, corpus, dictionary, expected):
     assert content(goes_on(model, corpus)) == expected["lda"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
 def test_a_lost_scheduler_is_one_clear_error(corpus, dictionary, expected, monkeypatch, how):
     """The model is as after its latest update, and goes on from there."""

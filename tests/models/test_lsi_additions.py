@@ -66,6 +66,7 @@ def weights_of(sizes, decay, chunksize=40):
     return np.repeat(decay ** np.arange(len(chunks) - 1, -1, -1.0), chunks)
 
 
+@pytest.mark.long
 def test_additions_are_exact_with_any_number_of_workers(lee_corpus, dense):
     """They give the bytes of a model that had everything at once, which is held against LAPACK."""
     dictionary, at_once = lee_corpus.dictionary, {}
@@ -142,6 +143,7 @@ def test_what_is_too_much_to_keep_is_said(cluster, lee_corpus, dense, monkeypatc
         assert models[0] == models[1]
 
 
+@pytest.mark.long
 def test_what_a_dispatcher_folds_is_said(lee_corpus, dense, caplog):
     """To the program too."""
     parts = parts_of(lee_corpus, "two")
@@ -161,6 +163,7 @@ def test_what_a_dispatcher_folds_is_said(lee_corpus, dense, caplog):
     assert_exact(model, np.hstack([dense, dense[:, :40]]))
 
 
+@pytest.mark.long
 def test_additions_need_no_cluster_that_was_there_before(lee_corpus, dense):
     """Each on another one, or on none."""
     parts = parts_of(lee_corpus, "three")
@@ -172,6 +175,7 @@ def test_additions_need_no_cluster_that_was_there_before(lee_corpus, dense):
     assert lsi_bytes(model) == lsi_bytes(LsiModel(lee_corpus.tfidf, id2word=lee_corpus.dictionary, **LSI))
 
 
+@pytest.mark.long
 def test_a_worker_is_killed_in_each_addition(lee_corpus):
     """While the documents arrive, those that were there among them, and while they are multiplied."""
     parts = parts_of(lee_corpus, "three")

@@ -368,6 +368,7 @@ sys.stdout.buffer.write(pickle.dumps(found))
 """
 
 
+@pytest.mark.long
 def test_files_go_to_gensim_and_back_where_this_package_is_not_installed(cluster, lee_corpus, tmp_path):
     """Of models that were trained here, and on a cluster."""
     paths = {distributed: str(tmp_path / str(distributed)) for distributed in (False, True)}
