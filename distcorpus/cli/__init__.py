@@ -32,6 +32,7 @@ from distcorpus.cli import (
 from distcorpus.cli.common import Parser
 from distcorpus.cli.service import Interrupted
 from distcorpus.wire import CommunicationError, NamingError, allow, limit_messages
+from distcorpus.wire.scoped import temporary
 
 logger = logging.getLogger("distcorpus")
 
@@ -75,7 +76,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             allow(spec)
         if getattr(options, "max_message", None) is not None:
             limit_messages(options.max_message * 2**20)
-        options.run(options)
+        with temporary():  # whoever calls this function goes on, without the command's --tls
+            options.run(options)
     except (CommunicationError, NamingError, RuntimeError, OSError, ValueError) as error:
         if options.verbose:
             logger.exception("%s", error)

@@ -248,8 +248,9 @@ class EStep:
                 extras["gamma_statistics"] = self._log_theta.copy()
             if self._steps is None:
                 parts = sorted(self._cells, key=lambda part: part[0])
-                cells = np.concatenate([cells for _, cells, _ in parts])
-                steps = np.concatenate([steps for _, _, steps in parts])
+                none = np.empty(0, np.int32)  # of a job without a block
+                cells = np.concatenate([none, *(cells for _, cells, _ in parts)])
+                steps = np.concatenate([none, *(steps for _, _, steps in parts)])
                 if not in_range(steps):
                     raise overflow(LDA_GRID)
                 return Partial(self._words, narrow_steps(steps), extras, cells)

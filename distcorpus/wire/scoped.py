@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from Pyro4.configuration import config
@@ -35,6 +36,19 @@ def override(**values: Any) -> Callable[[], None]:
             _entries = tuple(other for other in _entries if other is not entry)
 
     return undo
+
+
+@contextmanager
+def temporary() -> Iterator[None]:
+    """Undo, when the block ends, what this thread has set in it."""
+    global _entries
+    before = _entries
+    try:
+        yield
+    finally:
+        me = threading.current_thread()
+        with _lock:
+            _entries = tuple(entry for entry in _entries if entry[0] is not me or entry in before)
 
 
 def set_default(**values: Any) -> None:

@@ -67,6 +67,7 @@ def test_models_find_it_by_ns_conf_and_by_the_environment(head, monkeypatch):
 
 
 def test_an_open_local_cluster_and_what_is_said_come_before_the_environment(head, monkeypatch):
+    monkeypatch.setattr("distcorpus.wire.scoped._entries", ())  # other tests' clusters are none of this one's
     monkeypatch.setenv(addressfile.VARIABLE, str(head))
     with LocalCluster(0) as cluster:
         assert names.worker("a") not in list_names(find())

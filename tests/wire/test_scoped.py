@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from Pyro4.configuration import config
 
 from distcorpus.wire import scoped as module
-from distcorpus.wire.scoped import override, scoped
+from distcorpus.wire.scoped import override, scoped, temporary
 
 
 @pytest.fixture(autouse=True)
@@ -69,3 +69,17 @@ def test_what_is_set_by_hand_counts(monkeypatch: pytest.MonkeyPatch):
     undo()
     assert default == config.NS_HOST
     assert scoped("nobody set it", 3) == 3
+
+
+def test_what_is_set_for_a_while_is_undone_and_no_more():
+    first, gone = override(NS_HOST="first"), override(NS_HOST="gone")
+    with temporary():
+        override(NS_HOST="second")
+        gone()
+        with ThreadPoolExecutor(1) as other:
+            undo = other.submit(override, NS_PORT=1).result()
+        assert scoped("NS_HOST") == "second"
+    assert scoped("NS_HOST") == "first"
+    assert scoped("NS_PORT") == 1, "another thread's stays"
+    undo()
+    first()
