@@ -77,7 +77,7 @@ class LocalCluster:
         link. Needs ``pip install 'distcorpus[dashboard]'``.
     verbose : bool, default False
         Let the daemons log what they do to standard error.
-    timeout : float, default 120
+    timeout : float, default 300
         Seconds in which everything has to be ready (the kernels are compiled the first time on a machine).
 
     Raises
@@ -106,7 +106,7 @@ class LocalCluster:
         tls: bool = False,
         dashboard: bool = False,
         verbose: bool = False,
-        timeout: float = 120.0,
+        timeout: float = 300.0,
     ) -> None:
         if n_workers < 0 or threads < 1:
             raise ValueError(

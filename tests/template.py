@@ -77,7 +77,7 @@ class Template:
         with self._lock:
             socket.send_fds(self._socket, [json.dumps(request).encode()], list(fds.values()))
             with self.changed:
-                assert self.changed.wait_for(lambda: self._pids, 60), "the template does not answer"
+                assert self.changed.wait_for(lambda: self._pids, 300), "the template does not answer"
                 return self._pids.pop()
 
     def end(self) -> None:

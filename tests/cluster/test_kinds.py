@@ -90,6 +90,7 @@ def test_those_without_numba_train_where_there_are_no_others(no_numba, lee_corpu
 
 
 @pytest.mark.long
+@pytest.mark.timeout(900)  # the kernels are compiled for another CPU
 @pytest.mark.parametrize(
     "cpu",
     [

@@ -58,7 +58,7 @@ def worker_of(cluster, *options, name="measured", variables=None):
     )
     try:
         # On a machine, or for a CPU, that is new it compiles its kernels first.
-        wait_until(lambda: len(cluster.dispatcher.status()["workers"]) == before + 1, "its joining", 120.0)
+        wait_until(lambda: len(cluster.dispatcher.status()["workers"]) == before + 1, "its joining", 500.0)
         yield process.pid
     finally:
         process.terminate()
