@@ -48,7 +48,8 @@ def temporary() -> Iterator[None]:
     finally:
         me = threading.current_thread()
         with _lock:
-            _entries = tuple(entry for entry in _entries if entry[0] is not me or entry in before)
+            kept = {id(entry) for entry in before}  # equal ones may have been set since
+            _entries = tuple(entry for entry in _entries if entry[0] is not me or id(entry) in kept)
 
 
 def set_default(**values: Any) -> None:

@@ -75,6 +75,8 @@ def test_what_is_set_for_a_while_is_undone_and_no_more():
     first, gone = override(NS_HOST="first"), override(NS_HOST="gone")
     with temporary():
         override(NS_HOST="second")
+        override(NS_HOST="first")
+        override(NS_HOST="second")
         gone()
         with ThreadPoolExecutor(1) as other:
             undo = other.submit(override, NS_PORT=1).result()
@@ -83,3 +85,4 @@ def test_what_is_set_for_a_while_is_undone_and_no_more():
     assert scoped("NS_PORT") == 1, "another thread's stays"
     undo()
     first()
+    assert scoped("NS_HOST") is None
