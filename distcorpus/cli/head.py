@@ -6,11 +6,10 @@ import argparse
 
 from distcorpus.cli import dispatcher
 from distcorpus.cli.common import Commands, secure_options, serve_options, verbose_options
-from distcorpus.cli.nameserver import add_nameserver_options
+from distcorpus.cli.nameserver import add_nameserver_options, make_nameserver
 from distcorpus.cli.service import say
 from distcorpus.wire import roles, tls
 from distcorpus.wire.daemon import check_exposure
-from distcorpus.wire.nameserver import NameServerDaemon
 from distcorpus.wire.sockets import parse_address
 
 
@@ -50,15 +49,7 @@ def run(options: argparse.Namespace) -> None:
         check_exposure(options.bind, options.insecure)
     if options.advertise and parse_address(options.advertise)[1]:
         raise ValueError("--advertise of a head takes a host alone, for it has two ports")
-    nameserver = NameServerDaemon(
-        options.bind,
-        options.port,
-        broadcast=options.broadcast,
-        advertise=options.advertise,
-        credentials=credentials,
-        insecure=options.insecure,
-        address_file=options.address_file,
-    )
+    nameserver = make_nameserver(options, options.port, credentials)
     try:
         nameserver.start()
         say(f"its name server listens on {nameserver.location}")

@@ -16,7 +16,7 @@ from distcorpus.cli.common import (
     with_tls,
 )
 from distcorpus.cli.service import Lifetime, report_ready, say
-from distcorpus.wire import roles
+from distcorpus.wire import roles, tls
 from distcorpus.wire.nameserver import NameServerDaemon
 from distcorpus.wire.sockets import raise_file_limit
 
@@ -57,20 +57,27 @@ def add_nameserver_options(parser: Parser) -> None:
     )
 
 
-def run(options: argparse.Namespace) -> None:
-    """Run the name server until it is told to end."""
-    raise_file_limit()
-    lifetime = Lifetime(until_eof=options.until_eof)
-    credentials = use_credentials(options, roles.NAMESERVER)
-    daemon = NameServerDaemon(
+def make_nameserver(
+    options: argparse.Namespace, port: int, credentials: tls.Credentials | None
+) -> NameServerDaemon:
+    """Return the name server that the options describe."""
+    return NameServerDaemon(
         options.bind,
-        options.bind_port,
+        port,
         broadcast=options.broadcast,
         advertise=options.advertise,
         credentials=credentials,
         insecure=options.insecure,
         address_file=options.address_file,
     )
+
+
+def run(options: argparse.Namespace) -> None:
+    """Run the name server until it is told to end."""
+    raise_file_limit()
+    lifetime = Lifetime(until_eof=options.until_eof)
+    credentials = use_credentials(options, roles.NAMESERVER)
+    daemon = make_nameserver(options, options.bind_port, credentials)
     try:
         daemon.start()
         say(
