@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from distcorpus._machine import usable_cores
 from distcorpus.corpora import inputs
 from distcorpus.corpora.counting import Counts, Reading, Tally, count, numbered, problems
 from distcorpus.corpora.crew import Crew
@@ -131,7 +132,7 @@ def build(
 
 
 def _crew(options: Options) -> Crew:
-    processes = options.processes or len(os.sched_getaffinity(0))
+    processes = options.processes or usable_cores()
     fitting = int(options.memory * 2**30) // 2 // PROCESS_BYTES
     return Crew(max(1, min(processes, fitting)))
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Any
 
+from distcorpus._machine import machine_memory
 from distcorpus.algorithms.chunk import MAX_TERMS
 from distcorpus.algorithms.lsi import block_width
 from distcorpus.wire import message_limit
@@ -70,11 +70,6 @@ def lsi_bytes(
 def lda_bytes(num_terms: int, num_topics: int, itemsize: int) -> int:
     """Return the bytes of an LDA model's topics, as they come and go, and of its statistics' exact sum."""
     return num_terms * num_topics * (2 * itemsize + 8)
-
-
-def machine_memory() -> int:
-    """Return the bytes of this machine's memory."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 @dataclass(slots=True)

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from distcorpus._machine import machine_memory
 from distcorpus._version import __version__
-from distcorpus.dispatcher.limits import machine_memory
 from distcorpus.dispatcher.watching import Watch
 from distcorpus.engines.pyro import PyroEngine, Unusable, WorkerLook
 from distcorpus.monitor.snapshot import (

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from distcorpus._machine import usable_cores
 from distcorpus.algorithms.chunk import Chunk, positions_of, words_in
 from distcorpus.engines.base import Block, Round
 from distcorpus.engines.observer import JobRecord, watching
@@ -36,7 +37,7 @@ def available_threads() -> int:
     The least of the cores that it may run on, its share of them (control groups), and what
     ``DISTCORPUS_THREADS`` or, without that, ``OMP_NUM_THREADS`` says.
     """
-    limits = [len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1]
+    limits = [usable_cores()]
     limits.extend(_control_group_limit())
     for name in THREAD_VARIABLES:
         text = os.environ.get(name, "").split(",")[0].strip()

@@ -15,6 +15,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from distcorpus._machine import machine_memory, usable_cores
 from distcorpus._version import __version__
 from distcorpus.monitor.doctor import NEEDED, USEFUL, Check, Machine, check_certificate, check_snapshot
 from distcorpus.monitor.snapshot import Snapshot, from_message
@@ -49,11 +50,9 @@ def this_machine(spool: str = "", **kernels: Any) -> Machine:
         python=sys.version_info[:3],
         packages={name: _version(name) for name in (*NEEDED, *USEFUL)},
         cores=os.cpu_count() or 1,
-        usable_cores=len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else os.cpu_count() or 1,
+        usable_cores=usable_cores(),
         quota=cpu_quota(),
-        memory=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        memory=machine_memory(),
         memory_limit=memory_limit(),
         blas=tuple(sorted(blas)),
         files=resource.getrlimit(resource.RLIMIT_NOFILE),

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import math
-import os
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
@@ -19,6 +18,7 @@ import numpy as np
 from Pyro4.configuration import config
 from Pyro4.errors import ProtocolError
 
+from distcorpus._machine import machine_memory
 from distcorpus.wire.daemon import Connection, current_connection, expose
 
 MARK = "array in slices"
@@ -48,7 +48,7 @@ class _Arriving:
     """The bytes that are arriving in slices, of all connections together."""
 
     def __init__(self) -> None:
-        self.most = int(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") * SHARE_OF_MEMORY)
+        self.most = int(machine_memory() * SHARE_OF_MEMORY)
         self._taken = 0
         self._lock = threading.Lock()
 
