@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -32,12 +30,6 @@ def bags_of_words(corpus: corpora.Corpus) -> BagsOfWords:
     dictionary, counts = corpora.bow(corpus)
     model = TfidfModel(dictionary=dictionary)
     return BagsOfWords(dictionary, counts, [model[document] for document in counts])
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    """Compile the kernels once, where that has not been done, and not in every process at the same time."""
-    if not hasattr(config, "workerinput") and not config.option.collectonly:
-        subprocess.run([sys.executable, "-m", "distcorpus", "warm"], stdout=subprocess.DEVNULL, check=True)
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:

@@ -9,14 +9,22 @@ import shutil
 import stat
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+try:
+    import fcntl
+except ImportError:  # Windows: processes that start at once each compile for themselves
+    fcntl = None  # type: ignore[assignment]
 
 #: Where the files are that kernels are made of.
 PACKAGE = Path(__file__).resolve().parents[1]
 ROOMS = PACKAGE / "algorithms", PACKAGE / "kernels"
+#: How long a process waits for another that compiles, in s, before it compiles without regard to it.
+PATIENCE = 120.0
 
 
 @functools.cache
@@ -93,10 +101,52 @@ def _tag() -> str:
     return source_stamp()[:12]
 
 
+class _Turn:
+    """One process at a time compiles: the others wait, and load what it has saved.
+
+    numba's index of a kernel is read, changed and written again, so that of two processes that save at once
+    one loses its work. numba holds its own lock, of this process, around all calls.
+    """
+
+    def __init__(self) -> None:
+        self._file: int | None = None
+        self._depth = 0
+
+    @contextmanager
+    def until_saved(self) -> Iterator[None]:
+        """A turn taken within ends with it: a kernel compiles those that it is made of within its own."""
+        self._depth += 1
+        try:
+            yield
+        finally:
+            self._depth -= 1
+            if not self._depth and self._file is not None:
+                os.close(self._file)
+                self._file = None
+
+    def take(self) -> bool:
+        """Wait for the turn; return whether it had not been ours already."""
+        path = folder()
+        if fcntl is None or path is None or self._file is not None or not self._depth:
+            return False
+        self._file = os.open(path / "lock", os.O_CREAT | os.O_RDWR, 0o600)
+        end = time.monotonic() + PATIENCE
+        while time.monotonic() < end:
+            with suppress(BlockingIOError):
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            time.sleep(0.02)
+        return True
+
+
+_turn = _Turn()
+
+
 def compiled(**options: Any) -> Callable[[Any], Any]:
     """Return numba's ``njit`` with a cache in `folder`, or without one where there is none."""
     import numba
     from numba.core import caching
+    from numba.core.compiler_lock import global_compiler_lock
 
     class Locator(caching._CacheLocator):
         """Says where numba keeps the kernels of this package, and when they are stale."""
@@ -122,4 +172,25 @@ def compiled(**options: Any) -> Callable[[Any], Any]:
     classes = implementation._locator_classes
     if not any(kind.__qualname__ == Locator.__qualname__ for kind in classes):
         classes.insert(0, Locator)
-    return numba.njit(cache=folder() is not None, **options)
+
+    class Cache(caching.FunctionCache):
+        """Looks again when the turn to compile has come."""
+
+        def load_overload(self, signature: Any, context: Any) -> Any:
+            found = super().load_overload(signature, context)
+            return super().load_overload(signature, context) if found is None and _turn.take() else found
+
+    def decorate(function: Any) -> Any:
+        kernel = numba.njit(cache=folder() is not None, **options)(function)
+        if folder() is not None:
+            compile_now = kernel.compile
+
+            def compile_in_turn(signature: Any) -> Any:
+                with global_compiler_lock, _turn.until_saved():
+                    return compile_now(signature)
+
+            kernel._cache = Cache(function)
+            kernel.compile = compile_in_turn
+        return kernel
+
+    return decorate

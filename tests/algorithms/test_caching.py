@@ -85,6 +85,42 @@ def test_a_read_only_install_without_a_home_uses_the_chosen_folder(tmp_path):
     assert list(chosen.rglob("*.nbi"))
 
 
+def test_processes_that_start_at_once_compile_once(tmp_path):
+    """Each needs the same kernels and has none: together they compile each once, and none is lost."""
+    program = """
+from numba.core import event
+compilations = event.RecordingListener()
+event.register("numba:compile", compilations)
+import sys
+import numpy as np
+from distcorpus.algorithms import summation
+sys.stdin.read()
+for dtype in (np.float32, np.float64):
+    summation.to_steps(np.ones(3, dtype), 0.5)
+names = [str(event.data["dispatcher"].py_func.__name__) for _, event in compilations.buffer if event.is_start]
+print(len(names))
+"""
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    command = [sys.executable, "-c", program]
+    processes = [
+        subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for _ in range(4)
+    ]
+    for process in processes:
+        process.stdin.close()
+    together = sum(int(process.stdout.read()) for process in processes)
+    assert [process.wait() for process in processes] == [0] * 4
+    alone = subprocess.run(
+        command,
+        env={**environment, "NUMBA_CACHE_DIR": str(tmp_path / "alone")},
+        input="",
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert together == int(alone.stdout) > 0
+
+
 FILES = [path.relative_to(_caching.PACKAGE) for room in _caching.ROOMS for path in room.glob("*.py")]
 
 
