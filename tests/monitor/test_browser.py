@@ -181,12 +181,20 @@ def test_a_training_is_watched_and_a_worker_killed(
         )
     )  # fmt: skip
     serving.callback(lda.end)
-    lsi = Training(
-        lambda check: LsiModel(
+    looked_at = threading.Event()  # an LSI takes a second: it waits with its open session until it is
+    looked_at.set()
+
+    def train_lsi(check: Callable[[dict[str, Any]], None]) -> None:
+        def hold(event: dict[str, Any]) -> None:
+            check(event)
+            looked_at.wait(100)
+
+        LsiModel(
             lee_corpus.tfidf * 20, id2word=dictionary, num_topics=100, chunksize=500, distributed=True,
-            progress=check,
-        )
-    )  # fmt: skip
+            progress=hold,
+        )  # fmt: skip
+
+    lsi = Training(train_lsi)
     serving.callback(lsi.end)
 
     page = open_page(link, color_scheme="light")
@@ -231,9 +239,17 @@ def test_a_training_is_watched_and_a_worker_killed(
     page.set_viewport_size({"width": 1180, "height": 1060})
     shoot(page, "dashboard-session")
     page.goto(f"{with_words}#/")
-    until(page, "document.querySelector('article[data-key^=lsi]')", "LSI")
-    page.locator(".run-head a", has_text="lsi").first.click()
+    open_lsi = "document.querySelector('article[data-key^=lsi]:not(.over)')"
+    lsi.end()
+    until(page, f"document.querySelector('article.run') && !{open_lsi}", "that LSI ended")
+    looked_at.clear()
+    lsi = Training(train_lsi)
+    serving.callback(lsi.end)
+    serving.callback(looked_at.set)
+    until(page, open_lsi, "LSI")
+    page.locator("article.run:not(.over) .run-head a", has_text="lsi").first.click()
     until(page, "document.querySelector('svg[data-chart=spectrum]')", "a spectrum")
+    looked_at.set()
 
     phone = open_page(link, viewport={"width": 390, "height": 780}, color_scheme="dark", is_mobile=True)
     for at in ("timeline", "traffic", "faults", f"session/{name}", ""):
