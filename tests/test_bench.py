@@ -59,7 +59,7 @@ def test_what_processes_use_is_seen(tmp_path: Path):
     ) as process:
         watch = Watch()
         watch.also(process.pid, "workers")
-        watch.descendants(os.getpid(), "others")
+        watch.descendants(process.pid, "others")
         with watch:
             assert process.stdout is not None
             assert process.stdout.readline() == "done\n"

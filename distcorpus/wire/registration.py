@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 CHECK_EVERY = 2.0
 #: Seconds that a daemon which is asked to make place has for it.
 REPLACE_TIMEOUT = 15.0
-#: Seconds in which a name server that breaks connections has to come to itself.
+#: Seconds in which a name server that breaks connections, or is started again, has to come to itself.
 START_TIMEOUT = 15.0
 #: Seconds between two attempts to register.
 RETRY_EVERY = 0.1
@@ -61,9 +61,10 @@ class Registration:
         Raises
         ------
         NamingError
-            If a name leads to a daemon that is alive, and `replace` is false or that daemon does not end.
+            If a name leads to a daemon that is alive, and `replace` is false or that daemon does not end; or
+            if there is no name server for `START_TIMEOUT`.
         CommunicationError
-            If the name server cannot be reached, or breaks connections for `START_TIMEOUT`.
+            If the name server breaks connections for `START_TIMEOUT`.
         """
         began = time.monotonic()
         nameserver = None
@@ -71,6 +72,12 @@ class Registration:
             while True:
                 try:
                     nameserver = nameserver or self._locate()
+                except (CommunicationError, NamingError):  # one that is started again
+                    if time.monotonic() > began + START_TIMEOUT:
+                        raise
+                    time.sleep(RETRY_EVERY)
+                    continue
+                try:
                     register(nameserver, name, uri, replace=replace)
                     break
                 except NamingError:

@@ -86,7 +86,7 @@ def test_four_terminals_and_an_untouched_program():
 
         ns = find("127.0.0.1", port, broadcast=False)
         status = connect(lookup(ns, names.DISPATCHER)).status
-        wait_until(lambda: len(status()["workers"]) == 3, "the joining of three workers", 60)
+        wait_until(lambda: len(status()["workers"]) == 3, "the joining of three workers")
         assert {worker["name"] for worker in status()["workers"]} == {"a", "pair-0", "pair-1"}
 
         program = subprocess.run(
@@ -155,11 +155,11 @@ def test_name_server_that_restarts_learns_the_names_again():
     port = free_port()
     where = ("--host", "127.0.0.1", "--port", str(port), "--no-broadcast")
     with script("dispatcher", *where), script("worker", *where, "--name", "a"):
-        expected = {names.DISPATCHER, names.LSI_DISPATCHER, names.LDA_DISPATCHER, names.worker("a")}
+        expected = {*names.OF_THE_DISPATCHER, names.worker("a")}
 
         def registered():
             return expected <= set(list_names(find("127.0.0.1", port, broadcast=False, wait=60)))
 
         for _ in range(2):
             with script("nameserver", "--bind-port", str(port)):
-                wait_until(registered, "the registration of all names", 60)
+                wait_until(registered, "the registration of all names")

@@ -166,9 +166,9 @@ def test_fifty_sleepers(tmp_path, lee_corpus):
         sent = 50 * 2 * chunk.nbytes
         assert sent > 384 * MB
         assert train(lee_corpus) == quiet
-        wait_until(lambda: "--idle" in log.read_text(), "the first one's end", 60)
+        wait_until(lambda: "--idle" in log.read_text(), "the first one's end")
         assert train(lee_corpus) == quiet
-        wait_until(lambda: not sessions(cluster), "their end", 60)
+        wait_until(lambda: not sessions(cluster), "their end")
         lines = [line for line in log.read_text().splitlines() if "--idle" in line]
         assert len(lines) == 50
         assert all("called nothing for" in line and "of loopback" in line for line in lines)

@@ -193,9 +193,9 @@ def test_four_commands_make_a_cluster(tmp_path):
         stack.enter_context(script("worker", *where, *pair))
         stack.callback(use_tls(exports[tls.VARIABLE]))
         ns = find("localhost", int(port), broadcast=False)
-        wait_until(lambda: lookup(ns, names.DISPATCHER), "the registration of the dispatcher", 60)
+        wait_until(lambda: lookup(ns, names.DISPATCHER), "the registration of the dispatcher")
         dispatcher = connect(lookup(ns, names.DISPATCHER))
-        wait_until(lambda: len(dispatcher.status()["workers"]) == 2, "the joining of two workers", 60)
+        wait_until(lambda: len(dispatcher.status()["workers"]) == 2, "the joining of two workers")
         assert run("stop", *where, "--tls", exports[tls.VARIABLE]).returncode == 0
 
 
