@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import os
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 
 def usable_cores() -> int:
     """Return the number of cores that this process may run on."""
@@ -13,3 +18,16 @@ def usable_cores() -> int:
 def machine_memory() -> int:
     """Return the bytes of this machine's memory."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def try_to_lock(descriptor: int) -> bool:
+    """Lock an open file or folder until it is closed; return False where another process has locked it.
+
+    Where there are no such locks, as on Windows, nobody is kept out.
+    """
+    if fcntl is not None:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    return True

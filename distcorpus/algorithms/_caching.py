@@ -15,10 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-try:
-    import fcntl
-except ImportError:  # Windows: processes that start at once each compile for themselves
-    fcntl = None  # type: ignore[assignment]
+from distcorpus._machine import try_to_lock
 
 #: Where the files are that kernels are made of.
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -127,14 +124,11 @@ class _Turn:
     def take(self) -> bool:
         """Wait for the turn; return whether it had not been ours already."""
         path = folder()
-        if fcntl is None or path is None or self._file is not None or not self._depth:
+        if path is None or self._file is not None or not self._depth:
             return False
         self._file = os.open(path / "lock", os.O_CREAT | os.O_RDWR, 0o600)
         end = time.monotonic() + PATIENCE
-        while time.monotonic() < end:
-            with suppress(BlockingIOError):
-                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
+        while not try_to_lock(self._file) and time.monotonic() < end:
             time.sleep(0.02)
         return True
 

@@ -8,7 +8,6 @@ processes.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import importlib.metadata
 import json
@@ -26,7 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from distcorpus._machine import usable_cores
+from distcorpus._machine import try_to_lock, usable_cores
 from distcorpus.corpora import inputs
 from distcorpus.corpora.counting import Counts, Reading, Tally, count, numbered, problems
 from distcorpus.corpora.crew import Crew
@@ -176,12 +175,8 @@ def _kept(folder: Path, source: str) -> Iterator[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     lock = os.open(folder, os.O_RDONLY)
     try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise RuntimeError(
-                f"another process counts in {folder}: wait for it, or give another folder"
-            ) from None
+        if not try_to_lock(lock):
+            raise RuntimeError(f"another process counts in {folder}: wait for it, or give another folder")
         about = folder / "source.json"
         if not about.exists() or about.read_text("utf-8") != source:
             for entry in folder.iterdir():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from distcorpus._machine import try_to_lock
 from distcorpus.algorithms.chunk import MAX_TERMS, Chunk, as_chunk, joined
 from distcorpus.corpora import files, manifest
 from distcorpus.corpora.files import Folder
@@ -90,13 +90,11 @@ class ShardWriter:
         self._unfinished = self.directory.with_name(self.directory.name + UNFINISHED)
         self._unfinished.mkdir(parents=True, exist_ok=True)
         self._lock = os.open(self._unfinished, os.O_RDONLY)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        if not try_to_lock(self._lock):
             os.close(self._lock)
             raise RuntimeError(
                 f"another process writes the corpus {self.directory}: wait for it, or give another folder"
-            ) from None
+            )
         self._shards: list[Shard] = []
         self._name_bytes: list[int] = []
         self._chunks: list[Chunk] = []

@@ -20,7 +20,6 @@ checksums tell. They hold messages as they travel, and are read with the same re
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import mmap
 import os
@@ -35,6 +34,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from distcorpus._machine import try_to_lock
 from distcorpus._version import __version__
 from distcorpus.algorithms.chunk import Chunk
 from distcorpus.corpora.reference import StoredChunk
@@ -73,11 +73,9 @@ class Journal:
         self._removed = False
         self._changing = threading.Lock()
         self._owner = os.open(folder / "owner", os.O_WRONLY | os.O_CREAT, 0o600)
-        try:
-            fcntl.flock(self._owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        if not try_to_lock(self._owner):
             os.close(self._owner)
-            raise
+            raise BlockingIOError(f"another dispatcher owns the journal {folder}")
 
     @property
     def token(self) -> str:

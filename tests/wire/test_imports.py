@@ -113,3 +113,20 @@ def test_what_cannot_be_configured_stops_gensim(monkeypatch):
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.count("nonsense") == 2
+
+
+def test_models_and_corpora_do_without_what_only_posix_has():
+    """On Windows programs train here, or with a cluster elsewhere."""
+    printed = run(
+        "import os",
+        "sys.modules |= dict.fromkeys(('fcntl', 'resource', 'pwd', 'grp', 'termios'))",
+        "del os.getuid, os.fork, os.sched_getaffinity, os.sysconf",
+        "import numpy as np, scipy.sparse",
+        "from distcorpus import LdaModel, LsiModel",
+        "from distcorpus.corpora import Corpus",
+        "assert Corpus",
+        "documents = scipy.sparse.random(30, 50, 0.2, format='csc', random_state=0)",
+        "documents.data = np.ceil(documents.data * 3)",
+        "print(LdaModel(documents, num_topics=3).num_topics, *LsiModel(documents, num_topics=3).projection.s)",
+    )
+    assert len(printed) == 4
