@@ -16,7 +16,9 @@ def usable_cores() -> int:
 
 
 def machine_memory() -> int:
-    """Return the bytes of this machine's memory."""
+    """Return the bytes of this machine's memory; 8 GiB where nothing tells, as on Windows."""
+    if not hasattr(os, "sysconf"):
+        return 8 << 30
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 

@@ -122,11 +122,9 @@ def test_models_and_corpora_do_without_what_only_posix_has():
         "sys.modules |= dict.fromkeys(('fcntl', 'resource', 'pwd', 'grp', 'termios'))",
         "del os.getuid, os.fork, os.sched_getaffinity, os.sysconf",
         "import numpy as np, scipy.sparse",
-        "from distcorpus import LdaModel, LsiModel",
-        "from distcorpus.corpora import Corpus",
-        "assert Corpus",
+        "from distcorpus import Corpus, LdaModel, LsiModel",
         "documents = scipy.sparse.random(30, 50, 0.2, format='csc', random_state=0)",
         "documents.data = np.ceil(documents.data * 3)",
-        "print(LdaModel(documents, num_topics=3).num_topics, *LsiModel(documents, num_topics=3).projection.s)",
+        "print(*LsiModel(documents, num_topics=3).projection.s, LdaModel(documents, num_topics=3))",
     )
-    assert len(printed) == 4
+    assert len(printed) > 3
