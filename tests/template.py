@@ -212,14 +212,16 @@ FORKING = SimpleNamespace(
 
 
 def _serve(descriptor: int) -> NoReturn:
-    import distcorpus.dispatcher.gensim_protocol
-    import distcorpus.worker.daemon  # noqa: F401
     from distcorpus.cli import main
     from distcorpus.cli.service import set_blas_threads
+    from distcorpus.dispatcher import model_protocol
+    from distcorpus.dispatcher.gensim_protocol import load_gensim
     from distcorpus.worker.daemon import Worker
 
     set_blas_threads(1)
+    model_protocol.warm()
     Worker("template", 1, 1 << 20, "").warm()
+    load_gensim()
     asked = socket.socket(fileno=descriptor)
     ended, tell = socket.socketpair()
     for one in (ended, tell, asked):
