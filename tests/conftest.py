@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -30,6 +31,18 @@ def bags_of_words(corpus: corpora.Corpus) -> BagsOfWords:
     dictionary, counts = corpora.bow(corpus)
     model = TfidfModel(dictionary=dictionary)
     return BagsOfWords(dictionary, counts, [model[document] for document in counts])
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--part", metavar="I/N", help="run part I of N, the same on all machines")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if part := config.getoption("--part"):
+        wanted, parts = map(int, part.split("/"))
+        left = [item for item in items if zlib.crc32(item.nodeid.encode()) % parts != wanted % parts]
+        config.hook.pytest_deselected(items=left)
+        items[:] = [item for item in items if item not in left]
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:

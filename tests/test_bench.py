@@ -28,6 +28,7 @@ def rows() -> list[dict[str, str]]:
     return [dict(zip(header, cells, strict=True)) for cells in body]
 
 
+@pytest.mark.long
 def test_each_number_of_topics_has_a_row(rows: list[dict[str, str]]):
     assert [row["K"] for row in rows] == ["20", "100"]
 

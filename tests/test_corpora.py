@@ -37,7 +37,10 @@ def fetched(name: str) -> corpora.Corpus:
 
 @pytest.mark.parametrize(
     "name",
-    [name if name == "lee" else pytest.param(name, marks=pytest.mark.network) for name in corpora.CORPORA],
+    [
+        name if name == "lee" else pytest.param(name, marks=[pytest.mark.network, pytest.mark.long])
+        for name in corpora.CORPORA
+    ],
 )
 def test_a_corpus_is_what_it_is_known_to_be(name: str):
     assert corpora.size(fetched(name)) == SIZES[name]
@@ -87,6 +90,7 @@ def test_bow_of_other_texts_or_limits_is_made_anew(empty_cache: Path):
     assert len(dictionary) == 0
 
 
+@pytest.mark.long
 def test_processes_that_fill_the_cache_at_once_all_read_it(empty_cache: Path):
     program = "import corpora; print(sum(map(len, corpora.bow(corpora.lee())[1])))"
     running = [
@@ -124,6 +128,7 @@ def test_without_a_registry_one_error_says_so(
     assert list(empty_cache.iterdir()) == []
 
 
+@pytest.mark.long
 def test_command_line(empty_cache: Path):
     done = subprocess.run([sys.executable, SCRIPT, "lee"], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == SIZES["lee"]

@@ -13,6 +13,7 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)
+@pytest.mark.long
 def test_it_runs(path):
     if "sklearn" in path.read_text("utf-8") and importlib.util.find_spec("sklearn") is None:
         pytest.skip("scikit-learn is not installed")

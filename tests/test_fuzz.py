@@ -114,12 +114,14 @@ def test_the_grammar_writes_calls_that_are_read_and_calls_that_are_refused():
     assert len(outcomes) > 20
 
 
+@pytest.mark.long
 def test_a_short_run_of_the_grammar_finds_nothing(tmp_path: Path):
     printed = python(SCRIPT, "--minutes", "0.1", "--seed", "3", "--target", "calls", "--findings", tmp_path)
     assert "0 findings" in printed, printed
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.long
 def test_a_short_run_finds_nothing(tmp_path: Path):
     printed = python(SCRIPT, "--minutes", "0.06", "--seed", "3", "--findings", tmp_path)
     lines = printed.splitlines()[1:]
@@ -129,6 +131,7 @@ def test_a_short_run_finds_nothing(tmp_path: Path):
 
 
 @pytest.mark.parametrize("name", fuzztargets.TARGETS)
+@pytest.mark.long
 def test_real_messages_are_read(name: str):
     """Else the fuzzer would begin at nothing."""
     outcomes = ast.literal_eval(python("-c", REAL, SCRIPT.parent, name))

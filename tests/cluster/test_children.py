@@ -79,11 +79,13 @@ def test_joblib(cluster):
     assert os.getpid() not in {process for call in calls for _, process in call}
 
 
+@pytest.mark.long
 def test_children_of_children(cluster):
     with pool_of("spawn") as pool:
         assert pool.submit(found_by_a_child, "spawn", "ours").result(120) == 2
 
 
+@pytest.mark.long
 def test_a_child_sees_what_the_thread_sees_that_started_it():
     both = threading.Barrier(2)
 

@@ -116,6 +116,7 @@ def test_one_document_often_is_trained(cluster):
 
 
 @pytest.mark.parametrize("kind", ["lists", "one document", "floats", "arrays", "matrix"])
+@pytest.mark.long
 def test_large_message_stops_nobody(cluster, kind):
     """A ping is answered while it is converted."""
     number = 3_000_000

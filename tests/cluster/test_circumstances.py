@@ -202,6 +202,7 @@ def test_eight_threads_of_one_client(cluster, lee_corpus):
 
 
 @pytest.mark.parametrize("bind", ["localhost", "::1"])
+@pytest.mark.long
 def test_host_names_and_ipv6(bind, lee_corpus):
     """All three daemons listen at, and advertise, a host name or an IPv6 address."""
     try:
@@ -276,6 +277,7 @@ def test_counts_of_a_thousand_million(cluster, kind):
 
 
 @pytest.mark.parametrize("kind", [LdaModel, LsiModel])
+@pytest.mark.long
 def test_a_million_tiny_documents_in_a_chunk(cluster, kind):
     size = 1_000_000
     words = np.arange(size) % 7

@@ -100,6 +100,7 @@ except KeyboardInterrupt:
 """
 
 
+@pytest.mark.long
 def test_ctrl_c_in_getstate(cluster):
     before = sessions(cluster)
     client = subprocess.Popen(

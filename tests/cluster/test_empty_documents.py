@@ -33,6 +33,7 @@ def grown():
 
 
 @pytest.mark.parametrize("kind", [LdaModel, LsiModel, gensim.models.LdaModel, gensim.models.LsiModel])
+@pytest.mark.long
 def test_chunk_of_empty_documents_between_others(grown, lee_corpus, kind):
     """Whichever worker gets it, and whatever it has computed before."""
     lda = issubclass(kind, gensim.models.LdaModel)

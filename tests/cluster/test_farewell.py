@@ -32,6 +32,7 @@ def corpus_of(kind, lee_corpus):
 
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "TLS"])
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: f"{kind.__module__}.{kind.__name__}")
+@pytest.mark.long
 def test_who_is_between_two_calls_is_told(lee_corpus, kind, tls):
     """While it reads its corpus; the next chunk is more than the system takes from it at once."""
     documents = corpus_of(kind, lee_corpus)
@@ -46,6 +47,7 @@ def test_who_is_between_two_calls_is_told(lee_corpus, kind, tls):
         assert time.monotonic() - began < 20.0
 
 
+@pytest.mark.long
 def test_idle_models_do_not_delay_the_end(lee_corpus):
     """An evaluation that nobody takes from, a model that was trained, one that was made: all are told."""
     with LocalCluster(1) as cluster:

@@ -44,6 +44,7 @@ def test_statistics_of_a_chunk_are_gensims(cluster, lee_corpus):
 
 
 @pytest.mark.network
+@pytest.mark.long
 def test_perplexity_is_serial_gensims(cluster, newsgroups):
     """The same schedule of updates, so that only the arithmetic and the documents' starting gamma differ.
 

@@ -65,6 +65,7 @@ def test_exception_leaves_no_process():
     assert not any(alive(pid) for pid in started)
 
 
+@pytest.mark.long
 def test_worker_threads(lee_corpus):
     """Threads of one worker share the broadcast and the partial, and change no bit."""
     results = []
@@ -89,6 +90,7 @@ threading.Event().wait()
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+@pytest.mark.long
 def test_killed_parent_leaves_no_process(number):
     parent = subprocess.Popen(
         [sys.executable, "-c", PARENT], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
@@ -137,6 +139,7 @@ def workers_found(kind, corpus):
     return kind(corpus.tfidf, id2word=corpus.dictionary, num_topics=2, distributed=True).numworkers
 
 
+@pytest.mark.long
 def test_clusters_that_are_closed_in_the_wrong_order_leave_no_dead_address(lee_corpus):
     """Three of which the first is closed first: models always find the latest that is open."""
     first, second, third = LocalCluster(1), LocalCluster(2), LocalCluster(1, tls=True)
@@ -150,6 +153,7 @@ def test_clusters_that_are_closed_in_the_wrong_order_leave_no_dead_address(lee_c
             cluster.close()
 
 
+@pytest.mark.long
 def test_two_threads_have_a_cluster_each(lee_corpus):
     """Each finds its own, one of them with TLS, while both are open; and so does a reconnection."""
     both = threading.Barrier(2)

@@ -42,6 +42,7 @@ def test_lee(cluster, lee_corpus):
 
 
 @pytest.mark.network
+@pytest.mark.long
 def test_newsgroups(cluster, newsgroups):
     k = 50
     model = LsiModel(newsgroups.tfidf, id2word=newsgroups.dictionary, num_topics=k, distributed=True)

@@ -47,6 +47,7 @@ def result(model):
 
 @pytest.mark.parametrize("kind", OURS)
 @pytest.mark.parametrize("client", [1 << 20, 1 << 30], ids=["small client", "client"])
+@pytest.mark.long
 def test_ours_are_trained(small, cluster, documents, monkeypatch, kind, client):
     """To the same bytes; twice, so that what was learnt travels both ways; and evaluated."""
     environ = cluster.environ()
@@ -131,6 +132,7 @@ def test_slices_that_make_no_array(small):
 
 
 @linux
+@pytest.mark.long
 def test_a_claim_takes_no_memory(cluster):
     with worker_of(cluster) as pid:
         proxy = connect(uri_of(cluster))

@@ -137,6 +137,7 @@ def test_second_dispatcher(cluster):
     assert "Traceback" not in errors
 
 
+@pytest.mark.long
 def test_second_dispatcher_that_replaces(lee_corpus):
     with LocalCluster(n_workers=1) as cluster:
         second = dispatcher_command(cluster, "--replace")

@@ -136,6 +136,7 @@ def test_while_the_corpus_is_read(resuming, lee_corpus, sent):
 
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT, "--replace"])
 @pytest.mark.parametrize("train", [train_lda, train_lsi])
+@pytest.mark.long
 def test_an_orderly_end_keeps_what_a_kill_keeps(resuming, lee_corpus, sent, train, end):
     """`systemctl restart` in mid-training: a corpus that is read once goes on to the same bytes."""
     documents = lee_corpus.counts if train is train_lda else lee_corpus.tfidf
@@ -218,6 +219,7 @@ class Updates(Reached):
 
 
 @pytest.mark.parametrize("passes", [1, 2])
+@pytest.mark.long
 def test_lda_goes_on_after_its_last_update(resuming, lee_corpus, sent, passes):
     """Of a generator, and of a corpus that is read once: what is in the topics is neither sent nor computed
     again.
@@ -253,6 +255,7 @@ def test_lda_goes_on_after_its_last_update(resuming, lee_corpus, sent, passes):
     assert updates.numbers.count(1) == 1
 
 
+@pytest.mark.long
 def test_lsi_of_added_documents(resuming, lee_corpus, sent):
     half = len(lee_corpus.tfidf) // 2
 
@@ -315,6 +318,7 @@ def test_callbacks_see_each_pass_once(resuming, lee_corpus, tmp_path):
     np.testing.assert_array_equal(seen_again, seen)
 
 
+@pytest.mark.long
 def test_killed_twice(resuming, lee_corpus, monkeypatch):
     """While the session begins, when nothing has been read, so that another one can begin; and later."""
     quiet = train_lsi(lee_corpus, lee_corpus.tfidf)
@@ -357,6 +361,7 @@ def abandoned(lee_corpus):
         yield training._token
 
 
+@pytest.mark.long
 def test_client_that_does_not_come_back(resuming, lee_corpus):
     program = abandoned(lee_corpus)
     token = next(program)
@@ -368,6 +373,7 @@ def test_client_that_does_not_come_back(resuming, lee_corpus):
     assert "its program did not come within 0.5 s" in resuming.log.read_text()
 
 
+@pytest.mark.long
 def test_damaged_session_is_set_aside(resuming, lee_corpus):
     """The program sends its corpus again."""
     quiet = train_lsi(lee_corpus, lee_corpus.tfidf)
@@ -401,6 +407,7 @@ def test_full_disk(resuming, lee_corpus):
         train_lsi(lee_corpus, lee_corpus.tfidf[:60])
 
 
+@pytest.mark.long
 def test_unmodified_models_are_told(resuming, lee_corpus):
     """By the dispatcher that was started again: at once, if their program has PYRO_MAX_RETRIES=1."""
     models = []

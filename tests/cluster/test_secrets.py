@@ -20,6 +20,7 @@ def lines_of_keys(folder):
         yield from (line.encode() for line in lines if len(line) > 20 and not line.startswith("---"))
 
 
+@pytest.mark.long
 def test_no_key_is_told(lee_corpus, tmp_path, capfd):
     pytest.importorskip("cryptography")
     with LocalCluster(1, tls=True, verbose=True) as cluster:

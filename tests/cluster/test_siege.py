@@ -85,6 +85,7 @@ def test_a_training_ends_when_no_connection_is_left(own_cluster, lee_corpus, tmp
     assert result == [quiet]
 
 
+@pytest.mark.long
 def test_silent_peers_stop_no_training_with_tls(trainings):
     pytest.importorskip("cryptography")
     with ExitStack() as stack:

@@ -116,6 +116,7 @@ def test_only_workers_read_documents(reading: LocalCluster, corpus: Corpus, root
     assert all(documents_in(maps(worker.pid)) for worker in reading.workers)
 
 
+@pytest.mark.long
 def test_the_dispatcher_reads_for_workers_that_lack_it(
     reading: LocalCluster, corpus: Corpus, root: Path, tmp_path: Path
 ):
@@ -189,6 +190,7 @@ class At(Reached):
             self.stop()
 
 
+@pytest.mark.long
 def test_a_worker_that_is_killed_and_a_dispatcher_that_is(
     corpus: Corpus, root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):

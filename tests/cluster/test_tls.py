@@ -93,6 +93,7 @@ def test_unmodified_models_train_by_environment_alone(secure, in_the_clear):
         assert program(UNMODIFIED, environment) == in_the_clear
 
 
+@pytest.mark.long
 def test_our_models_train_by_one_variable(secure, in_the_clear):
     lsi_u, lsi_s, _ = program(OURS, variables(secure, ours=True))
     assert [lsi_u, lsi_s] == in_the_clear[:2]
@@ -169,6 +170,7 @@ def test_a_cluster_in_the_clear_beside_it_is_used_in_the_clear(secure, monkeypat
     assert len(secure.dispatcher.status()["workers"]) == 2
 
 
+@pytest.mark.long
 def test_four_commands_make_a_cluster(tmp_path):
     """As docs/tls.md tells it, on one machine."""
     pki, port = str(tmp_path / "pki"), str(free_port())

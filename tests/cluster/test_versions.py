@@ -134,6 +134,7 @@ def test_a_dispatcher_of_another_version_is_refused_by_the_program():
     ],
     ids=["numpy", "no numba", "vectors"],
 )
+@pytest.mark.long
 def test_what_may_change_bits_is_told(verbose, lee_corpus, tmp_path, caplog, monkeypatch, code, told):
     """To our models, once, and by `status`; gensim's own class says nothing of itself and is served."""
     monkeypatch.setattr(_cluster, "_told", set())

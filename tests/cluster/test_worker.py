@@ -127,6 +127,7 @@ print(memory("VmHWM") - before)
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="it is measured as Linux does it")
+@pytest.mark.long
 def test_memory_is_the_sums_and_two_rounds_topics(tmp_path):
     num_terms, num_topics = 20_000, 200
     topics = np.ones((num_terms, num_topics), np.float32)
@@ -154,6 +155,7 @@ def test_memory_is_the_sums_and_two_rounds_topics(tmp_path):
     assert tables < 4.7
 
 
+@pytest.mark.long
 def test_a_daemon_of_several_that_dies_is_started_again(tmp_path):
     """Under its name, and with a word at once; the command ends well all the same."""
     with LocalCluster(0) as cluster, open(tmp_path / "log", "w+") as log:

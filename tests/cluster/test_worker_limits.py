@@ -116,6 +116,7 @@ def broadcast(session, nbytes):
 
 
 @linux
+@pytest.mark.long
 def test_all_that_is_kept_is_within_the_cache(cluster):
     with worker_of(cluster, "--cache", "0.03") as pid:
         proxy = connect(uri_of(cluster))

@@ -230,6 +230,7 @@ def test_retired_workers(corpus, dictionary, expected):
         assert len(cluster.scheduler.workers) == 1
 
 
+@pytest.mark.long
 def test_an_adaptive_cluster_that_has_no_worker(corpus, dictionary, expected):
     with (
         LocalCluster(

@@ -113,6 +113,7 @@ def joined(parts: Iterator[np.ndarray]) -> bytes:
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.long
 def test_the_bytes_of_lists(client, corpus, matrix, dictionary, trained, kind):
     documents = collection(kind, corpus, matrix, client)
     assert content(lda(documents, dictionary, client=client)) == content(trained["lda"])
@@ -254,6 +255,7 @@ def train_in_a_task(dictionary, documents) -> bytes:
     return content(lda(bag, dictionary, client="active"))
 
 
+@pytest.mark.long
 def test_inside_a_task(client, corpus, dictionary, trained):
     """On a worker with one thread, which reads the documents too."""
     with (

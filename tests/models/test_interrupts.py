@@ -76,6 +76,7 @@ def whole(lee_corpus, options):
 
 
 @pytest.mark.parametrize("distributed", [False, True])
+@pytest.mark.long
 def test_ctrl_c_leaves_a_model_that_goes_on_to_the_same_bytes(
     cluster, lee_corpus, options, whole, tmp_path, distributed
 ):

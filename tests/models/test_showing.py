@@ -114,6 +114,7 @@ def test_a_missing_library_is_named(lda: LdaModel, monkeypatch: pytest.MonkeyPat
             call()
 
 
+@pytest.mark.long
 def test_pyldavis_of_a_stream_is_that_of_all_documents(lda: LdaModel, lee_corpus: Any) -> None:
     pyldavis = pytest.importorskip("pyLDAvis")
     counts, dictionary = lee_corpus.counts, lee_corpus.dictionary

@@ -76,6 +76,7 @@ def test_the_mathematics_does_without_pyro4():
     ],
     ids="; ".join,
 )
+@pytest.mark.long
 def test_with_gensim_it_is_configured(lines):
     """In whichever order they come."""
     assert run(*lines, CONFIGURED) == ["pickle", "RestrictedPickleSerializer", "0"]
