@@ -1,4 +1,4 @@
-"""Documents, and one Dask cluster of two processes for all tests that leave it as it was."""
+"""Documents, and a Dask cluster of two processes for all tests of a file that leave it as it was."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def dictionary():
     return {id: f"word{id}" for id in range(NUM_TERMS)}
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # without work it takes a twentieth of a core
 def cluster() -> Iterator[Any]:
     with distributed().LocalCluster(
         n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=50, memory_limit=0
@@ -54,7 +54,7 @@ def cluster() -> Iterator[Any]:
         yield cluster
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def module_client(cluster) -> Iterator[Any]:
     with distributed().Client(cluster) as client:
         yield client
