@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from pathlib import Path
 
 try:
     import fcntl
@@ -15,11 +17,67 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def machine_memory() -> int:
+def physical_memory() -> int:
     """Return the bytes of this machine's memory; 8 GiB where nothing tells, as on Windows."""
     if not hasattr(os, "sysconf"):
         return 8 << 30
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def usable_memory() -> int:
+    """Return the bytes of memory that this process may take: the machine's, or its cgroup's if fewer."""
+    limit = memory_limit()
+    return physical_memory() if limit is None else min(limit, physical_memory())
+
+
+def cpu_quota(root: Path = Path("/")) -> float | None:
+    """Return how many cores' worth of time this process's cgroup, or one above it, has; None for all."""
+    quotas = []
+    for folder in _cgroups(root, "cpu"):
+        try:
+            if (folder / "cpu.max").exists():
+                quota, period = (folder / "cpu.max").read_text().split()
+            else:
+                quota = (folder / "cpu.cfs_quota_us").read_text().strip()
+                period = (folder / "cpu.cfs_period_us").read_text().strip()
+            if quota not in ("max", "-1"):
+                quotas.append(int(quota) / int(period))
+        except (OSError, ValueError, ZeroDivisionError):
+            continue
+    return min(quotas, default=None)
+
+
+def memory_limit(root: Path = Path("/")) -> int | None:
+    """Return the bytes of memory that this process's cgroup, or one above it, has; None for all."""
+    limits = []
+    for folder in _cgroups(root, "memory"):
+        for name in ("memory.max", "memory.limit_in_bytes"):
+            try:
+                limits.append(int((folder / name).read_text()))
+            except (OSError, ValueError):  # there is none, or it is "max"
+                continue
+    return min(limits, default=None)
+
+
+def _cgroups(root: Path, controller: str) -> Iterator[Path]:
+    """Yield the folders of this process's cgroup and those above it, of version 2 and 1."""
+    try:
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return
+    mount = root / "sys/fs/cgroup"
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers and controller not in controllers.split(","):
+            continue
+        base = mount / controller if controllers else mount
+        folder = base / path.lstrip("/")
+        if ".." in folder.parts:  # it is outside of what this process sees, and its own is the uppermost
+            folder = base
+        while folder != base:
+            yield folder
+            folder = folder.parent
+        yield base
 
 
 def try_to_lock(descriptor: int) -> bool:

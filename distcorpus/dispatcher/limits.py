@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Any
 
-from distcorpus._machine import machine_memory
+from distcorpus._machine import usable_memory
 from distcorpus.algorithms.chunk import MAX_TERMS
 from distcorpus.algorithms.lsi import block_width
 from distcorpus.wire import message_limit
@@ -88,7 +88,7 @@ class Limits:
     Parameters
     ----------
     session_memory : int, optional
-        Bytes that one session's tables may take; by default half of this machine's memory.
+        Bytes that one session's tables may take; by default half of what this machine, or its cgroup, has.
     total_memory : int, optional
         Bytes that all sessions' tables and documents may take; by default three quarters of it.
     sessions, sessions_of_host : int
@@ -102,8 +102,8 @@ class Limits:
         sessions: int = 256,
         sessions_of_host: int = 128,
     ) -> None:
-        self._session_memory = machine_memory() // 2 if session_memory is None else session_memory
-        self._total_memory = machine_memory() * 3 // 4 if total_memory is None else total_memory
+        self._session_memory = usable_memory() // 2 if session_memory is None else session_memory
+        self._total_memory = usable_memory() * 3 // 4 if total_memory is None else total_memory
         self._sessions = sessions
         self._sessions_of_host = sessions_of_host
         self._accounts: dict[Hashable, _Account] = {}

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from distcorpus._machine import machine_memory
+from distcorpus._machine import usable_memory
 from distcorpus._version import __version__
 from distcorpus.dispatcher.watching import Watch
 from distcorpus.engines.pyro import PyroEngine, Unusable, WorkerLook
@@ -186,7 +186,7 @@ class Looks:
             host=socket.gethostname(),
             pid=os.getpid(),
             bytes_resident=resident_memory() or None,
-            bytes_machine=machine_memory(),
+            bytes_machine=usable_memory(),
             bytes_documents=sum(view.bytes_memory for view in views),
             sessions=tuple(views),
             workers=tuple(

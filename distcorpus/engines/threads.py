@@ -6,19 +6,19 @@ Nothing is sent and nothing is started but the threads, which end with the train
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from distcorpus._machine import usable_cores
+from distcorpus._machine import cpu_quota, usable_cores
 from distcorpus.algorithms.chunk import Chunk, positions_of, words_in
 from distcorpus.engines.base import Block, Round
 from distcorpus.engines.observer import JobRecord, watching
@@ -38,24 +38,14 @@ def available_threads() -> int:
     ``DISTCORPUS_THREADS`` or, without that, ``OMP_NUM_THREADS`` says.
     """
     limits = [usable_cores()]
-    limits.extend(_control_group_limit())
+    if (quota := cpu_quota()) is not None:
+        limits.append(math.ceil(quota))
     for name in THREAD_VARIABLES:
         text = os.environ.get(name, "").split(",")[0].strip()
         if text.isdecimal() and int(text):
             limits.append(int(text))
             break
     return max(1, min(limits))
-
-
-def _control_group_limit(root: Path = Path("/sys/fs/cgroup")) -> Iterator[int]:
-    """Yield the cores that this process' share of time makes, if there is a limit (cgroup v2 and v1)."""
-    for files in (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):
-        try:
-            quota, period = " ".join((root / file).read_text() for file in files).split()[:2]
-            if int(quota) > 0:
-                yield -(-int(quota) // int(period))
-        except (OSError, ValueError):  # not this version, or no limit ("max")
-            continue
 
 
 class _Budget:

@@ -12,10 +12,9 @@ import tempfile
 import time
 from collections.abc import Iterator
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
-from distcorpus._machine import machine_memory, usable_cores
+from distcorpus._machine import cpu_quota, memory_limit, physical_memory, usable_cores
 from distcorpus._version import __version__
 from distcorpus.monitor.doctor import NEEDED, USEFUL, Check, Machine, check_certificate, check_snapshot
 from distcorpus.monitor.snapshot import Snapshot, from_message
@@ -52,7 +51,7 @@ def this_machine(spool: str = "", **kernels: Any) -> Machine:
         cores=os.cpu_count() or 1,
         usable_cores=usable_cores(),
         quota=cpu_quota(),
-        memory=machine_memory(),
+        memory=physical_memory(),
         memory_limit=memory_limit(),
         blas=tuple(sorted(blas)),
         files=resource.getrlimit(resource.RLIMIT_NOFILE),
@@ -78,55 +77,6 @@ def free_space(folder: str) -> int | None:
     except OSError:
         return None
     return status.f_bavail * status.f_frsize
-
-
-def cpu_quota(root: Path = Path("/")) -> float | None:
-    """Return how many cores' worth of time this process's cgroup, or one above it, has; None for all."""
-    quotas = []
-    for folder in _cgroups(root, "cpu"):
-        try:
-            if (folder / "cpu.max").exists():
-                quota, period = (folder / "cpu.max").read_text().split()
-            else:
-                quota = (folder / "cpu.cfs_quota_us").read_text().strip()
-                period = (folder / "cpu.cfs_period_us").read_text().strip()
-            if quota not in ("max", "-1"):
-                quotas.append(int(quota) / int(period))
-        except (OSError, ValueError, ZeroDivisionError):
-            continue
-    return min(quotas, default=None)
-
-
-def memory_limit(root: Path = Path("/")) -> int | None:
-    """Return the bytes of memory that this process's cgroup, or one above it, has; None for all."""
-    limits = []
-    for folder in _cgroups(root, "memory"):
-        for name in ("memory.max", "memory.limit_in_bytes"):
-            try:
-                limits.append(int((folder / name).read_text()))
-            except (OSError, ValueError):  # there is none, or it is "max"
-                continue
-    return min(limits, default=None)
-
-
-def _cgroups(root: Path, controller: str) -> Iterator[Path]:
-    """Yield the folders of this process's cgroup and those above it, of version 2 and 1."""
-    try:
-        lines = (root / "proc/self/cgroup").read_text().splitlines()
-    except OSError:
-        return
-    mount = root / "sys/fs/cgroup"
-    for line in lines:
-        _, controllers, path = line.split(":", 2)
-        if controllers and controller not in controllers.split(","):
-            continue
-        base = mount / controller if controllers else mount
-        folder = base / path.lstrip("/")
-        while True:
-            yield folder
-            if folder == base or base not in folder.parents:
-                break
-            folder = folder.parent
 
 
 class _Stop(Exception):

@@ -18,7 +18,7 @@ import numpy as np
 from Pyro4.configuration import config
 from Pyro4.errors import ProtocolError
 
-from distcorpus._machine import machine_memory
+from distcorpus._machine import usable_memory
 from distcorpus.wire.daemon import Connection, current_connection, expose
 
 MARK = "array in slices"
@@ -48,7 +48,7 @@ class _Arriving:
     """The bytes that are arriving in slices, of all connections together."""
 
     def __init__(self) -> None:
-        self.most = int(machine_memory() * SHARE_OF_MEMORY)
+        self.most = int(usable_memory() * SHARE_OF_MEMORY)
         self._taken = 0
         self._lock = threading.Lock()
 

@@ -28,7 +28,7 @@ from distcorpus.monitor.doctor import (
     check_snapshot,
     verdict,
 )
-from distcorpus.monitor.examination import cpu_quota, examine, memory_limit, this_machine
+from distcorpus.monitor.examination import examine, this_machine
 from distcorpus.monitor.snapshot import (
     SCHEMA,
     Incident,
@@ -94,7 +94,6 @@ def test_a_good_machine_gives_no_cause_for_complaint():
         ({"blas": (("openblas 0.3", 16),)}, "warn", "8 cores; openblas 0.3 has 16", "OPENBLAS_NUM_THREADS=8"),
         ({"quota": 2.5}, "warn", "2 cores of 8, by the cgroup", "OPENBLAS_NUM_THREADS=2"),
         ({"usable_cores": 1}, "warn", "1 core of 8, by affinity", "OPENBLAS_NUM_THREADS=1"),
-        ({"memory_limit": 1 << 30}, "warn", "cgroup's limit", "--total-memory"),
         ({"kernels_folder": None}, "warn", "no folder can be written to", "NUMBA_CACHE_DIR"),
         ({"kernels_compiled": False}, "warn", "not compiled yet", "distcorpus warm"),
         ({"files": (256, 256)}, "warn", "at most 256", "ulimit"),
@@ -150,25 +149,6 @@ def test_every_variable_that_the_package_reads_is_known():
     read = {name for source in sources for name in re.findall(r"DISTCORPUS_[A-Z]\w*", source)}
     assert {"DISTCORPUS_TLS", "DISTCORPUS_ALLOW"} <= read
     assert read <= VARIABLES.keys()
-
-
-def test_limits_of_cgroups(tmp_path: Path):
-    def write(path: str, text: str) -> None:
-        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / path).write_text(text)
-
-    assert (cpu_quota(tmp_path), memory_limit(tmp_path)) == (None, None)
-    write("proc/self/cgroup", "0::/a/b\n")
-    write("sys/fs/cgroup/a/b/cpu.max", "max 100000\n")
-    write("sys/fs/cgroup/a/cpu.max", "150000 100000\n")  # of one above it
-    write("sys/fs/cgroup/a/b/memory.max", "1000\n")
-    write("sys/fs/cgroup/a/memory.max", "max\n")
-    assert (cpu_quota(tmp_path), memory_limit(tmp_path)) == (1.5, 1000)
-    write("proc/self/cgroup", "3:cpu,cpuacct:/x\n4:memory:/x\n")
-    write("sys/fs/cgroup/cpu/x/cpu.cfs_quota_us", "50000")
-    write("sys/fs/cgroup/cpu/x/cpu.cfs_period_us", "100000")
-    write("sys/fs/cgroup/memory/x/memory.limit_in_bytes", "2000")
-    assert (cpu_quota(tmp_path), memory_limit(tmp_path)) == (0.5, 2000)
 
 
 def test_this_machine_is_seen_as_it_is():
