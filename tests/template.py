@@ -40,6 +40,15 @@ _OF_IMPORTS = (
     "XDG_",
     "TMP",
 )
+#: What a Dask cluster leaves in the environment of its program: threads, which daemons set for themselves, and
+#: what makes no difference to them.
+_OF_DASK = {
+    "MALLOC_TRIM_THRESHOLD_": "65536",
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "PYTHONHASHSEED": "6640",
+}.items()
 #: What `LocalCluster.environ` says without TLS.
 _OF_A_CLUSTER = {"PYRO_NS_HOST", "PYRO_NS_PORT", "PYRO_SERIALIZER"}
 _MOST = 1 << 20
@@ -186,7 +195,9 @@ def start(arguments: Sequence[str], **how: Any) -> Any:
     names = {name for name in {*environ, *_AT_FIRST} - _OF_A_CLUSTER if name.startswith(_OF_IMPORTS)}
     if environ.get("PYRO_SSL") == "false":
         names -= {"PYRO_SSL"}
-    same = all(environ.get(name) == _AT_FIRST.get(name) for name in names)
+    same = all(
+        environ.get(name) == _AT_FIRST.get(name) or (name, environ.get(name)) in _OF_DASK for name in names
+    )
     if same and list(arguments[:3]) == [sys.executable, "-m", "distcorpus"]:
         return Popen(arguments, **how)
     return subprocess.Popen(arguments, **how)
