@@ -215,10 +215,32 @@ class LocalCluster:
             How many workers there shall be. The youngest are the first to leave; they finish the job under
             way.
         wait : bool, default True
-            Wait until the dispatcher knows of it.
+            Wait until the dispatcher knows of it, and start others for workers that die meanwhile.
+
+        Raises
+        ------
+        RuntimeError
+            If a worker ends before it is ready.
+        TimeoutError
+            If it takes longer than the cluster's `timeout`.
         """
         if n_workers < 0:
             raise ValueError(f"n_workers={n_workers!r}: give 0 or more")
+        deadline = time.monotonic() + self._timeout
+        while True:
+            self._start_and_end(n_workers)
+            if not wait:
+                return
+            for process in self._leaving:
+                process.wait(LEAVE_TIMEOUT)
+            self._wait_for_workers(deadline)
+            if all(process.alive for process in self._workers):
+                return
+            # One that had been killed a moment before still looked alive.
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"there are no {n_workers} workers in time: those that start die")
+
+    def _start_and_end(self, n_workers: int) -> None:
         self._workers[:] = [process for process in self._workers if process.alive]
         self._add_workers(n_workers - len(self._workers))
         leaving = self._workers[n_workers:]
@@ -226,10 +248,6 @@ class LocalCluster:
         del self._workers[n_workers:]
         for process in leaving:
             process.terminate()
-        if wait:
-            for process in leaving:
-                process.wait(LEAVE_TIMEOUT)
-            self._wait_for_workers(time.monotonic() + self._timeout)
 
     def close(self) -> None:
         """End every process; done when the ``with`` block ends."""

@@ -40,7 +40,7 @@ _OF_IMPORTS = (
     "XDG_",
     "TMP",
 )
-#: What a Dask cluster leaves in the environment of its program: threads, which daemons set for themselves, and
+#: What a Dask cluster leaves in the environment of its program: threads, which daemons set themselves, and
 #: what makes no difference to them.
 _OF_DASK = {
     "MALLOC_TRIM_THRESHOLD_": "65536",

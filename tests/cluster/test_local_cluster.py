@@ -38,6 +38,18 @@ def test_scale(lee_corpus):
         assert len(cluster.dispatcher.status()["workers"]) == 1
 
 
+def test_a_worker_that_is_killed_a_moment_before_is_replaced():
+    """It may look alive yet, when the dispatcher has lost it already."""
+    with LocalCluster(n_workers=1) as cluster:
+        for _ in range(3):
+            (victim,) = cluster.workers
+            os.kill(victim.pid, signal.SIGKILL)
+            wait_until(lambda: not cluster.dispatcher.status()["workers"], "its loss")
+            cluster.scale(1)
+            assert [worker.pid for worker in cluster.workers] != [victim.pid]
+            assert len(cluster.dispatcher.status()["workers"]) == 1
+
+
 def test_nested_clusters_and_the_way_back(cluster, lee_corpus):
     """The innermost cluster is the one that models find."""
     with LocalCluster(n_workers=1):
