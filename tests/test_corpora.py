@@ -138,6 +138,7 @@ def test_command_line(empty_cache: Path):
 
 
 @pytest.mark.parametrize("make", [corpora.synthetic, corpora.zipf, corpora.large])
+@pytest.mark.long
 def test_synthetic_documents_are_the_same_each_time(make):
     corpus = make(2500, num_terms=500)
     documents = list(corpus)

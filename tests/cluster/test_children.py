@@ -65,6 +65,7 @@ def test_pools_find_what_is_open_now(cluster):
         assert find(*KINDS) == [[2, 2]] * 4
 
 
+@pytest.mark.long
 def test_joblib(cluster):
     """Its processes are kept for the next call; functions that are pickled whole import nothing of ours."""
 

@@ -166,6 +166,7 @@ def test_demo_with_a_corpus_of_ones_own(lee_corpus, tmp_path):
     assert "100 documents" in result.stdout
 
 
+@pytest.mark.long
 def test_demo_needs_both_files():
     result = run("demo", "--corpus", "x.mm")
     assert result.returncode == 1

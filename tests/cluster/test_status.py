@@ -59,11 +59,6 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         yield cluster, path.read_text
 
 
-@pytest.fixture(scope="module")
-def watched(log: Any) -> LocalCluster:
-    return log[0]
-
-
 def look(cluster: LocalCluster, cursor: int | None = None) -> Snapshot:
     return from_message(Snapshot, cluster.dispatcher.snapshot(cursor))
 
@@ -78,6 +73,13 @@ def fresh(cluster: LocalCluster, ready: Callable[[Snapshot], Any], cursor: int |
 
     wait_until(is_there, "what is looked for")
     return found[0]
+
+
+@pytest.fixture
+def watched(log: Any) -> LocalCluster:
+    """The cluster, where the sessions of the test before have ended."""
+    fresh(log[0], lambda one: not one.sessions)
+    return log[0]
 
 
 def details(cluster: LocalCluster, session: str) -> Details:
