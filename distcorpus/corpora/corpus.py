@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import io
 import logging
 import os
@@ -18,7 +19,7 @@ from gensim.interfaces import CorpusABC
 from numpy.typing import NDArray
 
 from distcorpus.algorithms.chunk import MAX_COUNT, Chunk, as_chunk
-from distcorpus.corpora.reading import LARGEST_COUNT, LARGEST_SINGLE, as_corpus, is_sparse
+from distcorpus.corpora.reading import LARGEST_COUNT, LARGEST_SINGLE, as_corpus, is_sparse, word_of
 from distcorpus.corpora.reference import Reference, StoredChunk, blocks_of
 from distcorpus.corpora.store import Store
 from distcorpus.corpora.textfiles import text_file
@@ -29,6 +30,8 @@ logger = logging.getLogger(__name__)
 
 #: Documents that are read at once where a reader does not say how many.
 AT_ONCE = 2000
+#: Documents that a notebook shows, and words of each.
+DOCUMENTS_SHOWN, WORDS_SHOWN = 3, 12
 
 
 class Documents(CorpusABC):
@@ -449,6 +452,25 @@ class Corpus(Documents):
         return (
             f"<{type(self).__name__} {str(self.directory)!r}: {len(self)} documents, {self.num_terms} terms>"
         )
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: how large it is, and the heaviest words of the first documents."""
+        facts = {
+            "folder": str(self.directory),
+            "documents": f"{len(self):,}",
+            "terms": f"{self.num_terms:,}",
+            "entries": f"{self.num_nnz:,}",
+        }
+        words, first = self.id2word or {}, self[:DOCUMENTS_SHOWN]
+        for name, bag in zip(first.names or range(len(first)), first, strict=True):
+            heaviest = sorted(bag, key=lambda pair: -pair[1])[:WORDS_SHOWN]
+            facts[f"document {name}"] = ", ".join(f"{word_of(words, id)} {value:g}" for id, value in heaviest)
+        rows = "".join(
+            f"<tr><th style='text-align:left'>{html.escape(name)}</th>"
+            f"<td style='text-align:left'>{html.escape(text)}</td></tr>"
+            for name, text in facts.items()
+        )
+        return f"<b>{type(self).__name__}</b><table>{rows}</table>"
 
 
 class Selection(CorpusABC):

@@ -195,6 +195,19 @@ def test_it_is_at_the_top_level():
 # What is refused.
 
 
+def test_a_notebook_shows_what_is_in_it(tmp_path: Path):
+    words = {0: "<b>", 1: "rare", 2: "frequent"}
+    documents = [[(0, 1), (2, 7)], [(1, 2)], [], [(1, 1)]]
+    shown = Corpus.write(
+        tmp_path / "named & shown", documents, words, names=["first", "a<i>", "c", "d"]
+    )._repr_html_()
+    assert "named &amp; shown" in shown
+    assert "<th style='text-align:left'>document a&lt;i&gt;</th>" in shown
+    assert "frequent 7, &lt;b&gt; 1" in shown
+    assert "document d" not in shown
+    assert "1 2" in Corpus.write(tmp_path / "plain", documents)._repr_html_()
+
+
 def test_an_existing_folder_is_left_alone(tmp_path: Path, bags: list):
     (tmp_path / "c").mkdir()
     (tmp_path / "c/diary").write_text("dear")
