@@ -281,9 +281,11 @@ def test_a_liar_is_dropped_and_the_result_unharmed(logged, honest, lee_corpus, t
         pytest.skip("tried without TLS")
     liar = Liar(f"liar-{time.monotonic_ns()}", lie)
     with joined(cluster, liar, daemons) as uri:
-        assert train(lee_corpus) == honest[train]
+        deadline = time.monotonic() + 100.0
+        while liar.name in workers(cluster):  # the honest worker may compute all of a short training
+            assert time.monotonic() < deadline, "the liar does not end"
+            assert train(lee_corpus) == honest[train]
         assert liar.answers
-        wait_until(lambda: liar.name not in workers(cluster), "the liar's end")
         said = [line for line in log.read_text().splitlines() if liar.name in line and "expelled" in line]
         assert len(said) == 1
         assert uri.rpartition("@")[2] in said[0]
