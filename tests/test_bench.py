@@ -33,6 +33,7 @@ def test_each_number_of_topics_has_a_row(rows: list[dict[str, str]]):
     assert [row["K"] for row in rows] == ["20", "100"]
 
 
+@pytest.mark.long
 def test_the_statistics_are_those_of_the_reference(rows: list[dict[str, str]]):
     assert all(0 < float(row[column]) < 1e-5 for row in rows for column in ("error", "of gensim's"))
 

@@ -85,6 +85,7 @@ def test_a_read_only_install_without_a_home_uses_the_chosen_folder(tmp_path):
     assert list(chosen.rglob("*.nbi"))
 
 
+@pytest.mark.long
 def test_processes_that_start_at_once_compile_once(tmp_path):
     """Each needs the same kernels and has none: together they compile each once, and none is lost."""
     program = """

@@ -32,6 +32,7 @@ def run(*arguments, at):
     )
 
 
+@pytest.mark.long
 def test_a_head_and_several_workers(manager, tmp_path):
     """The workers are ready when all are; none of them speaks for itself."""
     path = str(tmp_path / "address")

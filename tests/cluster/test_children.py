@@ -49,6 +49,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / f"distcorpus-clusters-{os.getuid()}"
 
 
+@pytest.mark.long
 def test_pools_find_what_is_open_now(cluster):
     """They are older than one cluster, and outlive it; what is nested is found first, and TLS spoken."""
 

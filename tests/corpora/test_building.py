@@ -347,6 +347,7 @@ Corpus.build(sys.argv[1], sys.argv[2], processes=int(sys.argv[4]))
 """
 
 
+@pytest.mark.long
 def test_a_killed_build_goes_on(tmp_path: Path, expected: dict, monkeypatch: pytest.MonkeyPatch) -> None:
     path, folder = lines_file(tmp_path), tmp_path / "c.counted"
     process = subprocess.Popen([sys.executable, "-c", SLOWLY, path, tmp_path / "c", "0", "2"])
@@ -377,6 +378,7 @@ def test_a_killed_build_goes_on(tmp_path: Path, expected: dict, monkeypatch: pyt
 
 
 @pytest.mark.parametrize("size", [1_500, 5_000])
+@pytest.mark.long
 def test_a_full_disk_is_one_error(tmp_path: Path, expected: dict, size: int) -> None:
     path = lines_file(tmp_path)
     command = [sys.executable, "-c", SLOWLY, path, tmp_path / "c"]

@@ -36,6 +36,7 @@ def test_threads(chunks, expected):
     np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.long
 def test_pyro(chunks, expected, monkeypatch):
     """Workers import the modules that their environment names."""
     folder = str(Path(__file__).parent)
@@ -58,6 +59,7 @@ def test_pyro(chunks, expected, monkeypatch):
     np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.long
 def test_dask(chunks, expected, client):
     """Workers get the kernel with their jobs."""
     cloudpickle = pytest.importorskip("cloudpickle")
