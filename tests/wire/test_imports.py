@@ -119,7 +119,8 @@ def test_what_cannot_be_configured_stops_gensim(monkeypatch):
 def test_models_and_corpora_do_without_what_only_posix_has():
     """On Windows programs train here, or with a cluster elsewhere."""
     printed = run(
-        "import os",
+        "import asyncio, multiprocessing, os, tempfile",  # what is Python's own has two forms
+        "import gensim.models, numba",
         "sys.modules |= dict.fromkeys(('fcntl', 'resource', 'pwd', 'grp', 'termios'))",
         "del os.getuid, os.fork, os.sched_getaffinity, os.sysconf",
         "import numpy as np, scipy.sparse",
