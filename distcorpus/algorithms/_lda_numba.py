@@ -583,6 +583,8 @@ def expectation(
                 if not at_rest * dot(quotient, at_first, width) <= least * tolerance:
                     weigh(alphas, topics_width, mass, collapsed, resting)
                     back = returning(table, starts, length, quotient, resting, tolerance, topic, live, share)
+                    for i in range(topics_width):  # what lies behind the live topics is added up too
+                        share[i] = nothing
                     if live < back:
                         for i in range(live, back):
                             gone_mass -= alpha[topic[i]]
@@ -592,8 +594,6 @@ def expectation(
                         live_width = padded(live, lane)
                         for i in range(live, live_width):
                             prior[i], posterior[i] = nothing, nothing
-                        for i in range(topics_width):
-                            share[i] = nothing
                         gather_topics(table, starts, topic, live, columns, width, row)
                         divide(count, weight, row, live, columns, width, epsilon * scale, quotient)
                         converged = False
