@@ -267,9 +267,7 @@ def test_a_topic_that_has_left_comes_back(num_topics):
     lengths=st.lists(st.integers(0, 70), min_size=1, max_size=5),
     seed=st.integers(0, 1000),
 )
-@example(
-    num_topics=27, alpha=-2.0, concentration=1.0, lengths=[3], seed=0
-)
+@example(num_topics=27, alpha=-2.0, concentration=1.0, lengths=[3], seed=0)
 @example(num_topics=27, alpha=-2.0, concentration=1.0, lengths=[0, 3, 14], seed=1)
 def test_topics_may_leave_under_any_prior(num_topics, alpha, concentration, lengths, seed):
     """The compiled kernel against the dense one, where words are of few topics or of many."""
