@@ -80,10 +80,27 @@ def _cgroups(root: Path, controller: str) -> Iterator[Path]:
         yield base
 
 
+def open_alone(path: Path, flags: int = os.O_RDONLY) -> int | None:
+    """Open a file or folder and lock it until it is closed; return None where another process has it."""
+    descriptor = os.open(path, flags, 0o600)
+    locked = False
+    try:
+        locked = try_to_lock(descriptor)
+    finally:
+        if not locked:
+            os.close(descriptor)
+    return descriptor if locked else None
+
+
 def try_to_lock(descriptor: int) -> bool:
     """Lock an open file or folder until it is closed; return False where another process has locked it.
 
-    Where there are no such locks, as on Windows, nobody is kept out.
+    Where the system has no such locks, as Windows, nobody is kept out.
+
+    Raises
+    ------
+    OSError
+        If the file system has none.
     """
     if fcntl is not None:
         try:

@@ -40,9 +40,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if part := config.getoption("--part"):
         wanted, parts = map(int, part.split("/"))
-        left = [item for item in items if zlib.crc32(item.nodeid.encode()) % parts != wanted % parts]
+        kept, left = [], []
+        for item in items:
+            of_it = zlib.crc32(item.nodeid.encode()) % parts == wanted % parts
+            (kept if of_it else left).append(item)
         config.hook.pytest_deselected(items=left)
-        items[:] = [item for item in items if item not in left]
+        items[:] = kept
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:

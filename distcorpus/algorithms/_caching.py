@@ -126,21 +126,21 @@ class _Turn:
         path = folder()
         if path is None or self._file is not None or not self._depth:
             return False
-        self._file = os.open(path / "lock", os.O_CREAT | os.O_RDWR, 0o600)
         end = time.monotonic() + PATIENCE
-        while not try_to_lock(self._file) and time.monotonic() < end:
-            time.sleep(0.02)
+        with suppress(OSError):  # another user's, or a file system without locks: nobody waits
+            self._file = os.open(path / "lock", os.O_CREAT | os.O_RDWR, 0o600)
+            while not try_to_lock(self._file) and time.monotonic() < end:
+                time.sleep(0.02)
         return True
 
 
 _turn = _Turn()
 
 
-def compiled(**options: Any) -> Callable[[Any], Any]:
-    """Return numba's ``njit`` with a cache in `folder`, or without one where there is none."""
-    import numba
+@functools.cache
+def _cache() -> Any:
+    """Return numba's cache of a function, kept in `folder` and written by one process at a time."""
     from numba.core import caching
-    from numba.core.compiler_lock import global_compiler_lock
 
     class Locator(caching._CacheLocator):
         """Says where numba keeps the kernels of this package, and when they are stale."""
@@ -163,9 +163,7 @@ def compiled(**options: Any) -> Callable[[Any], Any]:
             return None if path is None or Path(file).resolve().parent not in ROOMS else cls(path)
 
     implementation = getattr(caching, "CacheImpl", None) or caching._CacheImpl  # numba before 0.6x
-    classes = implementation._locator_classes
-    if not any(kind.__qualname__ == Locator.__qualname__ for kind in classes):
-        classes.insert(0, Locator)
+    implementation._locator_classes.insert(0, Locator)
 
     class Cache(caching.FunctionCache):
         """Looks again when the turn to compile has come."""
@@ -174,8 +172,16 @@ def compiled(**options: Any) -> Callable[[Any], Any]:
             found = super().load_overload(signature, context)
             return super().load_overload(signature, context) if found is None and _turn.take() else found
 
+    return Cache
+
+
+def compiled(**options: Any) -> Callable[[Any], Any]:
+    """Return numba's ``njit`` with a cache in `folder`, or without one where there is none."""
+    import numba
+    from numba.core.compiler_lock import global_compiler_lock
+
     def decorate(function: Any) -> Any:
-        kernel = numba.njit(cache=folder() is not None, **options)(function)
+        kernel = numba.njit(**options)(function)
         if folder() is not None:
             compile_now = kernel.compile
 
@@ -183,7 +189,7 @@ def compiled(**options: Any) -> Callable[[Any], Any]:
                 with global_compiler_lock, _turn.until_saved():
                     return compile_now(signature)
 
-            kernel._cache = Cache(function)
+            kernel._cache = _cache()(function)
             kernel.compile = compile_in_turn
         return kernel
 

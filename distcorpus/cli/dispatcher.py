@@ -79,7 +79,7 @@ def add_dispatcher_options(parser: Parser) -> None:
     for option, what in (
         (
             "--session-memory",
-            "the most that one model's tables may take (default: half of this machine's memory)",
+            "the most that one model's tables may take (default: half of this machine's, or cgroup's)",
         ),
         (
             "--total-memory",

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from distcorpus._machine import try_to_lock, usable_cores
+from distcorpus._machine import open_alone, usable_cores
 from distcorpus.corpora import inputs
 from distcorpus.corpora.counting import Counts, Reading, Tally, count, numbered, problems
 from distcorpus.corpora.crew import Crew
@@ -173,10 +173,10 @@ def _source(reading: Reading) -> str:
 def _kept(folder: Path, source: str) -> Iterator[Path]:
     """Make the folder of the counts; what an interrupted build of the same source has counted stays there."""
     folder.mkdir(parents=True, exist_ok=True)
-    lock = os.open(folder, os.O_RDONLY)
+    lock = open_alone(folder)
+    if lock is None:
+        raise RuntimeError(f"another process counts in {folder}: wait for it, or give another folder")
     try:
-        if not try_to_lock(lock):
-            raise RuntimeError(f"another process counts in {folder}: wait for it, or give another folder")
         about = folder / "source.json"
         if not about.exists() or about.read_text("utf-8") != source:
             for entry in folder.iterdir():

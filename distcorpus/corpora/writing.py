@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from distcorpus._machine import try_to_lock
+from distcorpus._machine import open_alone
 from distcorpus.algorithms.chunk import MAX_TERMS, Chunk, as_chunk, joined
 from distcorpus.corpora import files, manifest
 from distcorpus.corpora.files import Folder
@@ -89,12 +89,12 @@ class ShardWriter:
         self._refuse_existing()
         self._unfinished = self.directory.with_name(self.directory.name + UNFINISHED)
         self._unfinished.mkdir(parents=True, exist_ok=True)
-        self._lock = os.open(self._unfinished, os.O_RDONLY)
-        if not try_to_lock(self._lock):
-            os.close(self._lock)
+        lock = open_alone(self._unfinished)
+        if lock is None:
             raise RuntimeError(
                 f"another process writes the corpus {self.directory}: wait for it, or give another folder"
             )
+        self._lock = lock
         self._shards: list[Shard] = []
         self._name_bytes: list[int] = []
         self._chunks: list[Chunk] = []

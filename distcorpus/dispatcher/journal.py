@@ -34,7 +34,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from distcorpus._machine import try_to_lock
+from distcorpus._machine import open_alone
 from distcorpus._version import __version__
 from distcorpus.algorithms.chunk import Chunk
 from distcorpus.corpora.reference import StoredChunk
@@ -72,10 +72,10 @@ class Journal:
         self._first = 0  # the lowest number of a chunk that may be there
         self._removed = False
         self._changing = threading.Lock()
-        self._owner = os.open(folder / "owner", os.O_WRONLY | os.O_CREAT, 0o600)
-        if not try_to_lock(self._owner):
-            os.close(self._owner)
-            raise BlockingIOError(f"another dispatcher owns the journal {folder}")
+        owner = open_alone(folder / "owner", os.O_WRONLY | os.O_CREAT)
+        if owner is None:
+            raise BlockingIOError(f"another dispatcher has the session in {folder}")
+        self._owner = owner
 
     @property
     def token(self) -> str:

@@ -114,6 +114,7 @@ class Looks:
         self._made: dict[str, Any] = {}
         self._made_at = -math.inf
         self._last_event = 0
+        self._memory = usable_memory()
 
     def session_views(self) -> list[SessionView]:
         """Return how far each session is."""
@@ -186,7 +187,7 @@ class Looks:
             host=socket.gethostname(),
             pid=os.getpid(),
             bytes_resident=resident_memory() or None,
-            bytes_machine=usable_memory(),
+            bytes_machine=self._memory,
             bytes_documents=sum(view.bytes_memory for view in views),
             sessions=tuple(views),
             workers=tuple(

@@ -145,12 +145,10 @@ def check_machine(machine: Machine) -> Iterator[Check]:
         yield Check("Python", "warn", version, f"use {first} to {last}, with which it is tested")
     yield from _packages(machine.packages)
     yield _cpus(machine)
-    limit = machine.memory_limit
+    limit, memory = machine.memory_limit, text.size(machine.memory)
     if limit is not None and limit < machine.memory:
-        said = f"{text.size(limit)} by the cgroup's limit, of {text.size(machine.memory)}"
-        yield Check("memory", "ok", said)
-    else:
-        yield Check("memory", "ok", text.size(machine.memory))
+        memory = f"{text.size(limit)} by the cgroup's limit, of {memory}"
+    yield Check("memory", "ok", memory)
     yield from _kernels(machine)
     soft, hard = machine.files
     if hard < FILES:

@@ -72,21 +72,16 @@ class Registration:
             while True:
                 try:
                     nameserver = nameserver or self._locate()
-                except (CommunicationError, NamingError):  # one that is started again
-                    if time.monotonic() > began + START_TIMEOUT:
-                        raise
-                    time.sleep(RETRY_EVERY)
-                    continue
-                try:
                     register(nameserver, name, uri, replace=replace)
                     break
-                except NamingError:
-                    if not replace or time.monotonic() > began + REPLACE_TIMEOUT:
+                except (CommunicationError, NamingError) as error:
+                    taken = nameserver is not None and isinstance(error, NamingError)
+                    if taken and not replace:
                         raise
-                except CommunicationError:  # one that is starting, or very busy
-                    if time.monotonic() > began + START_TIMEOUT:
+                    if time.monotonic() > began + (REPLACE_TIMEOUT if taken else START_TIMEOUT):
                         raise
-                    nameserver = None
+                    if not taken:  # it is starting, started again, or very busy
+                        nameserver = None
                 time.sleep(RETRY_EVERY)
         self._thread.start()
 

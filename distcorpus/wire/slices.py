@@ -26,7 +26,7 @@ MARK = "array in slices"
 SLICE = 64 << 20
 #: Arrays below travel in their message.
 SMALL = 4096
-#: The part of a machine's memory that arrays may take which are arriving in slices.
+#: The part of the memory of this machine, or its cgroup, that arrays may take which are arriving in slices.
 SHARE_OF_MEMORY = 0.5
 _MOST_AXES = 8
 #: How many containers an array is in at most, from the arguments or the answer on.
@@ -184,7 +184,8 @@ class SlicedCalls:
     Attributes
     ----------
     most : int
-        Bytes that the arrays of an answer may have together; by default half of this machine's memory.
+        Bytes that the arrays of an answer may have together; by default half of what this machine, or
+        its cgroup, has.
     """
 
     def __init__(self, proxy: Any) -> None:

@@ -125,6 +125,16 @@ print(len(names))
     assert together == int(alone.stdout) > 0
 
 
+def test_where_no_lock_can_be_had_nobody_waits(tmp_path):
+    """As where another user has made the file."""
+    (tmp_path / "distcorpus" / "lock").mkdir(parents=True)
+    program = (
+        "from distcorpus.algorithms import _caching\n_caching._with_copies = lambda folder: folder\n" + SUM
+    )
+    assert run(program, NUMBA_CACHE_DIR=str(tmp_path)) == str(tmp_path / "distcorpus")
+    assert list(tmp_path.rglob("*.nbi"))
+
+
 FILES = [path.relative_to(_caching.PACKAGE) for room in _caching.ROOMS for path in room.glob("*.py")]
 
 

@@ -259,6 +259,19 @@ def test_a_topic_that_has_left_comes_back(num_topics):
     np.testing.assert_allclose(posteriors[1], posteriors[0], rtol=1e-4)
 
 
+def posed(num_topics, alpha, concentration, lengths, seed):
+    """Documents of these lengths, lambda and priors; to be computed in float64."""
+    random = np.random.default_rng(seed)
+    num_terms = 80
+    documents = [
+        [(int(w), int(random.integers(1, 9))) for w in np.sort(random.permutation(num_terms)[:length])]
+        for length in lengths
+    ]
+    block = as_chunk(documents, num_terms)
+    lambda_ = random.gamma(concentration, 1.0, (num_topics, num_terms)) + 1e-3
+    return block, lambda_, 10**alpha * random.uniform(0.3, 3.0, num_topics), "float64", "vb"
+
+
 @settings(max_examples=25, deadline=None)
 @given(
     num_topics=st.integers(1, 60) | st.integers(125, 150),
@@ -272,39 +285,23 @@ def test_a_topic_that_has_left_comes_back(num_topics):
 @example(num_topics=27, alpha=-2.0, concentration=1.0, lengths=[0, 3], seed=0)
 def test_topics_may_leave_under_any_prior(num_topics, alpha, concentration, lengths, seed):
     """The compiled kernel against the dense one, where words are of few topics or of many."""
-    random = np.random.default_rng(seed)
-    num_terms = 80
-    documents = [
-        [(int(w), int(random.integers(1, 9))) for w in np.sort(random.permutation(num_terms)[:length])]
-        for length in lengths
-    ]
-    block = as_chunk(documents, num_terms)
-    lambda_ = random.gamma(concentration, 1.0, (num_topics, num_terms)) + 1e-3
-    priors = 10**alpha * random.uniform(0.3, 3.0, num_topics)
-    posed = block, lambda_, priors, "float64", "vb"
+    given_all = posed(num_topics, alpha, concentration, lengths, seed)
     # A topic that comes back when a document has converged costs it iterations: so many of them for both.
-    wanted, gamma, counters = block_statistics(_lda_numpy, *posed, 20, 0.0)
-    got = block_statistics(numba_kernels, *posed, 20, 0.0)
+    wanted, gamma, counters = block_statistics(_lda_numpy, *given_all, 20, 0.0)
+    got = block_statistics(numba_kernels, *given_all, 20, 0.0)
     assert list(got[2]) == list(counters)
     np.testing.assert_allclose(got[0], wanted, atol=2 * LDA_GRID)
     np.testing.assert_allclose(got[1], gamma, rtol=1e-9, atol=1e-9)
-    _, _, dense = block_statistics(_lda_numpy, *posed)
-    _, _, compiled = block_statistics(numba_kernels, *posed)
+    _, _, dense = block_statistics(_lda_numpy, *given_all)
+    _, _, compiled = block_statistics(numba_kernels, *given_all)
     assert compiled[0] == dense[0]
     assert compiled[1] >= dense[1]
 
 
 def test_topics_that_are_looked_at_and_stay_away_change_nothing():
     """At the 16th of 17 iterations, after which nothing but one topic is left."""
-    random = np.random.default_rng(0)
-    documents = [[(int(w), int(random.integers(1, 9))) for w in np.sort(random.permutation(80)[:3])]]
-    block = as_chunk(documents, 80)
-    lambda_ = random.gamma(1.0, 1.0, (27, 80)) + 1e-3
-    priors = 0.01 * random.uniform(0.3, 3.0, 27)
-    dense, compiled = (
-        block_statistics(kernels, block, lambda_, priors, "float64", "vb")
-        for kernels in (_lda_numpy, numba_kernels)
-    )
+    given_all = posed(27, -2.0, 1.0, [3], 0)
+    dense, compiled = (block_statistics(kernels, *given_all) for kernels in (_lda_numpy, numba_kernels))
     assert list(compiled[2]) == list(dense[2]) == [1, 17]
     np.testing.assert_allclose(compiled[1], dense[1], rtol=1e-12)
 

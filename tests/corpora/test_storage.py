@@ -192,9 +192,6 @@ def test_it_is_at_the_top_level():
     assert distcorpus.corpora.Corpus is Corpus
 
 
-# What is refused.
-
-
 def test_a_notebook_shows_what_is_in_it(tmp_path: Path):
     words = {0: "<b>", 1: "rare", 2: "frequent"}
     documents = [[(0, 1), (2, 7)], [(1, 2)], [], [(1, 1)]]
@@ -206,6 +203,9 @@ def test_a_notebook_shows_what_is_in_it(tmp_path: Path):
     assert "frequent 7, &lt;b&gt; 1" in shown
     assert "document d" not in shown
     assert "1 2" in Corpus.write(tmp_path / "plain", documents)._repr_html_()
+
+
+# What is refused.
 
 
 def test_an_existing_folder_is_left_alone(tmp_path: Path, bags: list):

@@ -151,6 +151,11 @@ def test_every_variable_that_the_package_reads_is_known():
     assert read <= VARIABLES.keys()
 
 
+def test_the_memory_is_the_cgroups_where_that_is_less():
+    checks = [check for check in check_machine(replace(GOOD, memory_limit=1 << 30)) if check.name == "memory"]
+    assert [(check.state, "by the cgroup's limit" in check.said) for check in checks] == [("ok", True)]
+
+
 def test_this_machine_is_seen_as_it_is():
     machine = this_machine()
     assert machine.cpus >= 1
