@@ -233,6 +233,9 @@ class ClientTraining(LdaTraining, Observer):
             if self._paused_at is not None:
                 self._wait_for_answer(self._paused_at)
             self.run(self, self)
+            # Who is told of the end may fetch the model from a dispatcher after this one.
+            if self.progress.updates > self._saved:
+                self._save(None)
         except Ended:
             return
         except BaseException as error:

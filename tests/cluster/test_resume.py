@@ -218,6 +218,27 @@ class Updates(Reached):
             os.kill(worker.pid, number)
 
 
+@pytest.mark.parametrize("once_read", [False, True])
+def test_killed_when_the_program_knows_of_the_end_and_has_not_fetched(
+    resuming, lee_corpus, monkeypatch, once_read
+):
+    """What it fetches of the next dispatcher is the end too, and not what was saved on the way there."""
+
+    def train():
+        documents = lee_corpus.counts
+        return train_lda(lee_corpus, iter(documents) if once_read else documents)
+
+    quiet = train()
+    follow, reached = _cluster.Training.follow, Reached()
+
+    def follow_and_stop(training, *arguments):
+        follow(training, *arguments)
+        reached.stop()
+
+    monkeypatch.setattr(_cluster.Training, "follow", follow_and_stop)
+    assert resuming.killed_and_restarted(reached, train) == quiet
+
+
 @pytest.mark.parametrize("passes", [1, 2])
 @pytest.mark.long
 def test_lda_goes_on_after_its_last_update(resuming, lee_corpus, sent, passes):
