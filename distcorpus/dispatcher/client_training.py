@@ -2,7 +2,8 @@
 
 The program's calls and the training run are two threads. What the program puts is kept as long as a later
 pass needs it. What happens in the training run is told in *events*, small dicts that the program fetches
-whenever it likes.
+whenever it likes. They are numbered, and kept until the program says that it has them, so that each reaches
+it once, from this dispatcher or from one that goes on with the training.
 """
 
 from __future__ import annotations
@@ -11,15 +12,17 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, replace
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import numpy as np
 
 from distcorpus.algorithms.chunk import Chunk, Divisible
+from distcorpus.dispatcher.supplier import Request
 from distcorpus.engines.base import Block, Engine
 from distcorpus.training.lda import LdaTask, LdaTraining, Numbered, Observer, topics_as_dict
 from distcorpus.training.rounds import CLIENT_CHECK_EVERY, Round
@@ -50,7 +53,11 @@ class ClientTraining(LdaTraining, Observer):
         Chunks, and documents in them, that are in the topics and will not be put again, as they are not
         needed again; by default what the task's progress says.
     paused_at : dict, optional
-        The event that an earlier training run waited at for `resume`.
+        The event that an earlier training run waited at for the program's answer.
+    told : int
+        How many events were before those of `events`.
+    events : sequence of dict
+        Those of an earlier training run that the program may not have.
     check_client : callable
         Raises where the client is gone.
     """
@@ -63,6 +70,8 @@ class ClientTraining(LdaTraining, Observer):
         *,
         finished: tuple[int, int] | None = None,
         paused_at: dict[str, Any] | None = None,
+        told: int = 0,
+        events: Sequence[dict[str, Any]] = (),
         check_client: Callable[[], None] = lambda: None,
         **session: Any,
     ) -> None:
@@ -92,7 +101,13 @@ class ClientTraining(LdaTraining, Observer):
         self._closed = False
         self._done = False
         self._error: BaseException | None = None
-        self._events: deque[dict[str, Any]] = deque(maxlen=EVENTS_KEPT)
+        #: The latest events, without those that the program has; the number before the first is that of the
+        #: events that happened less their own.
+        self._events: deque[dict[str, Any]] = deque(events, maxlen=EVENTS_KEPT)
+        self._happened = told + len(events)
+        self._happened_by_update = self._happened  # when the topics became what they are
+        self._seen = told  # events that the program has
+        self._wanted: list[Request] = []
         self._changed = threading.Condition()
         threading.Thread(target=self._run, name=name, daemon=True).start()
 
@@ -138,23 +153,41 @@ class ClientTraining(LdaTraining, Observer):
             self._complete = True
             self._changed.notify_all()
 
-    def events(self, timeout: float) -> list[dict[str, Any]]:
-        """Return what happened since the last call, waiting for something to happen; the last event is
-        ``done``.
+    def events(self, seen: int, timeout: float) -> dict[str, Any]:
+        """Return what happened after the first `seen` events, waiting for something to happen.
+
+        Parameters
+        ----------
+        seen : int
+            How many events the program has, and has dealt with: a pause at one of them ends.
+        timeout : float
+            Seconds.
+
+        Returns
+        -------
+        dict
+            ``events``, ``seen`` (with those), ``wanted`` (requests for documents, that were not told yet)
+            and ``done`` (whether there will be no more).
         """
         with self._changed:
-            self._changed.wait_for(lambda: self._events or self._done or self._error, timeout)
+            self._seen = max(self._seen, seen)
+            self._changed.notify_all()
+            while self._events and self._happened - len(self._events) < self._seen:
+                self._events.popleft()
+            self._changed.wait_for(lambda: self._events or self._wanted or self._done or self._error, timeout)
             self._raise()
-            happened = list(self._events)
-            self._events.clear()
-            if self._done:
-                happened.append({"kind": "done"})
-        return happened
+            wanted, self._wanted = self._wanted, []
+            return {
+                "events": list(self._events),
+                "seen": max(self._happened, self._seen),
+                "wanted": wanted,
+                "done": self._done,
+            }
 
-    def resume(self) -> None:
-        """Go on after a pass."""
+    def want(self, request: Request) -> None:
+        """Ask the program for documents."""
         with self._changed:
-            self._paused = False
+            self._wanted.append(request)
             self._changed.notify_all()
 
     def fetch(self) -> dict[str, Any]:
@@ -309,7 +342,17 @@ class ClientTraining(LdaTraining, Observer):
         if self._journal is None:
             return
         began = time.monotonic()
-        here = {"documents": self._expected, "finished": self._finished, "paused_at": paused_at}
+        with self._changed:
+            # Without those of the round under way: they will happen again.
+            kept = max(self._happened_by_update - self._happened + len(self._events), 0)
+            events = list(islice(self._events, kept))
+        here = {
+            "documents": self._expected,
+            "finished": self._finished,
+            "paused_at": paused_at,
+            "told": self._happened_by_update - kept,
+            "events": events,
+        }
         self._journal.write("state", {**self._learnt(), **here})
         self._journal.drop_chunks(self._finished[0])
         self._saved = self.progress.updates
@@ -318,26 +361,32 @@ class ClientTraining(LdaTraining, Observer):
 
     def _pause(self, event: dict[str, Any], wait: bool) -> None:
         """Tell of an event and, if asked, wait until the client has dealt with it."""
+        self._happened_by_update = self._happened
         if wait:
             self._save(event)
             self._wait_for_answer(event)
         else:
             self.happened(event)
+            self._happened_by_update = self._happened
 
     def _wait_for_answer(self, event: dict[str, Any]) -> None:
         with self._changed:
             self._paused = True
             self.happened(event)
-            self._wait(lambda: not self._paused)
+            self._wait(lambda: self._seen >= self._happened)
+            self._paused = False
+            self._happened_by_update = self._happened
 
     def happened(self, event: dict[str, Any]) -> None:
-        """Keep an event for the client."""
+        """Keep an event for the client, unless it has it from a dispatcher before this one."""
         if event["kind"] == "perplexity":
             self._perplexity = 2.0 ** min(-event["per_word"], 1000.0)
             self.curve.add(self.standing().documents_done, self._perplexity)
         with self._changed:
-            self._events.append(event)
-            self._changed.notify_all()
+            self._happened += 1
+            if self._happened > self._seen:
+                self._events.append(event)
+                self._changed.notify_all()
 
     def _check(self) -> None:
         if self._closed:

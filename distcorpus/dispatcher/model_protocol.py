@@ -276,7 +276,8 @@ class ModelLda(_ModelConnection):
         return _tables(task["topics"])
 
     def _make(self, name: str, task: dict[str, Any], **options: Any) -> ClientTraining:
-        saved = {key: task.pop(key) for key in ("finished", "paused_at") if key in task}
+        kept = ("finished", "paused_at", "told", "events")
+        saved = {key: task.pop(key) for key in kept if key in task}
         return ClientTraining(name, self._dispatcher.engine, LdaTask.from_message(task), **saved, **options)
 
     def _restore(self, journal: Journal) -> None:
@@ -290,18 +291,12 @@ class ModelLda(_ModelConnection):
         self._current().end()
 
     @expose
-    def events(self, timeout: float) -> list[dict[str, Any]]:
-        """Return what happened since the last call, see `ClientTraining.events`."""
-        return self._current().events(min(timeout, LONGEST_WAIT))
+    def events(self, seen: int, timeout: float) -> dict[str, Any]:
+        """Return what happened after the first `seen` events, see `ClientTraining.events`."""
+        return self._current().events(seen, min(timeout, LONGEST_WAIT))
 
     def _asked(self, request: Request) -> None:
-        number, reference = request
-        self._session.happened({"kind": "wanted", "number": number, "reference": reference})
-
-    @expose
-    def resume(self) -> None:
-        """Go on with the next pass."""
-        self._current().resume()
+        self._session.want(request)
 
     @expose
     @sliced

@@ -15,9 +15,7 @@ MOST_EVENTS = 100_000
 _PROGRESS = {field.name for field in fields(Progress)}
 #: What an event of each kind has, beside its kind.
 _EVENTS: dict[str, dict[str, tuple[type, ...]]] = {
-    "done": {},
     "pass": {"pass_": (int,)},
-    "wanted": {"number": (int,), "reference": (tuple,)},
     "perplexity": {"per_word": (float,), "documents": (int,), "words": (float,)},
     "update": {
         "pass_": (int,),
@@ -140,9 +138,15 @@ def _read_nothing(answer: Any) -> None:
 
 
 def _read_events(answer: Any) -> None:
-    if type(answer) is not list or len(answer) > MOST_EVENTS:
-        raise ValueError(f"it is {_described(answer)}, not a list of events")
-    for event in answer:
+    _mapping(answer, "it", ("events", "seen", "wanted", "done"))
+    _whole(answer["seen"], "the number of events")
+    _read_wanted(answer["wanted"])
+    if type(answer["done"]) is not bool:
+        raise ValueError(f"it is done: {_described(answer['done'])}")
+    events = answer["events"]
+    if type(events) is not list or len(events) > MOST_EVENTS:
+        raise ValueError(f"it has {_described(events)}, not a list of events")
+    for event in events:
         _mapping(event, "an event", ("kind",))
         kind = event["kind"]
         if type(kind) is not str or kind not in _EVENTS:
@@ -175,12 +179,16 @@ def _read_fetch(answer: Any) -> None:
         _whole(value, f"progress {_described(name)}")
 
 
+def _read_wanted(requests: Any) -> None:
+    if type(requests) is not list or len(requests) > MOST_EVENTS:
+        raise ValueError(f"it wants {_described(requests)}, not a list of documents")
+    for number, _ in requests:
+        _whole(number, "the number of a request")
+
+
 def _read_finish(answer: Any) -> None:
     _mapping(answer, "it", ("factors", "rounds", "wanted", "workers", "folds"))
-    if type(answer["wanted"]) is not list or len(answer["wanted"]) > MOST_EVENTS:
-        raise ValueError(f"it wants {_described(answer['wanted'])}, not a list of documents")
-    for number, _ in answer["wanted"]:
-        _whole(number, "the number of a request")
+    _read_wanted(answer["wanted"])
     for name in ("rounds", "workers", "folds"):
         _whole(answer[name], name)
 
@@ -196,7 +204,6 @@ _READ: dict[str, Callable[[Any], None]] = {
     "go_on": _read_chunks,
     "put": _read_nothing,
     "end": _read_nothing,
-    "resume": _read_nothing,
     "events": _read_events,
     "fetch": _read_fetch,
     "finish": _read_finish,

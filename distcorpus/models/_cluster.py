@@ -385,16 +385,19 @@ class Training:
             yield result
 
     def follow(self, told: Callable[[dict[str, Any]], None], timeout: float = 1.0) -> None:
-        """Say that all chunks were put and wait for the end of the training, telling what happens in it."""
+        """Say that all chunks were put and wait for the end of the training, telling what happens in it.
+
+        An event at which the training waits is answered when `told` has returned.
+        """
         self.call("end")
-        while True:
-            for event in self.call("events", timeout):
-                if event["kind"] == "done":
-                    return
-                if event["kind"] == "wanted":
-                    self.supply(event["number"], event["reference"])
-                else:
-                    told(event)
+        seen, done = 0, False
+        while not done:
+            answer = self.call("events", seen, timeout)
+            for number, reference in answer["wanted"]:
+                self.supply(number, reference)
+            for event in answer["events"]:
+                told(event)
+            seen, done = answer["seen"], answer["done"]
 
     def give_up(self) -> None:
         """Forget the chunks that are not sent yet; where the dispatcher is lost now, the training is."""

@@ -1070,7 +1070,6 @@ class _Run:
             pause_every=model.checkpoint_every if model.checkpoint is not None else None,
         ).to_message()
         kept_at = time.monotonic()
-        answered: dict[str, Any] = {}
 
         def attempt(training: Training) -> None:
             def fetch() -> LazyTopics:
@@ -1089,20 +1088,12 @@ class _Run:
                 return learnt
 
             def told(event: dict[str, Any]) -> None:
-                nonlocal answered
-                if event == answered:  # the dispatcher was killed before it saved that it had gone on
-                    training.call("resume")
-                    return
                 if event["kind"] == "pass" and self.callback is not None:
                     fetch()
                     self.call_back(event["pass_"])
-                    answered = event
-                    training.call("resume")
                 elif event["kind"] == "update" and self.checkpoint_is_due(event["updates"]):
                     fetch()
                     self.save_checkpoint()
-                    answered = event
-                    training.call("resume")
                 elif time.monotonic() > kept_at + KEEP_EVERY:
                     fetch()
                 self.told(event)

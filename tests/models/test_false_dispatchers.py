@@ -47,6 +47,13 @@ UPDATE = {
     "numdocs": 12,
     "workers": 1,
 }
+
+
+def happened(*events: Any, **answer: Any) -> dict[str, Any]:
+    """What `events` answers at the end."""
+    return {"events": list(events), "seen": len(events), "wanted": [], "done": True} | answer
+
+
 TOPICS = {
     "eta": np.full(NUM_TERMS, 0.5, np.float32),
     "table": np.ones((NUM_TERMS, NUM_TOPICS), np.float32),
@@ -70,7 +77,7 @@ HONEST = {
     "begin_inference": None,
     "put": None,
     "end": None,
-    "events": [UPDATE, {"kind": "done"}],
+    "events": happened(UPDATE),
     "fetch": FETCHED,
     "finish": {"factors": FACTORS, "rounds": 1, "wanted": [], "workers": 1, "folds": 0},
     "take": np.ones((12, NUM_TOPICS), np.float32),
@@ -110,7 +117,7 @@ class Pretender:
     def end(self) -> Any:
         return self._answers["end"]
 
-    def events(self, timeout: Any) -> Any:
+    def events(self, seen: Any, timeout: Any) -> Any:
         return self._answers["events"]
 
     def fetch(self) -> Any:
@@ -217,16 +224,21 @@ LIES = [
     (lda, "put", "more"),
     (lda, "end", {}),
     (lda, "events", None),
-    (lda, "events", {"kind": "done"}),
-    (lda, "events", ["done"]),
-    (lda, "events", [{"kind": "other"}]),
-    (lda, "events", [{"kind": ["done"]}]),
-    (lda, "events", [{"kind": "done"}] * 200_000),
-    (lda, "events", [{**UPDATE, "updates": "1"}]),
-    (lda, "events", [{**UPDATE, "of": None}]),
-    (lda, "events", [{**UPDATE, "diff": 0.1, "topics": [(0, 0.5, [0], ["a"])]}]),
-    (lda, "events", [{**UPDATE, "diff": 0.1, "topics": [0]}]),
-    (lda, "events", [{"kind": "perplexity", "per_word": "low", "documents": 1, "words": 1.0}]),
+    (lda, "events", [UPDATE]),
+    (lda, "events", {"events": [], "done": True}),
+    (lda, "events", happened(seen=-1)),
+    (lda, "events", happened(seen="1")),
+    (lda, "events", happened(done=1)),
+    (lda, "events", happened(events=UPDATE)),
+    (lda, "events", happened("pass")),
+    (lda, "events", happened({"kind": "other"})),
+    (lda, "events", happened({"kind": ["pass"]})),
+    (lda, "events", happened(*[{"kind": "pass", "pass_": 0}] * 200_000)),
+    (lda, "events", happened({**UPDATE, "updates": "1"})),
+    (lda, "events", happened({**UPDATE, "of": None})),
+    (lda, "events", happened({**UPDATE, "diff": 0.1, "topics": [(0, 0.5, [0], ["a"])]})),
+    (lda, "events", happened({**UPDATE, "diff": 0.1, "topics": [0]})),
+    (lda, "events", happened({"kind": "perplexity", "per_word": "low", "documents": 1, "words": 1.0})),
     (lda, "fetch", None),
     (lda, "fetch", {}),
     (lda, "fetch", topics(table=None)),
@@ -296,9 +308,11 @@ LIES = [
     (lsi, "finish", {"factors": None, "rounds": 1, "wanted": [(0, "x")], "workers": 1, "folds": 0}),
     (lsi, "finish", {"factors": None, "rounds": 1, "wanted": [("0", OTHERS)], "workers": 1, "folds": 0}),
     (lsi, "finish", {"factors": None, "rounds": 1, "wanted": [(0, OTHERS)], "workers": 1, "folds": 0}),
-    (lda, "events", [{"kind": "wanted", "number": 0, "reference": OTHERS}]),
-    (lda, "events", [{"kind": "wanted", "number": 0, "reference": ()}]),
-    (lda, "events", [{"kind": "wanted", "number": 0, "reference": "/etc/passwd"}]),
+    (lda, "events", happened(wanted=3)),
+    (lda, "events", happened(wanted=[("0", OTHERS)])),
+    (lda, "events", happened(wanted=[(0, OTHERS)])),
+    (lda, "events", happened(wanted=[(0, ())])),
+    (lda, "events", happened(wanted=[(0, "/etc/passwd")])),
     (inference, "begin_inference", 3),
     (inference, "take", None),
     (inference, "take", [1.0]),
