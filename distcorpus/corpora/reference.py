@@ -382,6 +382,11 @@ class StoredChunk:
         return cls(blocks, limits, num_terms)
 
 
+def documents_here(chunk: Any) -> Any:
+    """Return a chunk as it is, but of references their documents."""
+    return chunk.here() if isinstance(chunk, StoredChunk) else chunk
+
+
 def checked_words(packed: Any, num_terms: int) -> NDArray[np.int32]:
     """Return the words that have arrived packed.
 

@@ -12,6 +12,7 @@ from distcorpus.algorithms import chunk, lsi, topics
 from distcorpus.algorithms.chunk import Chunk, as_chunk, from_arrays
 from distcorpus.algorithms.topics import LazyTopics
 from distcorpus.corpora.reference import StoredChunk
+from distcorpus.dispatcher.client_evaluation import ClientEvaluation
 from distcorpus.dispatcher.client_training import ClientTraining
 from distcorpus.dispatcher.connection import WORKER_GRACE, Connection
 from distcorpus.dispatcher.dispatcher import Dispatcher
@@ -19,7 +20,7 @@ from distcorpus.dispatcher.journal import DamagedJournal, Journal
 from distcorpus.dispatcher.limits import lda_bytes, lsi_bytes
 from distcorpus.dispatcher.supplier import Request, Supplier
 from distcorpus.kernels.build import contradiction, read_build
-from distcorpus.training.evaluation import Evaluation, EvaluationTask
+from distcorpus.training.evaluation import EvaluationTask
 from distcorpus.training.lda import LdaTask
 from distcorpus.training.lsi import LsiTask, LsiTraining
 from distcorpus.wire import ConnectionClosedError, Slices, expose, sliced
@@ -187,8 +188,8 @@ class _ModelConnection(Slices, Connection):
     def put_references(self, message: dict[str, Any]) -> None:
         """Add a chunk of documents that workers have, as `StoredChunk.to_message` makes it.
 
-        For a worker that lacks them the program is asked, by requests in `ModelLda.events` and
-        `ModelLsi.finish`, unless this process has the corpus.
+        For a worker that lacks them the program is asked, by requests in `ModelLda.events`, `ModelLda.take`
+        and `ModelLsi.finish`, unless this process has the corpus.
         """
         session, what = self._current(), self.arriving()
         try:
@@ -325,14 +326,16 @@ class ModelLda(_ModelConnection):
         name, options = self._begin_session(_bytes_of(asked.topics), _tables(asked.topics))
         engine = self._dispatcher.engine
         self._opened(
-            Evaluation(name, engine, learnt.num_terms, asked.params, learnt.rows, asked.first, **options)
+            ClientEvaluation(
+                name, engine, learnt.num_terms, asked.params, learnt.rows, asked.first, **options
+            )
         )
 
     @expose
     @sliced
-    def take(self) -> np.ndarray:
-        """Return what was computed of the oldest chunk that was not taken, see `Evaluation.take`."""
-        return self._current().take()
+    def take(self) -> dict[str, Any]:
+        """Return what was computed of the oldest chunk that was not taken, see `ClientEvaluation.answer`."""
+        return self._current().answer()
 
 
 class ModelLsi(_ModelConnection):

@@ -194,8 +194,13 @@ def _read_finish(answer: Any) -> None:
 
 
 def _read_take(answer: Any) -> None:
-    if type(answer) is not np.ndarray or answer.dtype.kind != "f":
-        raise ValueError(f"it is {_described(answer)}, not an array of floats")
+    _mapping(answer, "it", ("result", "wanted"))
+    _read_wanted(answer["wanted"])
+    result = answer["result"]
+    if not (result is None or (type(result) is np.ndarray and result.dtype.kind == "f")):
+        raise ValueError(f"it has {_described(result)}, not an array of floats")
+    if result is None and not answer["wanted"]:
+        raise ValueError("it has nothing")
 
 
 _READ: dict[str, Callable[[Any], None]] = {

@@ -256,7 +256,7 @@ def _invoke(calls: SlicedCalls, method: str, *arguments: Any) -> Any:
     return _answers.check(method, answer)
 
 
-def _check_result(task: EvaluationTask, chunk: Chunk, result: np.ndarray) -> None:
+def _check_result(task: EvaluationTask, chunk: Chunk | StoredChunk, result: np.ndarray) -> None:
     """Refuse what is no gamma of a chunk, or no bound of its blocks."""
     if task.params.bound:
         shape: tuple[int, ...] = (sum(1 for _ in chunk.split(**Inference.limits)),)
@@ -344,7 +344,7 @@ class Training:
         if self._num_put > self._num_there:
             self._sent.append((chunk, self._send(chunk)))
 
-    def evaluate(self, task: EvaluationTask, chunks: Iterable[Chunk]) -> Iterator[np.ndarray]:
+    def evaluate(self, task: EvaluationTask, chunks: Iterable[Chunk | StoredChunk]) -> Iterator[np.ndarray]:
         """Yield what the cluster computes of each chunk, in order; others are read and sent meanwhile.
 
         Chunks are kept here until that has come, so it needs no more than any dispatcher to go on.
@@ -352,10 +352,10 @@ class Training:
         Parameters
         ----------
         task : EvaluationTask
-        chunks : iterable of Chunk
+        chunks : iterable of Chunk or StoredChunk
         """
         unread = iter(chunks)
-        waiting: deque[Chunk] = deque()
+        waiting: deque[Chunk | StoredChunk] = deque()
         taken, begun, ended, exhausted = 0, False, False, False
         while True:
             try:
@@ -373,7 +373,11 @@ class Training:
                 if exhausted and not ended:
                     self.call("end")
                     ended = True
-                result = self.call("take")
+                answer = self.call("take")
+                for number, reference in answer["wanted"]:
+                    self.supply(number, reference)
+                if (result := answer["result"]) is None:
+                    continue
                 _check_result(task, waiting[0], result)
             except CommunicationError as error:
                 self._connect_again(error)

@@ -48,7 +48,7 @@ from distcorpus.corpora.reading import (
     vocabulary,
     word_of,
 )
-from distcorpus.corpora.reference import StoredChunk, refers_to
+from distcorpus.corpora.reference import StoredChunk, documents_here, refers_to
 from distcorpus.engines.base import Block
 from distcorpus.kernels import EStep, Inference, InferenceParams
 from distcorpus.models import _check as check
@@ -568,7 +568,7 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
                 return self._infer_words(*single), None
         if collect_sstats:
             documents = list(chunks(as_corpus(chunk), self.chunksize, self.num_terms, counts=True))
-            parts = list(self._gammas(documents))
+            parts = list(self._gammas(*_spread_if_many(documents, self._where(None, None))))
         else:
             parts = list(self._gammas_of_corpus(chunk, self.chunksize))
         gamma = np.concatenate(parts) if parts else np.empty((0, self.num_topics), self.dtype)
@@ -594,10 +594,9 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
 
     def _gammas_of_corpus(self, corpus: Any, chunksize: int) -> Iterator[np.ndarray]:
         corpus, client = placed_with(corpus, None, self.client)
-        return self._gammas(self._divisible(corpus, chunksize), client)
+        return self._gammas(*self._spread(corpus, chunksize, None, client))
 
-    def _gammas(self, read: Iterable[Any], client: Any = None) -> Iterator[np.ndarray]:
-        read, where = self._spread(read, None, client)
+    def _gammas(self, read: Iterable[Divisible], where: Any) -> Iterator[np.ndarray]:
         return (
             map(self._infer, cast("Iterable[Chunk]", read)) if where is False else self._evaluate(read, where)
         )
@@ -698,7 +697,7 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
         if minimum_probability is not None and not sparse:
             raise ValueError("minimum_probability without sparse=True: arrays have all probabilities")
         corpus, client = placed_with(corpus, client, self.client, distributed)
-        read, where = self._spread(self._divisible(corpus, size), distributed, client)
+        read, where = self._spread(corpus, size, distributed, client)
 
         @np.errstate(all="ignore")
         def probabilities(gamma: np.ndarray) -> np.ndarray | scipy.sparse.csr_array:
@@ -708,23 +707,27 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
         return (probabilities(gamma) for gamma in self._evaluate(read, where, required=bool(distributed)))
 
     def _spread(
-        self, read: Iterable[Divisible], distributed: bool | None, client: Any
+        self, corpus: Any, chunksize: int, distributed: bool | None, client: Any
     ) -> tuple[Iterable[Divisible], Any]:
-        """Return the chunks of a corpus, and where they are computed: True is the cluster, False is here, and
-        anything else a Dask client.
+        """Return the chunks of a corpus, or references to them, and where they are computed: True is the
+        cluster, False is here, and anything else a Dask client.
         """
+        where = self._where(distributed, client)
+        if where is True:
+            corpus = refers_to(corpus, counts=True) or corpus
+        read = self._divisible(corpus, chunksize)
+        asked = client is not None or distributed is not None
+        return (read, where) if asked else _spread_if_many(read, where)
+
+    def _where(self, distributed: bool | None, client: Any) -> Any:
         if client is not None:
-            return read, chosen_client(client, distributed=distributed)
+            return chosen_client(client, distributed=distributed)
         if distributed is not None:
-            return read, bool(distributed)
+            return bool(distributed)
+        if self.client is not None:
+            return self.client
         cluster = self._cluster()
-        spread = cluster is not None and not cluster.is_known_to_be_gone()
-        where = spread if self.client is None else self.client
-        if where is False:
-            return read, False
-        rest = iter(read)
-        first = list(islice(rest, 2))
-        return chain(first, rest), where if len(first) > 1 else False
+        return cluster is not None and not cluster.is_known_to_be_gone()
 
     def _evaluate(
         self, read: Iterable[Divisible], where: Any, *, bound: bool = False, required: bool = False
@@ -745,16 +748,16 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
         )
         remote = self._evaluation(required) if where is True else None
         if remote is not None:
-            here = cast("Iterable[Chunk]", read)  # what is on a Dask cluster has a client
+            to_send = cast("Iterable[Chunk | StoredChunk]", read)  # what is on a Dask cluster has a client
             with remote:
-                yield from remote.evaluate(EvaluationTask(topics_as_dict(topics), params), here)
+                yield from remote.evaluate(EvaluationTask(topics_as_dict(topics), params), to_send)
             return
         client = None if isinstance(where, bool) else where
         with (
             engine_of(client, self.workers) as engine,
             Evaluation("lda", engine, topics.num_terms, params, topics.rows) as evaluation,
         ):
-            yield from evaluate(evaluation, read)
+            yield from evaluate(evaluation, map(documents_here, read))
 
     def _evaluation(self, required: bool) -> Training | None:
         cluster = self._cluster() or Cluster(self.ns_conf)
@@ -800,16 +803,15 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
         check.positive("subsample_ratio", subsample_ratio)
         if gamma is None:
             corpus, client = placed_with(corpus, client, self.client, distributed)
-            read = self._divisible(corpus, self.chunksize)
-            score = self._documents_bound(read, distributed, client)
+            read, where = self._spread(corpus, self.chunksize, distributed, client)
+            score = self._documents_bound(read, where, required=bool(distributed))
         else:
             of_corpus = chunks(as_corpus(corpus), self.chunksize, self.num_terms, counts=True)
             score = self._bound_under(of_corpus, gamma)
         return float(score * subsample_ratio + self._topics_bound())
 
-    def _documents_bound(self, read: Iterable[Divisible], distributed: bool | None, client: Any) -> float:
-        read, where = self._spread(read, distributed, client)
-        parts = self._evaluate(read, where, bound=True, required=bool(distributed))
+    def _documents_bound(self, read: Iterable[Divisible], where: Any, *, required: bool) -> float:
+        parts = self._evaluate(read, where, bound=True, required=required)
         return sum(float(part.sum()) for part in parts)
 
     def _bound_under(self, read: Iterable[Chunk], gamma: np.ndarray) -> float:
@@ -865,13 +867,13 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
             nonlocal documents, words
             for part in read:
                 documents += part.n_docs
-                words += part.total()
+                words += documents_here(part).total()
                 yield part
 
         total = None if total_docs is None else check.whole("total_docs", total_docs, 1)
         corpus, client = placed_with(chunk, client, self.client, distributed)
-        read = counted(self._divisible(corpus, self.chunksize))
-        score = self._documents_bound(read, distributed, client)
+        read, where = self._spread(corpus, self.chunksize, distributed, client)
+        score = self._documents_bound(counted(read), where, required=bool(distributed))
         if not words:
             logger.warning("no words to estimate a perplexity from")
             return float(np.float64(score + self._topics_bound()) / words)  # gensim's too: -inf
@@ -988,6 +990,15 @@ def log_perplexity(per_word: float, documents: int, words: float) -> None:
         documents,
         words,
     )
+
+
+def _spread_if_many(read: Iterable[Divisible], where: Any) -> tuple[Iterable[Divisible], Any]:
+    """Return chunks and where they are computed: one that is alone is computed here."""
+    if where is False:
+        return read, False
+    rest = iter(read)
+    first = list(islice(rest, 2))
+    return (chain(first, rest), where) if len(first) > 1 else (map(documents_here, first), False)
 
 
 class _Run:

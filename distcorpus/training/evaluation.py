@@ -85,8 +85,8 @@ class Evaluation(Session):
         self._waiting: deque[list[Block]] = deque()
         self._complete = False
 
-    def put(self, chunk: Divisible) -> None:
-        """Take the next chunk; waits while too many are queued.
+    def put(self, chunk: Divisible, *, wait: bool = True) -> None:
+        """Take the next chunk; waits, if it may, while too many are queued.
 
         Raises
         ------
@@ -95,10 +95,11 @@ class Evaluation(Session):
         """
         if self._complete:
             raise RuntimeError(PUT_AFTER_END)
-        self.wait_for_room(self._round, chunk.nbytes)
+        if wait:
+            self.wait_for_room(self._round, chunk.nbytes)
         blocks = self.keep(chunk)
         self._waiting.append(blocks)
-        self.queue(self._round, blocks)
+        (self.queue if wait else self.add)(self._round, blocks)
 
     def end(self) -> None:
         """No more chunks will come."""
@@ -108,6 +109,27 @@ class Evaluation(Session):
     def standing(self) -> Standing:
         """See `Session.standing`."""
         return replace(super().standing(), complete=self._complete)
+
+    def wait_until(self, ready: Callable[[], Any]) -> None:
+        """Wait for the oldest chunk that was not taken, or until something else is ready (see `Round.wake`).
+
+        Raises
+        ------
+        RuntimeError
+            All have been taken.
+        """
+        if not self._waiting:
+            raise RuntimeError("take() without a chunk that was put and not taken: call put() first")
+        blocks = self._waiting[0]
+        self._round.wait_until(lambda: self._round.has(blocks) or ready())
+
+    def is_computed(self) -> bool:
+        """Return whether `take` would not wait."""
+        return bool(self._waiting) and self._round.has(self._waiting[0])
+
+    def wake(self) -> None:
+        """Have who waits look again at what is ready."""
+        self._round.wake()
 
     def take(self) -> np.ndarray:
         """Wait for the oldest chunk that was not taken.
@@ -122,8 +144,7 @@ class Evaluation(Session):
         RuntimeError
             All have been taken.
         """
-        if not self._waiting:
-            raise RuntimeError("take() without a chunk that was put and not taken: call put() first")
+        self.wait_until(lambda: False)
         return np.concatenate(self._round.take(self._waiting.popleft()))
 
 

@@ -179,7 +179,9 @@ class Round:
             self._missing.update(block.key[0] for block in blocks)
 
     def wait_until(self, ready: Callable[[], Any]) -> None:
-        """Wait until something is ready, which changes when a block is taken in or out of the queue."""
+        """Wait until something is ready, which changes when a block is taken in or out of the queue, or at
+        `wake`.
+        """
         check_at = time.monotonic() + CLIENT_CHECK_EVERY
         with self._changed:
             while True:
@@ -191,6 +193,11 @@ class Round:
                 if time.monotonic() >= check_at:
                     self._check_client()
                     check_at = time.monotonic() + CLIENT_CHECK_EVERY
+
+    def wake(self) -> None:
+        """Have those who wait look again at what they wait for."""
+        with self._changed:
+            self._changed.notify_all()
 
     def wait_for_queue(self, limit: int) -> None:
         """Wait until fewer than `limit` blocks are queued."""
@@ -243,6 +250,10 @@ class BlockRound(Round):
 
     def take(self, blocks: Sequence[Block]) -> list[NDArray]:
         """Wait for the results of some blocks and give them away, in that order."""
-        self.wait_until(lambda: all(block.key in self._arrays for block in blocks))
+        self.wait_until(lambda: self.has(blocks))
         with self._changed:
             return [self._arrays.pop(block.key) for block in blocks]
+
+    def has(self, blocks: Sequence[Block]) -> bool:
+        """Return whether the results of some blocks are here."""
+        return all(block.key in self._arrays for block in blocks)

@@ -112,8 +112,51 @@ def test_only_workers_read_documents(reading: LocalCluster, corpus: Corpus, root
     lda(mine, **at(reading), passes=2)
     lsi(mine, **at(reading))
     lsi(mine.tfidf(), **at(reading))
+    model = LdaModel(BAGS, id2word=DICTIONARY, num_topics=5, random_state=1, **at(reading))
+    assert sum(map(len, model.transform(mine, 100))) == len(BAGS)
     assert not documents_in(maps(reading.dispatcher_pid))
     assert all(documents_in(maps(worker.pid)) for worker in reading.workers)
+
+
+def evaluations(model: LdaModel, documents, **options) -> list:
+    """What evaluations of documents come to, each from the same start."""
+    found = []
+    for evaluate in (
+        lambda: np.concatenate(list(model.transform(documents, 100, **options))),
+        lambda: model.bound(documents, **options),
+        lambda: model.log_perplexity(documents, **options),
+        lambda: [list(topics) for topics in model[documents]],
+    ):
+        model.random_state = np.random.RandomState(2)
+        found.append(evaluate())
+    return found
+
+
+@pytest.mark.parametrize("view", [lambda c: c, lambda c: c[37:650], lambda c: c[:40]])
+def test_evaluations_are_those_of_a_list(reading, lacking, corpus: Corpus, view):
+    """Of some chunks, and of one."""
+    model = LdaModel(BAGS, id2word=DICTIONARY, num_topics=5, chunksize=100, random_state=1, **at(reading))
+    here = evaluations(model, list(view(corpus)), distributed=False)
+    for cluster in (reading, lacking):
+        model.ns_conf = at(cluster)["ns_conf"]
+        for options in ({}, {"distributed": True}):
+            wanted = evaluations(model, list(view(corpus)), **options)
+            found = evaluations(model, view(corpus), **options)
+            assert found[0].tobytes() == wanted[0].tobytes() == here[0].tobytes()
+            assert found[1:] == wanted[1:]
+            assert found[1:3] == here[1:3]
+
+
+def test_a_failed_evaluation_of_documents_that_nobody_has(lacking, corpus: Corpus, tmp_path: Path):
+    """The error says what is missing, and the cluster serves on."""
+    shutil.copytree(corpus.directory, tmp_path / "client")
+    mine = Corpus(tmp_path / "client")
+    model = LdaModel(BAGS, id2word=DICTIONARY, num_topics=5, **at(lacking))
+    for path in documents_in({path.name for path in mine.directory.iterdir()}):
+        (mine.directory / path).unlink()
+    with pytest.raises((OSError, ValueError), match=r"-(data|indices)\.npy"):
+        list(model.transform(mine, 100))
+    assert len(list(model.transform(corpus, 100))) == 7
 
 
 @pytest.mark.long

@@ -80,7 +80,7 @@ HONEST = {
     "events": happened(UPDATE),
     "fetch": FETCHED,
     "finish": {"factors": FACTORS, "rounds": 1, "wanted": [], "workers": 1, "folds": 0},
-    "take": np.ones((12, NUM_TOPICS), np.float32),
+    "take": {"result": np.ones((12, NUM_TOPICS), np.float32), "wanted": []},
     "get_slice": np.zeros(8, np.uint8),
 }
 
@@ -315,10 +315,14 @@ LIES = [
     (lda, "events", happened(wanted=[(0, "/etc/passwd")])),
     (inference, "begin_inference", 3),
     (inference, "take", None),
-    (inference, "take", [1.0]),
-    (inference, "take", np.ones((11, NUM_TOPICS), np.float32)),
-    (inference, "take", np.ones((12, NUM_TOPICS), np.int64)),
-    (inference, "take", np.array(["a"] * 12)),
+    (inference, "take", np.ones((12, NUM_TOPICS), np.float32)),
+    (inference, "take", {"result": None, "wanted": []}),
+    (inference, "take", {"result": None, "wanted": [(0, OTHERS)]}),
+    (inference, "take", {"result": None, "wanted": [("0", OTHERS)]}),
+    (inference, "take", {"result": [1.0], "wanted": []}),
+    (inference, "take", {"result": np.ones((11, NUM_TOPICS), np.float32), "wanted": []}),
+    (inference, "take", {"result": np.ones((12, NUM_TOPICS), np.int64), "wanted": []}),
+    (inference, "take", {"result": np.array(["a"] * 12), "wanted": []}),
 ]
 
 
