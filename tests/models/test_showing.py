@@ -154,6 +154,32 @@ def test_the_cluster_in_a_notebook_links_to_its_dashboard() -> None:
     assert "<a" not in cluster._repr_html_()
 
 
+def test_the_bars_first_rate_counts_the_time_of_the_first_chunk(
+    lee_corpus: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock = _Clock()
+    monkeypatch.setattr("tqdm.std.time", clock.time)
+    monkeypatch.setattr("distcorpus.models._progress.time", clock)
+
+    class Slow(list[Any]):
+        def __iter__(self) -> Any:
+            for document in super().__iter__():
+                clock.now += 0.1
+                yield document
+
+    corpus = Slow(lee_corpus.counts[:100])
+    LdaModel(corpus, 2, lee_corpus.dictionary, chunksize=100, workers=1, progress=True)
+    rates = re.findall(r"([\w.]+)doc/s", capsys.readouterr().err)
+    assert set(rates) == {"10.00"}
+
+
+class _Clock:
+    now = 1000.0
+
+    def time(self) -> float:
+        return self.now
+
+
 class _Ready:
     def __init__(self, url: str) -> None:
         self.is_ready, self.facts = True, {"url": url}
