@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from distcorpus.cli import _parser
+from distcorpus.cli.commands import parser
 
 DEPLOY = Path(__file__).parents[1] / "deploy"
 UNITS = sorted((DEPLOY / "systemd").glob("*.service"))
@@ -18,7 +18,7 @@ UNITS = sorted((DEPLOY / "systemd").glob("*.service"))
 
 def parse(words):
     """Parse a command line of ours, without its program."""
-    return _parser().parse_args(words)
+    return parser().parse_args(words)
 
 
 @pytest.mark.parametrize("unit", UNITS, ids=lambda path: path.stem)

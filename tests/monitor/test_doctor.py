@@ -115,9 +115,16 @@ def test_a_good_machine_gives_no_cause_for_complaint():
         (
             {"environment": {**GOOD.environment, "PYRO_NS_PORT": "x"}},
             "fail",
-            "'x' is no number",
-            "to a number",
+            "'x' is not a whole number from 0 to 65535: the name server's port",
+            "set PYRO_NS_PORT to a whole number from 0 to 65535, or unset it",
         ),
+        (
+            {"environment": {**GOOD.environment, "PYRO_NS_HOTS": "x"}},
+            "warn",
+            "nothing reads it",
+            "there is PYRO_NS_HOST",
+        ),
+        ({"own_kernels": ("x, which is not there",)}, "fail", "DISTCORPUS_KERNELS names x", "PYTHONPATH"),
         (
             {"environment": {**GOOD.environment, "PYRO_MAX_MESSAGE_SIZE": "65536"}},
             "warn",
@@ -139,6 +146,7 @@ def test_variables_are_told_of_with_what_they_do():
     assert "hush" not in str(checks)
     assert checks["PYRO_NS_HOST"].said == "alpha: the name server's host"
     assert checks["PYRO_NS_HOST"].state == "ok"
+    assert "hush" not in str(list(check_environment({"PYRO_SSL_CLIENTKEYPASSWD": "hush"})))
 
 
 def test_every_variable_that_the_package_reads_is_known():
