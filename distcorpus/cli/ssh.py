@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import math
 import os
 import queue
 import shlex
@@ -415,16 +416,24 @@ class _Cluster:
 
     def _watch(self) -> None:
         """Wait for the end, or until nothing is left."""
-        alive = list(self.workers)
+        alive, failed = list(self.workers), False
+        head_ends_by = math.inf
         while not self.lifetime.ended.wait(LOOK_EVERY):
             assert self.head is not None
             if self.head.ended:
-                raise RuntimeError(f"head: {self.head.how_it_ended()}")
+                if self.head.process.returncode:
+                    raise RuntimeError(f"head: {self.head.how_it_ended()}")
+                say("the cluster was told to end, and has ended")
+                return
             for worker in [worker for worker in alive if worker.ended]:
                 alive.remove(worker)
-                logger.error("%s: %s; its jobs go to other workers", worker.name, worker.how_it_ended())
-            if not alive:
-                raise RuntimeError("no host is left")
+                if worker.process.returncode:
+                    failed = True
+                    logger.error("%s: %s; its jobs go to other workers", worker.name, worker.how_it_ended())
+            if not alive:  # they may have been told to end, and the head ends after them
+                head_ends_by = min(head_ends_by, time.monotonic() + HEAD_ENDS)
+                if failed or time.monotonic() > head_ends_by:
+                    raise RuntimeError("no host is left")
 
     def _check(self) -> None:
         """Complain of what ended before the cluster was complete."""
