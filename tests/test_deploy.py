@@ -84,6 +84,14 @@ def test_containers_of_the_compose_file_start_what_there_is():
     parse(services["head"]["healthcheck"]["test"][2:])
 
 
+def test_the_image_has_what_its_commands_need():
+    (extras,) = re.findall(r"'\.\[(.*)\]'", (DEPLOY / "docker" / "Dockerfile").read_text("utf-8"))
+    assert {"corpus", "dashboard", "metrics", "tls"} <= set(extras.split(","))
+    project = (DEPLOY.parent / "pyproject.toml").read_text("utf-8")
+    for extra in extras.split(","):
+        assert re.search(rf"^{extra} = \[", project, re.MULTILINE)
+
+
 @pytest.fixture(scope="module")
 def manifests():
     yaml = pytest.importorskip("yaml")

@@ -6,6 +6,7 @@ import argparse
 import gc
 import os
 
+from distcorpus._machine import available_cores
 from distcorpus._version import __version__
 from distcorpus.cli.common import (
     Commands,
@@ -117,7 +118,7 @@ def add_dispatcher_options(parser: Parser) -> None:
     parser.add_argument(
         "--threads",
         type=int,
-        default=min(os.cpu_count() or 1, 8),
+        default=min(available_cores(), 8),
         metavar="N",
         help="threads for what LSI computes between rounds, while workers wait (default: cores, at most 8)",
     )

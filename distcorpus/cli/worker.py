@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 
+from distcorpus._machine import available_cores
 from distcorpus._version import __version__
 from distcorpus.cli.children import run_children
 from distcorpus.cli.common import (
@@ -87,7 +88,7 @@ def run(options: argparse.Namespace) -> None:
     if options.workers < 1 or options.threads < 1:
         raise ValueError("--workers and --threads take a number above 0")
     if options.blas_threads is None:
-        options.blas_threads = max((os.cpu_count() or 1) // options.workers, 1)
+        options.blas_threads = max(available_cores() // options.workers, 1)
     if options.workers == 1:
         _run_worker(options)
     else:

@@ -115,7 +115,8 @@ def test_a_cluster_that_is_stopped_ends_the_command(tmp_path, monkeypatch):
     """With what runs here in the place of ssh."""
     pretended = tmp_path / "ssh"
     pretended.write_text(
-        '#!/bin/sh\nexport SSH_CONNECTION="127.0.0.1 1 127.0.0.1 22"\nfor last; do :; done\nexec sh -c "$last"\n'
+        '#!/bin/sh\nexport SSH_CONNECTION="127.0.0.1 1 127.0.0.1 22"\n'
+        'for last; do :; done\nexec sh -c "$last"\n'
     )
     pretended.chmod(0o700)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
