@@ -19,7 +19,7 @@ def usable_cores() -> int:
 
 
 def available_cores() -> int:
-    """Return how many cores this process can keep busy: those it may run on, or its cgroup's share if fewer."""
+    """Return how many cores this process can keep busy: its cgroup may have fewer than it may run on."""
     quota = cpu_quota()
     return usable_cores() if quota is None else max(1, min(usable_cores(), math.ceil(quota)))
 

@@ -8,8 +8,8 @@ import pytest
 
 from distcorpus import _machine
 from distcorpus._machine import available_cores, cpu_quota, memory_limit, physical_memory, usable_memory
-from distcorpus.dispatcher.limits import Limits
 from distcorpus.cli.commands import parser
+from distcorpus.dispatcher.limits import Limits
 from distcorpus.engines.threads import available_threads
 
 

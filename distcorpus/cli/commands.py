@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
+import signal
 import sys
 
 from distcorpus._version import __version__
@@ -26,7 +28,7 @@ from distcorpus.cli import (
 )
 from distcorpus.cli.common import Parser
 from distcorpus.cli.service import Interrupted
-from distcorpus.wire import CommunicationError, NamingError, allow, limit_messages
+from distcorpus.wire import PyroError, allow, limit_messages
 from distcorpus.wire.scoped import temporary
 
 logger = logging.getLogger("distcorpus")
@@ -66,7 +68,11 @@ def run(options: argparse.Namespace) -> None:
             limit_messages(options.max_message * 2**20)
         with temporary():  # whoever calls this function goes on, without the command's --tls
             options.run(options)
-    except (CommunicationError, NamingError, RuntimeError, OSError, ValueError) as error:
+        sys.stdout.flush()
+    except BrokenPipeError:  # as of 'status --json | head -1': who read it has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes it at its end
+        sys.exit(128 + signal.SIGPIPE)
+    except (PyroError, RuntimeError, OSError, ValueError) as error:
         if options.verbose:
             logger.exception("%s", error)
         sys.exit(f"distcorpus {options.command}: {error}")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import json
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from distcorpus.cli.common import (
@@ -18,7 +19,7 @@ from distcorpus.cli.common import (
 )
 from distcorpus.monitor import text
 from distcorpus.monitor.snapshot import SessionView, Snapshot, WorkerView, as_json, from_message
-from distcorpus.wire import CommunicationError, NamingError
+from distcorpus.wire import CommunicationError, NamingError, close
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -60,23 +61,18 @@ def run(options: argparse.Namespace) -> None:
     if options.watch is not None and not options.watch > 0:
         raise ValueError("--watch takes a number of seconds above 0")
     use_credentials(options)
-    dispatcher = require_dispatcher(options)
     if options.watch is None:
-        snapshot = look(dispatcher)
+        snapshot = look(require_dispatcher(options))
         if options.json:
             print(as_json(snapshot, indent=2))
         else:
             console = _console()
             console.print(screen(snapshot, console.width))
     elif options.json:
-        cursor = None
-        while True:
-            snapshot = look(dispatcher, cursor)
-            cursor = snapshot.cursor
-            print(as_json(snapshot), flush=True)
-            time.sleep(options.watch)
+        for found in _looks(options, since_the_last=True):
+            print(json.dumps({"problem": found}) if isinstance(found, str) else as_json(found), flush=True)
     else:
-        _watch(options, dispatcher)
+        _watch(options)
 
 
 def look(dispatcher: Any, cursor: int | None = None) -> Snapshot:
@@ -93,21 +89,41 @@ def look(dispatcher: Any, cursor: int | None = None) -> Snapshot:
         raise RuntimeError(f"the dispatcher is of another version of distcorpus: {error}") from None
 
 
-def _watch(options: argparse.Namespace, dispatcher: Any) -> None:
+def _looks(options: argparse.Namespace, *, since_the_last: bool = False) -> Iterator[Snapshot | str]:
+    """Look again and again; yield what is wrong instead, where there is no dispatcher any more.
+
+    Parameters
+    ----------
+    options : argparse.Namespace
+    since_the_last : bool
+        Whether each look has only the events since the one before.
+    """
+    dispatcher = require_dispatcher(options)
+    cursor = None
+    while True:
+        try:
+            if dispatcher is None:
+                dispatcher, cursor = require_dispatcher(options), None
+            snapshot = look(dispatcher, cursor)
+            cursor = snapshot.cursor if since_the_last else None
+            yield snapshot
+        except (CommunicationError, NamingError, RuntimeError) as error:
+            if dispatcher is not None:
+                close(dispatcher)
+                dispatcher = None
+            yield str(error)
+        time.sleep(options.watch)
+
+
+def _watch(options: argparse.Namespace) -> None:
     from rich.live import Live
+    from rich.text import Text
 
     console = _console()
     with Live(console=console, screen=console.is_terminal, auto_refresh=False) as live:
-        while True:
-            try:
-                live.update(screen(look(dispatcher), console.width), refresh=True)
-            except (CommunicationError, NamingError) as error:
-                live.update(f"the dispatcher does not answer: {error}", refresh=True)
-                try:
-                    dispatcher = require_dispatcher(options)
-                except (CommunicationError, NamingError, RuntimeError) as again:
-                    live.update(f"there is no dispatcher: {again}", refresh=True)
-            time.sleep(options.watch)
+        for found in _looks(options):
+            shown = Text(found, "red") if isinstance(found, str) else screen(found, console.width)
+            live.update(shown, refresh=True)
 
 
 def _console() -> Any:
