@@ -84,7 +84,12 @@ def _missing_modules(names: str) -> Iterator[str]:
 
 
 def free_space(folder: str) -> int | None:
-    """Return the free bytes of a folder's disk; None where no file can be written there."""
+    """Return the free bytes of a folder's disk; None where no file can be written there.
+
+    Of a folder that is not there yet, the one in which it would be made counts.
+    """
+    while not os.path.exists(folder) and os.path.dirname(folder) != folder:
+        folder = os.path.dirname(folder) or "."
     try:
         tempfile.TemporaryFile(dir=folder).close()
         status = os.statvfs(folder)

@@ -164,6 +164,15 @@ def test_the_memory_is_the_cgroups_where_that_is_less():
     assert [(check.state, "by the cgroup's limit" in check.said) for check in checks] == [("ok", True)]
 
 
+def test_a_spool_that_the_dispatcher_would_make_is_no_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    for folder in (tmp_path / "new" / "spool", "new", "new/spool"):
+        assert examination.free_space(str(folder)) is not None
+    assert not (tmp_path / "new").exists()
+
+
 def test_this_machine_is_seen_as_it_is():
     machine = this_machine()
     assert machine.cpus >= 1
@@ -460,8 +469,10 @@ def test_the_command(
     assert found["worker ghost"]["state"] == "fail"
     assert "reachable from there" in found["worker ghost"]["remedy"]
     # Lines for people, with the remedy below.
+    file = tmp_path / "file"
+    file.touch()
     with pytest.raises(SystemExit):
-        main(["doctor", "--here", "--spool", str(tmp_path / "none")])
+        main(["doctor", "--here", "--spool", str(file / "none")])
     out = capsys.readouterr().out
     assert "fail  spool: " in out
     assert "      give another --spool DIR" in out
