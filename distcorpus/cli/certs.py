@@ -5,7 +5,12 @@ from __future__ import annotations
 import argparse
 import shlex
 
-from distcorpus.cli.common import Commands, Parser, verbose_options
+from distcorpus.cli.common import (
+    Commands,
+    Parser,
+    positive,
+    verbose_options,
+)
 from distcorpus.cli.service import say
 from distcorpus.wire import roles, tls
 
@@ -21,7 +26,7 @@ def add(commands: Commands) -> None:
         "init", parents=[verbose_options(), folder], help="make a certification authority"
     )
     init.add_argument(
-        "--days", type=float, default=3650, metavar="N", help="how long it is valid (default: %(default)g)"
+        "--days", type=positive, default=3650, metavar="N", help="how long it is valid (default: %(default)g)"
     )
     init.set_defaults(run=_run_init)
 
@@ -37,7 +42,7 @@ def add(commands: Commands) -> None:
         help="host names and addresses at which others reach its holder; none for a client or a viewer",
     )
     issue.add_argument(
-        "--days", type=float, default=30, metavar="N", help="how long it is valid (default: %(default)g)"
+        "--days", type=positive, default=30, metavar="N", help="how long it is valid (default: %(default)g)"
     )
     issue.add_argument(
         "--out",

@@ -8,8 +8,10 @@ from typing import Any
 
 from distcorpus.cli.common import (
     Commands,
+    count,
     find_nameserver,
     find_options,
+    positive,
     secure_options,
     use_credentials,
     verbose_options,
@@ -38,14 +40,14 @@ def add(commands: Commands) -> None:
     parser.add_argument("--name", help="of the worker")
     parser.add_argument(
         "--workers",
-        type=int,
+        type=count,
         default=0,
         metavar="N",
         help="the dispatcher has to have so many that are ready",
     )
     parser.add_argument(
         "--timeout",
-        type=float,
+        type=positive,
         default=5.0,
         metavar="SECONDS",
         help="how long each answer may take (default: %(default)g)",
@@ -57,8 +59,6 @@ def run(options: argparse.Namespace) -> None:
     """Ask, and exit with 0 where there is an answer."""
     if (options.what == "worker") != (options.name is not None):
         raise ValueError("--name says which worker: give both, or neither")
-    if not options.timeout > 0:
-        raise ValueError("--timeout takes a number of seconds above 0")
     if options.workers and options.what != "dispatcher":
         raise ValueError("--workers is asked of the dispatcher: 'distcorpus ping --workers N'")
     use_credentials(options)

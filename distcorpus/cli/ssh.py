@@ -20,7 +20,14 @@ from pathlib import Path
 from typing import IO, Any
 
 from distcorpus._version import __version__
-from distcorpus.cli.common import Commands, find_dispatcher, verbose_options
+from distcorpus.cli.common import (
+    Commands,
+    find_dispatcher,
+    port,
+    positive,
+    positive_count,
+    verbose_options,
+)
 from distcorpus.cli.node import CERTIFICATES, HELLO, SIGN_EVERY
 from distcorpus.cli.service import Interrupted, Lifetime, say
 from distcorpus.wire import CommunicationError, NamingError, addressfile, roles, tls, use_tls
@@ -57,17 +64,20 @@ def add(commands: Commands) -> None:
         help="the hosts' Python that has distcorpus (default: %(default)s)",
     )
     parser.add_argument(
-        "--workers", type=int, default=1, metavar="N", help="daemons a host (default: %(default)s)"
+        "--workers", type=positive_count, default=1, metavar="N", help="daemons a host (default: %(default)s)"
     )
     parser.add_argument(
-        "--threads", type=int, metavar="N", help="threads of each (default: the host's cores / --workers)"
+        "--threads",
+        type=positive_count,
+        metavar="N",
+        help="threads of each (default: the host's cores / --workers)",
     )
     parser.add_argument(
         "--tls", action="store_true", help="speak TLS, with certificates that are made for this cluster alone"
     )
     parser.add_argument(
         "--days",
-        type=float,
+        type=positive,
         default=10.0,
         metavar="N",
         help="how long these are valid, and so the cluster (default: %(default)g)",
@@ -88,7 +98,7 @@ def add(commands: Commands) -> None:
         help="where the hosts reach them (default: the address from which they see ssh come)",
     )
     parser.add_argument(
-        "--port", type=int, default=9090, help="port of the name server (default: %(default)s)"
+        "--port", type=port, default=9090, help="port of the name server (default: %(default)s)"
     )
     parser.add_argument(
         "--address-file", metavar="PATH", help="say there where the name server is, see 'nameserver'"
@@ -109,7 +119,7 @@ def add(commands: Commands) -> None:
     )
     parser.add_argument(
         "--wait",
-        type=float,
+        type=positive,
         default=120.0,
         metavar="SECONDS",
         help="in which the cluster has to be complete (default: %(default)g)",
@@ -120,8 +130,6 @@ def add(commands: Commands) -> None:
 def run(options: argparse.Namespace) -> None:
     """Run a cluster on the hosts until told to end."""
     hosts = _hosts(options.hosts, options.hostfile)
-    if options.workers < 1 or (options.threads is not None and options.threads < 1):
-        raise ValueError("--workers and --threads take a number above 0")
     if options.tls == options.insecure:
         raise ValueError(
             "give --tls; or --insecure, where everybody on the network is trusted: whoever reaches the ports "

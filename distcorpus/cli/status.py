@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from distcorpus.cli.common import (
     Commands,
     find_options,
+    positive,
     require_dispatcher,
     secure_options,
     use_credentials,
@@ -42,7 +43,7 @@ def add(commands: Commands) -> None:
     )
     parser.add_argument(
         "--watch",
-        type=float,
+        type=positive,
         nargs="?",
         const=1.0,
         metavar="SECONDS",
@@ -58,8 +59,6 @@ def add(commands: Commands) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Print who works, for whom, and how far it is."""
-    if options.watch is not None and not options.watch > 0:
-        raise ValueError("--watch takes a number of seconds above 0")
     use_credentials(options)
     if options.watch is None:
         snapshot = look(require_dispatcher(options))
