@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import Any
 
 from distcorpus._machine import available_cores
+from distcorpus._text import plural
 from distcorpus.wire import abort, addressfile, connect, names, roles, tls, use_tls
 from distcorpus.wire.inherited import announce
 from distcorpus.wire.location import use_nameserver
@@ -239,7 +240,9 @@ class LocalCluster:
                 return
             # One that had been killed a moment before still looked alive.
             if time.monotonic() > deadline:
-                raise TimeoutError(f"there are no {n_workers} workers in time: those that start die")
+                raise TimeoutError(
+                    f"{plural(n_workers, 'worker')} did not start in time: those that start die"
+                )
 
     def _start_and_end(self, n_workers: int) -> None:
         self._workers[:] = [process for process in self._workers if process.alive]
@@ -276,7 +279,7 @@ class LocalCluster:
         host, port = self._nameserver
         link = self.dashboard_link
         shown = f", dashboard {link}" if link is not None else ""
-        return f"LocalCluster(name server {host}:{port}, {len(self.workers)} workers{shown})"
+        return f"LocalCluster(name server {host}:{port}, {plural(len(self.workers), 'worker')}{shown})"
 
     def _repr_html_(self) -> str:
         """What a notebook shows."""

@@ -18,6 +18,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from distcorpus import models
+from distcorpus._text import plural
 from distcorpus.cluster import LocalCluster
 
 #: A word of the bundled corpus.
@@ -92,7 +93,7 @@ def demo(
         console.print(f"[bold]{len(corpus)} news articles[/] (Lee corpus), {len(dictionary)} words")
     else:
         dictionary, corpus = load_dictionary(dictionary_file), list(MmCorpus(corpus_file))
-        console.print(f"[bold]{len(corpus)} documents[/] of {corpus_file}, {len(dictionary)} words")
+        console.print(f"[bold]{plural(len(corpus), 'document')}[/] of {corpus_file}, {len(dictionary)} words")
     tfidf = TfidfModel(corpus)
     weighted = [tfidf[document] for document in corpus]
     chunksize = max(min(len(corpus) // (4 * n_workers), 2000), 1)
@@ -109,7 +110,7 @@ def demo(
     lsi_options = {"id2word": dictionary, "num_topics": num_topics, "chunksize": chunksize}
 
     table = Table(title="seconds to train")
-    for column in ("model", "gensim, serial", "here, no cluster", f"gensim on {n_workers} workers"):
+    for column in ("model", "gensim, serial", "here, no cluster", f"gensim on {plural(n_workers, 'worker')}"):
         table.add_column(column, justify="left" if column == "model" else "right")
     with Progress(console=console) as progress:
 
@@ -120,7 +121,9 @@ def demo(
             model = make(_Watched(watched_corpus, lambda: progress.advance(task)))
             return model, time.perf_counter() - started
 
-        task = progress.add_task(f"starting a name server, a dispatcher and {n_workers} workers", total=1)
+        task = progress.add_task(
+            f"starting a name server, a dispatcher and {plural(n_workers, 'worker')}", total=1
+        )
         with LocalCluster(n_workers) as cluster:
             progress.advance(task)
             passes = int(lda_options["passes"])

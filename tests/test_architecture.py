@@ -88,7 +88,7 @@ def breaches(root: Path) -> list[str]:
         for name in imported(path, root):
             if within(name, root.name):
                 target = name.removeprefix(f"{root.name}.")
-                rooms = {room, "_version", "__version__", "_machine", "_environment"} | ALLOWED.get(
+                rooms = {room, "_version", "__version__", "_machine", "_environment", "_text"} | ALLOWED.get(
                     room or "", set()
                 )
                 rooms |= ALSO_ALLOWED.get(relative, set())
@@ -207,3 +207,14 @@ def test_the_mathematics_loads_neither_compiler_nor_gensim():
     ]
     print(f"import distcorpus.algorithms: {statistics.median(float(seconds) for seconds, *_ in runs):.3f} s")
     assert [loaded for _, *loaded in runs] == [[], [], []]
+
+
+def test_no_message_leaves_the_number_open():
+    """`_text.plural` says `1 worker` and `2 workers`."""
+    found = [
+        f"{path.relative_to(PACKAGE)}:{node.lineno}"
+        for path in PACKAGE.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and "(s)" in node.value
+    ]
+    assert found == []

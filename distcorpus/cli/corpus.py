@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from distcorpus._text import plural
 from distcorpus.cli.common import (
     Commands,
     Parser,
@@ -138,7 +139,7 @@ def build(options: argparse.Namespace) -> None:
         say_bad=lambda text: print(f"passed over: {text}", file=sys.stderr),
     )
     if bad:
-        say(f"passed over {bad} records that have no text")
+        say(f"passed over {plural(bad, 'record')} without text")
     _show(Corpus(options.out))
 
 
@@ -157,10 +158,8 @@ def info(options: argparse.Namespace) -> None:
 
 def _show(corpus: Any) -> None:
     size = sum(path.stat().st_size for path in corpus.directory.iterdir())
-    say(
-        f"{corpus.directory}: {len(corpus):,} documents, {corpus.num_terms:,} terms, {corpus.num_nnz:,} "
-        f"entries, {size / 1e6:,.1f} MB"
-    )
+    counted = f"{plural(len(corpus), 'document')}, {plural(corpus.num_terms, 'term')}"
+    say(f"{corpus.directory}: {counted}, {corpus.num_nnz:,} entries, {size / 1e6:,.1f} MB")
     say(f"checksum {corpus.checksum}")
 
 

@@ -7,6 +7,7 @@ import gc
 import os
 
 from distcorpus._machine import available_cores
+from distcorpus._text import plural
 from distcorpus._version import __version__
 from distcorpus.cli.common import (
     Commands,
@@ -227,7 +228,7 @@ def run(options: argparse.Namespace) -> None:
         say(
             f"distcorpus dispatcher {__version__}, pid {os.getpid()}",
             f"listens on {daemon.location}, name server {nameserver}{with_tls(credentials)}",
-            f"BLAS: {blas}; {options.threads} thread(s)",
+            f"BLAS: {blas}; {plural(options.threads, 'thread')}",
         )
         report_ready(options.report_fd, {"location": daemon.location})
         lifetime.wait()

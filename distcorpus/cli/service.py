@@ -12,6 +12,8 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from distcorpus._text import plural
+
 logger = logging.getLogger(__name__)
 
 #: Where systemd listens for what its services say of themselves.
@@ -152,7 +154,6 @@ def set_blas_threads(threads: int | None) -> str:
     for info in threadpoolctl.threadpool_info():
         if info["user_api"] == "blas":
             parts = (info["internal_api"], info.get("version"), info.get("architecture"))
-            number = info["num_threads"]
-            plural = "" if number == 1 else "s"
-            libraries.add(f"{' '.join(str(part) for part in parts if part)}, {number} thread{plural}")
+            name = " ".join(str(part) for part in parts if part)
+            libraries.add(f"{name}, {plural(info['num_threads'], 'thread')}")
     return "; ".join(sorted(libraries)) or "none that threadpoolctl knows"

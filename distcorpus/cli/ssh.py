@@ -19,6 +19,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import IO, Any
 
+from distcorpus._text import plural
 from distcorpus._version import __version__
 from distcorpus.cli.common import (
     Commands,
@@ -416,8 +417,8 @@ class _Cluster:
             variables |= {addressfile.VARIABLE: os.path.abspath(self.options.address_file)}
         exports = " ".join(f"{name}={shlex.quote(value)}" for name, value in variables.items())
         say(
-            f"the cluster is complete: {number} worker{'s' if number > 1 else ''} on {len(self.workers)} "
-            f"host{'s' if len(self.workers) > 1 else ''}. Programs find it with",
+            f"the cluster is complete: {plural(number, 'worker')} on {plural(len(self.workers), 'host')}. "
+            "Programs find it with",
             f"    export {exports}",
             "Ctrl-C ends it, on all hosts",
         )

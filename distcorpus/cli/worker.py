@@ -11,6 +11,7 @@ import socket
 import sys
 
 from distcorpus._machine import available_cores
+from distcorpus._text import plural
 from distcorpus._version import __version__
 from distcorpus.cli.children import run_children
 from distcorpus.cli.common import (
@@ -120,7 +121,7 @@ def _run_worker(options: argparse.Namespace) -> None:
     say(
         f"distcorpus worker {name} {__version__}, pid {os.getpid()}",
         f"listens on {daemon.location}, name server {nameserver}{with_tls(credentials)}",
-        f"BLAS: {blas}; kernels: {worker.warm()}, {options.threads} thread(s)",
+        f"BLAS: {blas}; kernels: {worker.warm()}, {plural(options.threads, 'thread')}",
     )
     daemon.start()
     try:
@@ -188,6 +189,5 @@ def _run_worker_processes(options: argparse.Namespace) -> None:
     if lifetime.ended.is_set() and codes and not failed:
         raise Interrupted(lifetime.signal, "before all workers were ready")
     if codes:
-        raise RuntimeError(
-            f"{len(codes)} of {len(commands)} workers ended with an error, see above: {', '.join(codes)}"
-        )
+        of = f"{len(codes)} of {plural(len(commands), 'worker')}"
+        raise RuntimeError(f"{of} ended with an error, see above: {', '.join(codes)}")

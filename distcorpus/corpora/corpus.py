@@ -18,6 +18,7 @@ from gensim.corpora import Dictionary
 from gensim.interfaces import CorpusABC
 from numpy.typing import NDArray
 
+from distcorpus._text import plural
 from distcorpus.algorithms.chunk import MAX_COUNT, Chunk, as_chunk
 from distcorpus.corpora.reading import LARGEST_COUNT, LARGEST_SINGLE, as_corpus, is_sparse, word_of
 from distcorpus.corpora.reference import Reference, StoredChunk, blocks_of
@@ -346,7 +347,7 @@ class Corpus(Documents):
         )
         bad = build(paths, directory, options)
         if bad:
-            logger.warning("%d records that have no text were passed over", bad)
+            logger.warning("passed over %s without text", plural(bad, "record"))
         return cls(directory)
 
     def _range(self, start: int, stop: int) -> Corpus:
@@ -450,7 +451,8 @@ class Corpus(Documents):
 
     def __repr__(self) -> str:
         return (
-            f"<{type(self).__name__} {str(self.directory)!r}: {len(self)} documents, {self.num_terms} terms>"
+            f"<{type(self).__name__} {str(self.directory)!r}: {plural(len(self), 'document')}, "
+            f"{plural(self.num_terms, 'term')}>"
         )
 
     def _repr_html_(self) -> str:

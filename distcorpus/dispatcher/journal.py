@@ -35,6 +35,7 @@ from pathlib import Path
 from typing import Any
 
 from distcorpus._machine import open_alone
+from distcorpus._text import plural
 from distcorpus._version import __version__
 from distcorpus.algorithms.chunk import Chunk
 from distcorpus.corpora.reference import StoredChunk
@@ -233,7 +234,8 @@ class Journals:
         for folder in sorted(directory.iterdir()):
             self._find(folder)
         if self._waiting:
-            logger.info("%d session(s) wait for their programs, for %g s", len(self._waiting), patience)
+            said = plural(len(self._waiting), "session")
+            logger.info("%s to go on with: waiting for the programs, for %g s", said, patience)
             timer = threading.Timer(patience, self._give_up)
             timer.daemon = True
             timer.start()

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from distcorpus._machine import usable_memory
+from distcorpus._text import plural
 from distcorpus._version import __version__
 from distcorpus.dispatcher.watching import Watch
 from distcorpus.engines.pyro import PyroEngine, Unusable, WorkerLook
@@ -321,7 +322,7 @@ def _waits_for(stands: Standing, phase: str, blocks: int, no_worker: bool) -> st
     if stands.tolerance is not None and stands.round is not None:
         of = f" of about {stands.rounds_expected}" if stands.rounds_expected else ""
         return f"round {stands.round}{of}"
-    return f"{blocks} blocks" if blocks != 1 else "1 block"
+    return plural(blocks, "block")
 
 
 def _unusable(worker: Unusable) -> WorkerView:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from distcorpus._text import plural
 from distcorpus.algorithms import chunk, lsi, topics
 from distcorpus.algorithms.chunk import Chunk, as_chunk, from_arrays
 from distcorpus.algorithms.topics import LazyTopics
@@ -142,7 +143,8 @@ class _ModelConnection(Slices, Connection):
             journals.set_aside(journal, error)
             self.close()
             return None
-        logger.info("session %s goes on with %d chunks", self._session.name, self._session.num_chunks)
+        said = plural(self._session.num_chunks, "chunk")
+        logger.info("session %s goes on with %s", self._session.name, said)
         return int(self._session.num_chunks)
 
     def _restore(self, journal: Journal) -> None:

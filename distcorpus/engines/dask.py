@@ -37,6 +37,7 @@ from distributed.scheduler import KilledWorker, NoValidWorkerError
 from distributed.worker import get_data_from_worker
 from numpy.typing import NDArray
 
+from distcorpus._text import plural
 from distcorpus._version import __version__
 from distcorpus.algorithms.chunk import Chunk, positions_of, words_in
 from distcorpus.algorithms.partial import Partial
@@ -722,7 +723,7 @@ class DaskEngine:
                 logger.warning("Dask worker %s cannot be used: %s", name, refusal)
             elif worker is not None and not self._stopping:
                 self._workers[address] = self._by_name[name] = worker
-                logger.info("Dask worker %s joined, %d thread(s)", name, worker.threads)
+                logger.info("Dask worker %s joined, %s", name, plural(worker.threads, "thread"))
                 self._apply(self._schedule.worker_joined(name, time.monotonic(), threads=worker.threads))
 
     async def _reaches(self, address: str) -> bool:

@@ -24,6 +24,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from distcorpus._text import plural
 from distcorpus.algorithms.chunk import Chunk, words_in
 from distcorpus.corpora.reference import StoredBlock
 from distcorpus.engines.answers import (
@@ -390,11 +391,10 @@ class PyroEngine:
             others = [info for info in ready if info.kernels != kernels]
             if others:
                 logger.warning(
-                    "session %s is computed with %s; %d worker(s) with other kernels, which could give other "
+                    "session %s is computed with %s; workers with other kernels, which could give other "
                     "bits, take no part: %s",
                     session,
                     kernels,
-                    len(others),
                     ", ".join(f"{info.name} ({info.kernels})" for info in others),
                 )
             self._apply(schedule.session_opened(session, time.monotonic()))
@@ -558,8 +558,9 @@ class PyroEngine:
         if waiting and now >= self._log_at:
             self._log_at = now + WAITING_LOG_EVERY
             logger.warning(
-                "%d session(s) wait for a worker%s: start one with 'distcorpus worker' on any host",
-                len(waiting),
+                "%s %s for a worker%s: start one with 'distcorpus worker' on any host",
+                plural(len(waiting), "session"),
+                "waits" if len(waiting) == 1 else "wait",
                 f" with {' or '.join(sorted(filter(None, wanted)))}" if wanted else "",
             )
 
@@ -642,14 +643,14 @@ class PyroEngine:
             self._unreachable.discard((name, uri))
             self._links[name] = link
             logger.info(
-                "worker %s joined (%s, pid %d, %d thread(s), %s)",
+                "worker %s joined (%s, pid %d, %s, %s)",
                 name,
                 info.host,
                 info.pid,
-                info.threads,
+                plural(info.threads, "thread"),
                 info.kernels,
             )
-            self._observer.worker_changed(name, "joined", f"{info.host}, {info.threads} threads")
+            self._observer.worker_changed(name, "joined", f"{info.host}, {plural(info.threads, 'thread')}")
             self._apply(link.schedule.worker_joined(name, time.monotonic(), threads=info.threads))
             self._changed.notify_all()
         threading.Thread(target=self._ping, args=(link, proxies[0]), name=f"ping {name}", daemon=True).start()

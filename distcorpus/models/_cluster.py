@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from distcorpus._text import plural
 from distcorpus.algorithms.chunk import Chunk
 from distcorpus.corpora.files import DamagedError
 from distcorpus.corpora.reference import Reference, StoredChunk
@@ -478,7 +479,7 @@ class Training:
             raise
         if there is None or there < self._num_there:
             raise error
-        logger.info("the training goes on: the dispatcher has %d chunks of it", there)
+        logger.info("the training goes on: the dispatcher has %s of it", plural(there, "chunk"))
         while self._num_there < there and self._sent:
             self._sent.popleft()
             self._num_there += 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from distcorpus._text import plural
 from distcorpus.monitor.snapshot import SessionView
 
 _SIZES = ("B", "kB", "MB", "GB", "TB", "PB")
@@ -49,11 +50,6 @@ def share(part: float | None) -> str:
     return "-" if part is None else f"{math.floor(100 * part + 1e-9)} %"
 
 
-def plural(number: int, what: str) -> str:
-    """Return ``1 worker``, ``2 workers``."""
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
-
-
 def model(session: SessionView) -> str:
     """Return what is trained, as ``LDA, 100 topics, 5,000 terms``."""
     parts = ["evaluation" if session.kind == "evaluation" else session.kind.upper()]
@@ -77,8 +73,12 @@ def stage(session: SessionView) -> str:
     if session.waits_for == "no worker":
         parts[-1] = "waits for a worker: there is none"
     if session.phase == "arriving":
-        of = f" of {count(session.documents_expected)}" if session.documents_expected is not None else ""
-        parts.append(f"{count(session.documents_arrived)}{of} documents have arrived")
+        arrived = session.documents_arrived
+        if session.documents_expected is not None:
+            said = f"{count(arrived)} of {plural(session.documents_expected, 'document')}"
+        else:
+            said = plural(arrived, "document")
+        parts.append(f"{said} {'has' if arrived == 1 else 'have'} arrived")
     if session.perplexity is not None:
         parts.append(f"perplexity {session.perplexity:,.1f}")
     if session.error is not None:
@@ -90,7 +90,7 @@ def progress(session: SessionView) -> str:
     """Return a line for a log: where a session stands, how fast it is, and what is left."""
     parts = [f"session {session.name}: {stage(session)}"]
     if session.progress is not None:
-        parts.append(f"{share(session.progress)} of {count(session.documents_to_do)} documents")
+        parts.append(f"{share(session.progress)} of {plural(session.documents_to_do or 0, 'document')}")
     if session.rate:
         parts.append(f"{count(session.rate)} documents a second")
     if session.seconds_left:

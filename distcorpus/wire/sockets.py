@@ -124,7 +124,7 @@ def receive_data(
             while piece:
                 count = sock.recv_into(piece, len(piece), flags)
                 if not count:
-                    raise ConnectionClosedError("receiving: not enough data")
+                    raise ConnectionClosedError("the connection was closed in the middle of a message")
                 piece = piece[count:]
     except OSError as error:
         raise _failure("receiving", error) from error
@@ -137,7 +137,7 @@ def _failure(doing: str, error: OSError) -> CommunicationError:
         return CallTimeout(f"{doing}: timeout")
     if isinstance(error, ssl.SSLError):
         return ConnectionClosedError(f"{doing}: {tls.explain(error)}")
-    return ConnectionClosedError(f"{doing}: connection lost: {error}")
+    return ConnectionClosedError(f"the connection was closed while {doing}: {error.strerror or error}")
 
 
 def set_keepalive(sock: socket.socket) -> None:

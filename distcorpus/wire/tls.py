@@ -325,7 +325,7 @@ def explain(error: ssl.SSLError) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"the peer's certificate is refused: {_why(error)}"
     if isinstance(error, ssl.SSLEOFError):
-        return "connection lost"
+        return "the connection was closed"
     reason = error.reason or ""
     for part, text in _REASONS:
         if part in reason:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from distcorpus._text import plural
 from distcorpus._version import __version__
 from distcorpus.algorithms.chunk import Chunk, compact, from_arrays, words_in
 from distcorpus.algorithms.partial import Partial
@@ -56,7 +57,11 @@ class JobLog:
             while len(self._sums) >= SESSIONS_LOGGED:
                 del self._sums[next(iter(self._sums))]
             logger.info(
-                "session %s: first job: %s of %d documents in %.3g s", session, kernel, documents, seconds
+                "session %s: first job: %s of %s in %.3g s",
+                session,
+                kernel,
+                plural(documents, "document"),
+                seconds,
             )
             self._sums[session] = now, 0, 0, 0.0
             return
@@ -64,11 +69,11 @@ class JobLog:
         jobs, so_far, busy = jobs + 1, so_far + documents, busy + seconds
         if now - since >= self._every:
             logger.info(
-                "session %s: %d jobs (%s), %d documents in %.3g s of the last %.0f s",
+                "session %s: %s (%s), %s in %.3g s of the last %.0f s",
                 session,
-                jobs,
+                plural(jobs, "job"),
                 kernel,
-                so_far,
+                plural(so_far, "document"),
                 busy,
                 now - since,
             )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from distcorpus.monitor import text
@@ -74,3 +76,9 @@ def test_where_a_session_stands():
     )
     lost = SessionView(name="lsi-1", kind="lsi", waits_for="no worker", documents_arrived=7)
     assert text.stage(lost) == "waits for a worker: there is none, 7 documents have arrived"
+
+
+def test_one_document_has_arrived():
+    one = SessionView(name="lsi-1", kind="lsi", documents_arrived=1)
+    assert text.stage(one) == "1 document has arrived"
+    assert text.stage(replace(one, documents_expected=1)) == "1 of 1 document has arrived"
