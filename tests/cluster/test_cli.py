@@ -16,6 +16,7 @@ from gensim.corpora import MmCorpus
 from distcorpus import __version__
 from distcorpus.cli import main
 from distcorpus.cli.commands import COMMANDS
+from distcorpus.wire import NameServerDaemon
 
 
 def run(*arguments, environment=None, timeout=120):
@@ -111,6 +112,31 @@ def test_a_daemon_that_is_interrupted_as_it_waits_says_so_in_one_line(arguments,
     assert code == 128 + number
     assert len(lines) == 1
     assert lines[0].startswith(f"distcorpus {arguments[0]}: interrupted")
+
+
+@pytest.mark.parametrize("command", ["dispatcher", "worker"])
+@pytest.mark.parametrize(
+    ("wait", "said"), [(["--wait", "forever"], ""), ([], ", for 60 s (--wait)")], ids=["forever", "a minute"]
+)
+def test_a_daemon_says_at_once_what_it_waits_for(command, wait, said):
+    """And goes on when that is there."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    where = ["--host", "127.0.0.1", "--port", str(port), "--no-broadcast", *wait]
+    arguments = [sys.executable, "-m", "distcorpus", command, *where]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        first = process.stdout.readline()
+        assert first.startswith(f"distcorpus {command}: waiting for the name server{said}: tried ")
+        assert f"127.0.0.1:{port}" in first
+        nameserver = NameServerDaemon(port=port, broadcast=False)
+        nameserver.start()
+        try:
+            assert process.stdout.readline().startswith(f"distcorpus {command} ")
+            process.terminate()
+            errors = process.communicate(timeout=60)[1]
+        finally:
+            nameserver.stop()
+    assert "Traceback" not in errors
 
 
 def heeds_sigint():

@@ -21,6 +21,7 @@ import pytest
 from distcorpus import LocalCluster
 from distcorpus.cli import main
 from distcorpus.models import LdaModel, LsiModel
+from distcorpus.monitor.metrics import as_text
 from distcorpus.monitor.snapshot import Details, SessionView, Snapshot, WorkerView, from_message
 
 from .conftest import wait_until
@@ -341,7 +342,7 @@ def test_watch_and_its_end(watched: LocalCluster):
     assert (process.returncode, errors) == (130, "distcorpus status: interrupted\n")
 
 
-def test_a_worker_that_is_killed_is_seen(watched: LocalCluster, lee_corpus: Any):
+def test_a_worker_that_is_killed_is_seen(log: Any, watched: LocalCluster, lee_corpus: Any):
     """Last of all, as the cluster is not whole afterwards."""
     victim, cursor = watched.workers[0], look(watched).cursor
     expected = LsiModel(lee_corpus.tfidf, id2word=lee_corpus.dictionary, num_topics=9, distributed=True)
@@ -354,5 +355,8 @@ def test_a_worker_that_is_killed_is_seen(watched: LocalCluster, lee_corpus: Any)
     assert "its jobs go to other workers" in lost[0].text
     assert after.totals.workers_lost == 1
     assert sum(worker.state == "ready" for worker in after.workers) == 1
+    assert f"WARNING distcorpus.engines.pyro: worker {victim.name} is gone: it closed the conn" in log[1]()
+    assert "distcorpus_workers_lost_total 1.0" in as_text(after).decode()
+    assert 'distcorpus_workers{state="ready"} 1.0' in as_text(after).decode()
     result = run("status", cluster=watched)
     assert f"worker lost {victim.name}: it closed the connection" in result.stdout.replace("\n", " ")

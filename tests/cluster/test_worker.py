@@ -14,7 +14,7 @@ import pytest
 from distcorpus import LocalCluster
 from distcorpus.kernels import EStepParams, InferenceParams, ProductParams, as_dict
 from distcorpus.wire.frames import encode
-from distcorpus.worker.daemon import Worker
+from distcorpus.worker.daemon import JobLog, Worker
 
 from .conftest import wait_until
 
@@ -109,7 +109,7 @@ import numpy as np
 from distcorpus.kernels import EStep
 from distcorpus.wire import share_freed_memory
 from distcorpus.wire.frames import decode
-from distcorpus.worker.daemon import Worker
+from distcorpus.worker.daemon import JobLog, Worker
 
 def memory(what):
     fields = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())
@@ -179,3 +179,28 @@ def test_a_daemon_of_several_that_dies_is_started_again(tmp_path):
         log.seek(0)
         said = log.read()
         assert f"worker w-1 (pid {before['w-1']}) was killed by SIGKILL: it is started again in 1 s" in said
+
+
+def test_the_log_sums_the_jobs_of_a_session(caplog, monkeypatch):
+    """The first one by itself, then one line for all since the line before."""
+    now = 100.0
+    monkeypatch.setattr("distcorpus.worker.daemon.time.monotonic", lambda: now)
+    caplog.set_level("INFO", "distcorpus.worker.daemon")
+    log = JobLog(every=10.0)
+    log.computed("lda-1", "lda", 1, 0.5)
+    log.computed("lsi-1", "lsi", 7, 0.25)
+    log.computed("lda-1", "lda", 20, 1.0)
+    now = 112.0
+    log.computed("lda-1", "lda", 30, 2.0)
+    now = 113.0
+    log.computed("lda-1", "lda", 40, 4.0)
+    now = 123.0
+    log.computed("lsi-1", "lsi", 1, 0.125)
+    log.computed("lda-1", "lda", 1, 1.0)
+    assert [record.getMessage() for record in caplog.records] == [
+        "session lda-1: first job: lda of 1 document in 0.5 s",
+        "session lsi-1: first job: lsi of 7 documents in 0.25 s",
+        "session lda-1: 2 jobs (lda), 50 documents in 3 s of the last 12 s",
+        "session lsi-1: 1 job (lsi), 1 document in 0.125 s of the last 23 s",
+        "session lda-1: 2 jobs (lda), 41 documents in 5 s of the last 11 s",
+    ]

@@ -215,7 +215,7 @@ def test_an_early_end_is_a_closed_connection(size: int):
     with receiver:
         with sender:
             sender.sendall(b"12345")
-        with pytest.raises(ConnectionClosedError):
+        with pytest.raises(ConnectionClosedError, match="the connection was closed in the middle"):
             receive_data(receiver, size)
     with pytest.raises(ConnectionClosedError):
         send_data(sender, b"x" * size)
