@@ -159,16 +159,16 @@ def _sessions(snapshot: Snapshot, width: int) -> list[RenderableType]:
     mixed = len({worker.kernels for worker in snapshot.workers if worker.kernels}) > 1
     title = _title(len(snapshot.sessions), "model in training or open")
     more = len(snapshot.sessions) - MOST_SHOWN
+    caption = f"and {more:,} more: see --json" if more > 0 else None
     shown = snapshot.sessions[:MOST_SHOWN]
     table = _session_table(shown, title, mixed)
-    if more > 0:
-        table.caption = f"and {more:,} more: see --json"
+    table.caption = caption
     if _fits(table, width):
         return [table]
     lines: list[RenderableType] = [Text(title, "italic")]
     for session in shown:
         lines += _session_lines(session, mixed)
-    return lines + ([Text(table.caption, "dim italic")] if more > 0 else [])
+    return lines + ([Text(caption, "dim italic")] if caption else [])
 
 
 def _session_table(sessions: Sequence[SessionView], title: str, mixed: bool) -> Table:
