@@ -119,7 +119,7 @@ class Mischief:
             at = time.monotonic()
             try:
                 self.kinds[kind]()
-            except (LookupError, ProcessLookupError):
+            except (LookupError, ProcessLookupError, TimeoutError):
                 continue  # there was none to do it to
             finally:
                 self._cluster.scale(WORKERS)
