@@ -43,12 +43,12 @@ def add(commands: Commands) -> None:
         nargs="?",
         const=1.0,
         metavar="SECONDS",
-        help="look again and again, every so many seconds (default: 1)",
+        help="refresh every so many seconds, until Ctrl-C (default: 1)",
     )
     parser.add_argument(
         "--json",
         action="store_true",
-        help="print what a program can read; with --watch, a line for each look",
+        help="print JSON, for programs; with --watch, one line each time",
     )
     parser.set_defaults(run=run)
 

@@ -30,7 +30,7 @@ def add(commands: Commands) -> None:
         parents=[verbose_options(), secure_options(), find_options()],
         help="end the dispatcher and all its workers",
     )
-    parser.add_argument("-y", "--yes", action="store_true", help="do not ask, though models are in training")
+    parser.add_argument("-y", "--yes", action="store_true", help="do not ask, even if models are in training")
     parser.set_defaults(run=run)
 
 
