@@ -35,9 +35,10 @@ def _add_build(actions: Any) -> None:
         "build",
         parents=[verbose_options()],
         help="build a corpus from files of text",
-        description="Build a corpus from text files: one document per line, JSON lines, CSV, Parquet or Arrow; "
-        "plain, or compressed by gzip (.gz), bzip2 (.bz2) or zstd (.zst). If the build was interrupted, the same "
-        "command goes on with it. Equal input gives equal bytes, for any number of processes.",
+        description="Build a corpus from text files: one document per line, JSON lines, CSV, Parquet or "
+        "Arrow; plain, or compressed by gzip (.gz), bzip2 (.bz2) or zstd (.zst). If the build was "
+        "interrupted, the same command goes on with it. Equal input gives equal bytes, for any number of "
+        "processes.",
     )
     parser.add_argument(
         "inputs", nargs="+", metavar="INPUT", help="a file, a folder of files, or a URL that fsspec can read"
