@@ -140,10 +140,10 @@ def build(options: argparse.Namespace) -> None:
             memory=options.memory,
             progress=True,
         ),
-        say_bad=lambda text: print(f"passed over: {text}", file=sys.stderr),
+        say_bad=lambda text: print(f"skipped: {text}", file=sys.stderr),
     )
     if bad:
-        say(f"passed over {bad} records that have no text")
+        say(f"skipped {bad} records that have no text")
     _show(Corpus(options.out))
 
 

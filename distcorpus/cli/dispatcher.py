@@ -146,7 +146,7 @@ def run(options: argparse.Namespace) -> None:
 
     if options.resume is not None:
         if not options.spool:
-            raise ValueError("--resume keeps trainings on disk: say where, with --spool DIR")
+            raise ValueError("--resume keeps training runs on disk: name a folder with --spool DIR")
         if options.resume <= 0:
             raise ValueError(f"--resume {options.resume:g}: give a number of seconds above 0")
     for name in ("session_memory", "total_memory", "max_sessions", "max_sessions_of_host"):

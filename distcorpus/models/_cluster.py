@@ -231,7 +231,7 @@ def train_on(cluster: Cluster, name: str, attempt: Callable[[Training], T], *, r
                 raise RuntimeError(
                     "the dispatcher is gone, and the corpus, a generator, cannot be read again to go on with "
                     "another one: train again, with a corpus that can be read more than once, or with a "
-                    "dispatcher that keeps trainings on disk (--spool DIR --resume)"
+                    "dispatcher that keeps training runs on disk (--spool DIR --resume)"
                 ) from error
             _say_broken(error)
         proxy = cluster.reconnect(name)
