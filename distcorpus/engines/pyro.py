@@ -509,7 +509,7 @@ class PyroEngine:
     def _describe(self, round_: Round, failure: Failure) -> str:
         if failure.kind == "no_workers":
             kernels = self._kinds.kernels_of(round_.session)
-            of_kind = f" with {kernels}, with which this training began," if self._links else ""
+            of_kind = f" with {kernels}, as this training run needs," if self._links else ""
             return (
                 f"no worker{of_kind} is connected, and none joined within {self._worker_timeout:g} s: start "
                 "one with 'distcorpus worker' (or scripts/run_worker.py) on any host of the cluster"

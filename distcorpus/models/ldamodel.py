@@ -476,7 +476,7 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
         if mine:
             warnings.warn(
                 f"{type(self).__name__} has its own {', '.join(mine)}: distcorpus calls none of them "
-                "in training. Follow a training with callbacks=... or progress=..., or derive from "
+                "in training. Follow a training run with callbacks=... or progress=..., or derive from "
                 "gensim.models.LdaModel",
                 UserWarning,
                 stacklevel=check.outside(),
