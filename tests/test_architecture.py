@@ -1,4 +1,4 @@
-"""Imports go only where the house's plan (docs/how-it-works.md) lets them."""
+"""Packages import only what the package layout in docs/how-it-works.md allows."""
 
 from __future__ import annotations
 

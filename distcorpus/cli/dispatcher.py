@@ -40,7 +40,7 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--replace",
         action="store_true",
-        help="end the dispatcher that this name server has, and take its place",
+        help="end the name server's present dispatcher, and take its place",
     )
     parser.set_defaults(run=run)
 
@@ -59,13 +59,13 @@ def add_dispatcher_options(parser: Parser) -> None:
         type=float,
         default=2.0,
         metavar="GB",
-        help="documents of one model to keep in memory (default: %(default)g); LSI folds what is more than "
-        "that, unless there is a --spool",
+        help="documents of one model to keep in memory (default: %(default)g); LSI folds documents beyond "
+        "this, unless there is a --spool",
     )
     parser.add_argument(
         "--spool",
         metavar="DIR",
-        help="keep what is more than --memory in files there, which vanish with the dispatcher",
+        help="keep documents beyond --memory in files there, which are removed when the dispatcher ends",
     )
     parser.add_argument(
         "--resume",
@@ -73,17 +73,17 @@ def add_dispatcher_options(parser: Parser) -> None:
         nargs="?",
         const=60.0,
         metavar="SECONDS",
-        help="keep the trainings of distcorpus.models in files of --spool, so that they go on when this "
-        "dispatcher is killed and started again; it waits so long for their programs (default: 60)",
+        help="keep the training runs of distcorpus.models in files of --spool, so that they go on when this "
+        "dispatcher is killed and started again; it waits SECONDS for their programs (default: 60)",
     )
     for option, what in (
         (
             "--session-memory",
-            "the most that one model's tables may take (default: half of this machine's, or cgroup's)",
+            "the most that one model's tables may take (default: half of the machine's or cgroup's memory)",
         ),
         (
             "--total-memory",
-            "the most that the tables and documents of all models may take (default: three quarters)",
+            "the most that the tables and documents of all models may take (default: three quarters of it)",
         ),
     ):
         parser.add_argument(option, type=float, metavar="GB", help=what)
@@ -99,34 +99,34 @@ def add_dispatcher_options(parser: Parser) -> None:
         type=int,
         default=128,
         metavar="N",
-        help="the same, of programs on one host (default: %(default)s)",
+        help="the same, for the programs of one host (default: %(default)s)",
     )
     parser.add_argument(
         "--idle",
         type=float,
         default=86_400.0,
         metavar="SECONDS",
-        help="end the training of a program that has called nothing for so long; 0: never (default: a day)",
+        help="end the training run of a program that has made no call for so long; 0: never (default: a day)",
     )
     parser.add_argument(
         "--worker-timeout",
         type=float,
         metavar="SECONDS",
-        help="fail a training that has had no worker for so long (default: wait)",
+        help="fail a training run that has had no worker for so long (default: it waits)",
     )
     parser.add_argument(
         "--threads",
         type=int,
         default=min(os.cpu_count() or 1, 8),
         metavar="N",
-        help="threads for what LSI computes between rounds, while workers wait (default: cores, at most 8)",
+        help="threads for LSI's dense algebra between two rounds (default: the number of cores, at most 8)",
     )
     parser.add_argument(
         "--corpora",
         action="append",
         default=[],
         metavar="DIR",
-        help="a folder with corpora that this dispatcher reads by itself; may be given more than once",
+        help="a folder with corpora that this dispatcher reads by itself; may be given several times",
     )
     parser.set_defaults(run=run)
 
@@ -146,7 +146,7 @@ def run(options: argparse.Namespace) -> None:
 
     if options.resume is not None:
         if not options.spool:
-            raise ValueError("--resume keeps trainings on disk: say where, with --spool DIR")
+            raise ValueError("--resume keeps training runs on disk: name a folder with --spool DIR")
         if options.resume <= 0:
             raise ValueError(f"--resume {options.resume:g}: give a number of seconds above 0")
     for name in ("session_memory", "total_memory", "max_sessions", "max_sessions_of_host"):

@@ -18,7 +18,7 @@ def add(commands: Commands) -> None:
     parser = commands.add_parser(
         "head",
         parents=[verbose_options(), secure_options(), serve_options()],
-        help="run the name server and the dispatcher",
+        help="run the name server and the dispatcher in one process",
     )
     parser.add_argument(
         "--port", type=int, default=9090, help="port of the name server (default: %(default)s)"
@@ -26,7 +26,7 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--tls-nameserver",
         metavar="DIR",
-        help="with --tls, which names the dispatcher's certificate: the name server's",
+        help="the name server's certificate; --tls names the dispatcher's",
     )
     add_nameserver_options(parser)
     dispatcher.add_dispatcher_options(parser)

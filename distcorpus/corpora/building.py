@@ -85,7 +85,7 @@ def build(
     options: Options,
     say_bad: Callable[[str], None] = logger.warning,
 ) -> int:
-    """Build a corpus, see `Corpus.build`, and return how many bad records were passed over.
+    """Build a corpus, see `Corpus.build`, and return how many bad records were skipped.
 
     Each of the first ones is told to `say_bad`.
     """

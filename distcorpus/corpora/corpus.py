@@ -225,7 +225,7 @@ class Corpus(Documents):
             The documents' names.
         source : str, optional
             Says which documents these are: where an earlier call with the same text was interrupted, the
-            shards that were complete are kept, and the documents in them are passed over. Without one all is
+            shards that were complete are kept, and the documents in them are skipped. Without one all is
             written anew.
 
         Raises
@@ -298,7 +298,7 @@ class Corpus(Documents):
             As in ``Dictionary.filter_extremes``: a word has to be in at least so many documents and at most
             this part of them, and so many words are kept, those of most documents; None for all.
         skip_bad : bool
-            Pass over records that have no text; a warning tells of the first, and how many there are.
+            Skip records that have no text; a warning names the first of them and says how many there are.
         processes : int, optional
             By default as many as there are cores that this process may use.
         memory : float
@@ -346,7 +346,7 @@ class Corpus(Documents):
         )
         bad = build(paths, directory, options)
         if bad:
-            logger.warning("%d records that have no text were passed over", bad)
+            logger.warning("%d records that have no text were skipped", bad)
         return cls(directory)
 
     def _range(self, start: int, stop: int) -> Corpus:

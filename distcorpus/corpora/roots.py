@@ -75,7 +75,7 @@ class Roots:
                 for folder in _folders(Folder(root, links=False), DEPTH):
                     left -= 1
                     if left < 0:
-                        logger.warning("no more than %d folders are looked at for corpora", FOLDERS)
+                        logger.warning("only the first %d folders are searched for corpora", FOLDERS)
                         return
                     self._add(folder)
 

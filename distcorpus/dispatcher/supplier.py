@@ -80,7 +80,7 @@ class Supplier:
             try:
                 return self._read.documents(store, reference, self._num_terms, self._counts)
             except DamagedError as error:
-                logger.error("the program is asked for what is damaged here: %s", error)
+                logger.error("a corpus here is damaged, the program is asked for it: %s", error)
         number = next(self._numbers)
         request = number, reference.to_message()
         with self._changed:

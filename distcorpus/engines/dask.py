@@ -1,9 +1,9 @@
 """The engine on a Dask cluster: jobs are tasks on Dask's workers, which need no daemon of ours.
 
 What to do is decided in `schedule.py`, as for our own cluster; here are coroutines on the client's event loop
-that carry it out, a job each, and a thread that looks who is there. Blocks and broadcast rows go straight to
-the worker that a job is for, and results come straight back. What is sent that way Dask cannot compute again:
-it is kept here, and sent to another worker where one is lost.
+that carry it out, a job each, and a thread that watches which workers there are. Blocks and rows of the
+shared table go straight to the worker that a job is for, and results come straight back. Dask cannot compute
+again what is sent that way: it is kept here, and sent to another worker where one is lost.
 """
 
 from __future__ import annotations

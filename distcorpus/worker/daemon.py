@@ -84,9 +84,9 @@ class Worker(Slices):
     name : str
         The worker's name, the same in the name server, in logs and in errors.
     threads : int, default 1
-        Threads that compute the blocks of one job side by side, sharing one broadcast and one partial.
+        Threads that compute the blocks of one job in parallel, with one table and one partial result.
     cache_bytes : int, default 4 GiB
-        Bytes to keep between jobs: documents, and broadcast rows.
+        Bytes to keep between jobs: documents, and rows of shared tables.
     blas : str
         The BLAS and its threads, which kernels without numba use.
     corpora : Roots, optional
@@ -190,9 +190,9 @@ class Worker(Slices):
             ``lease``, ``session``, ``round``, ``kernel``, ``params``, ``num_terms``; ``blocks``, a list of
             (number, key); ``stored``, of which corpus those are that this
             worker may have on its disk; ``payload``, the documents of those blocks that it is thought not to
-            hold; ``keep``, whether they come again; ``words`` and ``rows``, the broadcast rows that it is
-            thought not to hold. The arrays are taken out of it, so that the message that they came in can be
-            freed.
+            hold; ``keep``, whether they come again; ``words`` and ``rows``, the rows of the shared table that
+            it is thought not to hold. The arrays are taken out of it, so that the message that they came in
+            can be freed.
 
         Returns
         -------

@@ -283,7 +283,7 @@ def test_bad_records_are_passed_over_and_counted(
     assert [record.getMessage().split(" ")[0] for record in caplog.records[:4]] == [
         f"{path}:{line}:" for line in (1, 6, 11, 16)
     ]
-    assert "4 records that have no text were passed over" in caplog.records[-1].getMessage()
+    assert "4 records that have no text were skipped" in caplog.records[-1].getMessage()
     path.write_text("{\n")
     with pytest.raises(InputError, match="no document in the input but bad ones"):
         Corpus.build(path, tmp_path / "d", skip_bad=True, processes=1)
