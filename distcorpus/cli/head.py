@@ -48,7 +48,7 @@ def run(options: argparse.Namespace) -> None:
     else:
         check_exposure(options.bind, options.insecure)
     if options.advertise and parse_address(options.advertise)[1]:
-        raise ValueError("--advertise of a head takes a host alone, for it has two ports")
+        raise ValueError("--advertise of a head takes a host without a port, because a head has two ports")
     nameserver = make_nameserver(options, options.port, credentials)
     try:
         nameserver.start()

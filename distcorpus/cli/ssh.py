@@ -324,7 +324,7 @@ class _Cluster:
             seen = [worker.facts["seen_from"] for worker in self.workers]
         known = [address for address in seen if address]
         if not known:
-            raise RuntimeError("ssh does not tell the hosts where they are seen from: give --head-address")
+            raise RuntimeError("ssh does not tell the hosts the address of this machine: give --head-address")
         # This machine may be among the hosts, which others do not reach at its loopback address.
         return next((address for address in known if not is_loopback(address)), known[0])
 
@@ -468,7 +468,7 @@ def _hosts(given: Sequence[str], hostfile: str | None) -> dict[str, str]:
             raise ValueError(f"{name} is given twice: for several daemons on a host there is --workers")
         hosts[name] = host
     if not hosts:
-        raise ValueError("name the hosts on which workers shall run, or a --hostfile with a host a line")
+        raise ValueError("name the hosts that are to run workers, or a --hostfile with one host per line")
     return hosts
 
 

@@ -503,13 +503,13 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
     def _interrupted_training(self, documents: int | None) -> tuple[Plan, Progress, LazyTopics, int]:
         if self.interrupted is None:
             raise ValueError(
-                "resume=True, but no training of this model was interrupted: load its checkpoint first, "
+                "resume=True, but no training run of this model was interrupted: load its checkpoint first, "
                 "or leave resume out"
             )
         kept = self.interrupted
         if documents is not None and documents != kept["documents"]:
             raise ValueError(
-                f"resume=True with a corpus of {documents} documents: the training was interrupted on "
+                f"resume=True with a corpus of {documents} documents: the training run was interrupted on "
                 f"{kept['documents']}; give the same corpus"
             )
         topics = LazyTopics(**{**kept["topics"], "table": kept["topics"]["table"].copy()})
