@@ -51,9 +51,17 @@ class Folder:
         if hasattr(self, "_fd"):
             os.close(self._fd)
 
-    def names(self) -> list[str]:
-        """Return the names of all that is in it, sorted."""
-        return sorted(os.listdir(self._fd))
+    def folders(self) -> list[str]:
+        """Return the names of the folders that are in it, sorted; links are none."""
+        with os.scandir(self._fd) as entries:
+            return sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
+
+    def is_there(self) -> bool:
+        """Return whether its path still leads to it, and to no other folder."""
+        try:
+            return os.path.samestat(os.stat(self.path), os.fstat(self._fd))
+        except OSError:
+            return False
 
     def open(self, name: str) -> int:
         """Return a descriptor of a regular file, to read.

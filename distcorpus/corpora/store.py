@@ -66,6 +66,10 @@ class Store:
     def __reduce__(self) -> Any:
         return Store, (self.path, self.checksum)
 
+    def is_there(self) -> bool:
+        """Return whether its folder is where it was opened, and is no other one."""
+        return self._folder.is_there()
+
     @property
     def shards(self) -> tuple[Shard, ...]:
         """What is known of the shards."""
