@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import mmap
@@ -134,6 +135,12 @@ def mapped(
             )
         _verified[seen] = checksum
     return np.ndarray(shape, dtype, buffer=content, offset=len(header))
+
+
+def remedy(error: OSError) -> str:
+    """Return what to do where something cannot be written."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    return "make room there, or give another folder" if full else "give a folder that can be written to"
 
 
 class _Hashing:

@@ -241,8 +241,7 @@ class ShardWriter:
     def _cannot_write(self, error: OSError) -> OSError:
         return OSError(
             error.errno,
-            f"the corpus {self.directory} cannot be written: {error.strerror}; make room there, or give "
-            "another folder",
+            f"the corpus {self.directory} cannot be written: {error.strerror}; {files.remedy(error)}",
         )
 
     def finish(self, id2word: Any = None) -> Path:
