@@ -9,6 +9,7 @@ import mmap
 import os
 import stat
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -90,16 +91,23 @@ class Folder:
         return content
 
 
-#: Files, as the system knows them, whose content had its checksum when this process looked.
-_verified: dict[tuple[int, ...], str] = {}
+#: Files, as the system knows them, whose content was right when this process looked: checksums and checks.
+_verified: dict[tuple[int, ...], tuple[Any, ...]] = {}
 
 
 def mapped(
-    folder: Folder, name: str, dtype: Any, shape: tuple[int, ...], checksum: str, again: bool = False
+    folder: Folder,
+    name: str,
+    dtype: Any,
+    shape: tuple[int, ...],
+    checksum: str,
+    again: bool = False,
+    check: partial[str] | None = None,
 ) -> NDArray:
     """Return the array in a file, as a read-only memory map.
 
-    The content is held against its checksum when the process first reads the file, or with `again`.
+    The content is held against its checksum when the process first reads the file, or with `again`, and then
+    given to `check`, which returns what is wrong with it.
 
     Raises
     ------
@@ -127,14 +135,20 @@ def mapped(
             "corpus again"
         )
     seen = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
-    if again or _verified.get(seen) != checksum:
+    array: NDArray = np.ndarray(shape, dtype, buffer=content, offset=len(header))
+    verified = checksum, *((check.func, check.args) if check else ())
+    if again or _verified.get(seen) != verified:
         if hashlib.sha256(content).hexdigest() != checksum or content[: len(header)] != header:
             raise DamagedError(
                 f"{path} has been changed: its checksum is not that of the manifest. Copy it again, or write "
                 "the corpus again"
             )
-        _verified[seen] = checksum
-    return np.ndarray(shape, dtype, buffer=content, offset=len(header))
+        if check is not None and (wrong := check(array)):
+            raise DamagedError(
+                f"{path} has {wrong}: it was changed with its checksum. Write the corpus again"
+            )
+        _verified[seen] = verified
+    return array
 
 
 def remedy(error: OSError) -> str:
