@@ -279,11 +279,11 @@ class Worker(Slices):
     def _stored(self, kernel: Any, number: int, reference: Reference, num_terms: int) -> KeptBlock | None:
         """Return a block of a corpus that this worker has; None where it has not."""
         check_block(kernel, number, reference.stop - reference.start)
-        store = self._corpora.find(reference.corpus)
-        if store is None:
-            return None
-        chunk = self._reader.documents(store, reference, num_terms, kernel.counts)
-        words = store.words_about(reference.start, reference.stop)
+        with self._corpora.reading(reference.corpus) as store:
+            if store is None:
+                return None
+            chunk = self._reader.documents(store, reference, num_terms, kernel.counts)
+            words = store.words_about(reference.start, reference.stop)
         return KeptBlock(words, kernel.pack(held_against(reference, chunk, words)))
 
     def _is_unwanted(self, job: dict[str, Any]) -> bool:
