@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,12 @@ except ImportError:  # Windows
 def usable_cores() -> int:
     """Return the number of cores that this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def available_cores() -> int:
+    """Return how many cores this process can keep busy: its cgroup may have fewer than it may run on."""
+    quota = cpu_quota()
+    return usable_cores() if quota is None else max(1, min(usable_cores(), math.ceil(quota)))
 
 
 def physical_memory() -> int:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
+from distcorpus._machine import available_cores
 from distcorpus.wire import abort, addressfile, connect, names, roles, tls, use_tls
 from distcorpus.wire.inherited import announce
 from distcorpus.wire.location import use_nameserver
@@ -116,7 +117,7 @@ class LocalCluster:
             require_dashboard()
         self._threads = threads
         self._corpora = [f"--corpora={os.fspath(folder)}" for folder in corpora]
-        self._blas_threads = blas_threads or max((os.cpu_count() or 1) // max(n_workers, 1), 1)
+        self._blas_threads = blas_threads or max(available_cores() // max(n_workers, 1), 1)
         self._verbose = verbose
         self._timeout = timeout
         self._daemons: list[_Process] = []

@@ -88,7 +88,9 @@ def breaches(root: Path) -> list[str]:
         for name in imported(path, root):
             if within(name, root.name):
                 target = name.removeprefix(f"{root.name}.")
-                rooms = {room, "_version", "__version__", "_machine"} | ALLOWED.get(room or "", set())
+                rooms = {room, "_version", "__version__", "_machine", "_environment"} | ALLOWED.get(
+                    room or "", set()
+                )
                 rooms |= ALSO_ALLOWED.get(relative, set())
                 fine = room is None or any(within(target, allowed) for allowed in rooms if allowed)
             else:

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from distcorpus import _machine
-from distcorpus._machine import cpu_quota, memory_limit, physical_memory, usable_memory
+from distcorpus._machine import available_cores, cpu_quota, memory_limit, physical_memory, usable_memory
+from distcorpus.cli.commands import parser
 from distcorpus.dispatcher.limits import Limits
 from distcorpus.engines.threads import available_threads
 
@@ -38,9 +39,10 @@ def test_threads_and_limits_follow_the_cgroup(monkeypatch: pytest.MonkeyPatch):
     """As in a container: what it may have counts, not what the machine has."""
     for name in ("DISTCORPUS_THREADS", "OMP_NUM_THREADS"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr("distcorpus.engines.threads.usable_cores", lambda: 16)
-    monkeypatch.setattr("distcorpus.engines.threads.cpu_quota", lambda: 1.5)
-    assert available_threads() == 2
+    monkeypatch.setattr(_machine, "usable_cores", lambda: 16)
+    monkeypatch.setattr(_machine, "cpu_quota", lambda: 1.5)
+    assert available_threads() == available_cores() == 2
+    assert parser().parse_args(["dispatcher"]).threads == 2
     limit = physical_memory() // 2
     monkeypatch.setattr(_machine, "memory_limit", lambda: limit)
     assert usable_memory() == limit
@@ -54,3 +56,10 @@ def test_a_cgroup_that_cannot_be_seen_is_the_uppermost(tmp_path: Path):
     write(tmp_path / "proc/self/cgroup", "0::/../../x\n")
     write(tmp_path / "sys/fs/cgroup/memory.max", "3000\n")
     assert memory_limit(tmp_path) == 3000
+
+
+def test_nothing_else_counts_the_machines_cores():
+    """In a container these are more than it may have."""
+    package = Path(_machine.__file__).parent
+    counting = {path.name for path in package.rglob("*.py") if "cpu_count" in path.read_text("utf-8")}
+    assert counting == {"_machine.py", "examination.py"}  # the doctor tells of both

@@ -1,59 +1,16 @@
 """The console commands: three daemons, corpora, training, a demo, a look at a cluster, its end, certificates.
 
-Each command is a module here; `common` has what several share, and `service` how a daemon's process begins
-and ends.
+Each command is a module here, `commands` composes them, `common` has what several share, and `service` how a
+daemon's process begins and ends.
 """
 
 from __future__ import annotations
 
-import argparse
-import logging
+import os
 import sys
 from collections.abc import Sequence
 
-from distcorpus._version import __version__
-from distcorpus.cli import (
-    certs,
-    corpus,
-    dashboard,
-    demo,
-    dispatcher,
-    doctor,
-    head,
-    nameserver,
-    ping,
-    ssh,
-    status,
-    stop,
-    train,
-    warm,
-    worker,
-)
-from distcorpus.cli.common import Parser
-from distcorpus.cli.service import Interrupted
-from distcorpus.wire import CommunicationError, NamingError, allow, limit_messages
-from distcorpus.wire.scoped import temporary
-
-logger = logging.getLogger("distcorpus")
-
-#: The modules of the commands, in the order of ``--help``.
-COMMANDS = (
-    nameserver,
-    dispatcher,
-    head,
-    worker,
-    ssh,
-    corpus,
-    train,
-    demo,
-    status,
-    dashboard,
-    doctor,
-    ping,
-    stop,
-    warm,
-    certs,
-)
+from distcorpus import _environment
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -64,43 +21,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     arguments : sequence of str, optional
         The command line; `sys.argv` by default.
     """
-    options = _parser().parse_args(arguments)
-    logging.basicConfig(
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-        level=logging.INFO if options.verbose else logging.WARNING,
-    )
-    # Pyro reports every connection that breaks or is refused; what matters of that, we say in our own words.
-    logging.getLogger("Pyro4").setLevel(logging.CRITICAL)
-    try:
-        for spec in getattr(options, "allow", ()):
-            allow(spec)
-        if getattr(options, "max_message", None) is not None:
-            limit_messages(options.max_message * 2**20)
-        with temporary():  # whoever calls this function goes on, without the command's --tls
-            options.run(options)
-    except (CommunicationError, NamingError, RuntimeError, OSError, ValueError) as error:
-        if options.verbose:
-            logger.exception("%s", error)
-        sys.exit(f"distcorpus {options.command}: {error}")
-    except KeyboardInterrupt:
-        _exit_by(Interrupted(), options)
-    except Interrupted as interrupted:
-        _exit_by(interrupted, options)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = Parser(
-        prog="distcorpus", description="gensim's distributed LSI and LDA over a cluster of worker daemons."
-    )
-    parser.add_argument("--version", action="version", version=f"distcorpus {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for command in COMMANDS:
-        command.add(commands)
-    return parser
-
-
-def _exit_by(interrupted: Interrupted, options: argparse.Namespace) -> None:
-    """Exit as a shell says that a signal ended a command, with one line."""
-    if not getattr(options, "until_eof", False):  # else the process that started this one speaks
-        print(f"distcorpus {options.command}: {interrupted}", file=sys.stderr)
-    sys.exit(128 + interrupted.signal)
+    wrong = _environment.wrong(os.environ)
+    with _environment.without(wrong):  # Pyro4 reads its own when it is imported
+        from distcorpus.cli import commands
+    options = commands.parser().parse_args(arguments)
+    if wrong and options.command != "doctor":  # which says more of it
+        for name, allowed in wrong.items():
+            said = f"{name}={os.environ[name]!r}: set it to {allowed}, or unset it"
+            print(f"distcorpus {options.command}: {said}", file=sys.stderr)
+        sys.exit(2)
+    commands.run(options)

@@ -5,7 +5,12 @@ from __future__ import annotations
 import argparse
 import shlex
 
-from distcorpus.cli.common import Commands, Parser, verbose_options
+from distcorpus.cli.common import (
+    Commands,
+    Parser,
+    positive,
+    verbose_options,
+)
 from distcorpus.cli.service import say
 from distcorpus.wire import roles, tls
 
@@ -22,7 +27,7 @@ def add(commands: Commands) -> None:
     )
     init.add_argument(
         "--days",
-        type=float,
+        type=positive,
         default=3650,
         metavar="N",
         help="days for which it is valid (default: %(default)g)",
@@ -42,7 +47,7 @@ def add(commands: Commands) -> None:
     )
     issue.add_argument(
         "--days",
-        type=float,
+        type=positive,
         default=30,
         metavar="N",
         help="days for which it is valid (default: %(default)g)",

@@ -67,7 +67,9 @@ def find_options() -> Parser:
     options.add_argument(
         "--host", help="the name server's host (default: PYRO_NS_HOST, else this machine, else by broadcast)"
     )
-    options.add_argument("--port", type=int, help="the name server's port (default: PYRO_NS_PORT, else 9090)")
+    options.add_argument(
+        "--port", type=port, help="the name server's port (default: PYRO_NS_PORT, else 9090)"
+    )
     options.add_argument(
         "--no-broadcast",
         dest="broadcast",
@@ -111,7 +113,7 @@ def serve_options() -> Parser:
     )
     options.add_argument(
         "--max-message",
-        type=float,
+        type=positive,
         metavar="MB",
         help="the largest message that this daemon sends or accepts, at most 2047 (default: "
         "PYRO_MAX_MESSAGE_SIZE, which is in bytes, else 1024)",
@@ -127,7 +129,7 @@ def wait_options() -> Parser:
     options = Parser(add_help=False)
     options.add_argument(
         "--wait",
-        type=_seconds_to_wait,
+        type=seconds,
         default=60.0,
         metavar="SECONDS",
         help="how long to look for a name server, or 'forever' (default: %(default)g)",
@@ -135,11 +137,60 @@ def wait_options() -> Parser:
     return options
 
 
-def _seconds_to_wait(said: str) -> float:
-    seconds = math.inf if said == "forever" else float(said)
-    if not seconds >= 0:
-        raise argparse.ArgumentTypeError(f"{said}: give a number of seconds, or 'forever'")
-    return seconds
+def port(said: str) -> int:
+    """Read a port's number."""
+    return _whole(said, 0, 65535, "a port, from 0 to 65535")
+
+
+def count(said: str) -> int:
+    """Read a whole number, 0 or more."""
+    return _whole(said, 0, math.inf, "a whole number, 0 or more")
+
+
+def positive_count(said: str) -> int:
+    """Read a whole number above 0."""
+    return _whole(said, 1, math.inf, "a whole number above 0")
+
+
+def positive(said: str) -> float:
+    """Read a finite number above 0."""
+    number = _real(said)
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"{said!r}: give a number above 0")
+    return number
+
+
+def amount(said: str) -> float:
+    """Read a finite number, 0 or more."""
+    number = _real(said)
+    if not 0 <= number < math.inf:
+        raise argparse.ArgumentTypeError(f"{said!r}: give a number, 0 or more")
+    return number
+
+
+def seconds(said: str) -> float:
+    """Read how long to wait: a number of seconds, 0 or more, or ``forever``."""
+    number = math.inf if said == "forever" else _real(said)
+    if not number >= 0 or (math.isinf(number) and said != "forever"):
+        raise argparse.ArgumentTypeError(f"{said!r}: give a number of seconds, 0 or more, or 'forever'")
+    return number
+
+
+def _whole(said: str, least: int, most: float, wanted: str) -> int:
+    try:
+        number = int(said)
+    except ValueError:
+        number = -1
+    if not least <= number <= most:
+        raise argparse.ArgumentTypeError(f"{said!r}: give {wanted}")
+    return number
+
+
+def _real(said: str) -> float:
+    try:
+        return float(said)
+    except ValueError:
+        return math.nan
 
 
 def use_credentials(options: argparse.Namespace, role: str | None = None) -> tls.Credentials | None:

@@ -7,7 +7,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from distcorpus.cli.common import Commands, Parser, verbose_options
+from distcorpus.cli.common import (
+    Commands,
+    Parser,
+    amount,
+    count,
+    positive,
+    positive_count,
+    verbose_options,
+)
 from distcorpus.cli.service import say
 
 
@@ -26,7 +34,7 @@ def add(commands: Commands) -> None:
         action.set_defaults(run=run)
         if name == "head":
             action.add_argument(
-                "-n", type=_positive, default=5, metavar="N", help="documents (default: %(default)s)"
+                "-n", type=positive_count, default=5, metavar="N", help="documents (default: %(default)s)"
             )
 
 
@@ -71,14 +79,14 @@ def _add_build(actions: Any) -> None:
     )
     parser.add_argument(
         "--no-below",
-        type=int,
+        type=count,
         default=5,
         metavar="N",
         help="leave out words that are in fewer documents than this (default: %(default)s)",
     )
     parser.add_argument(
         "--no-above",
-        type=float,
+        type=amount,
         default=0.5,
         metavar="PART",
         help="leave out words that are in more than this fraction of the documents (default: %(default)s)",
@@ -92,11 +100,14 @@ def _add_build(actions: Any) -> None:
     )
     parser.add_argument("--skip-bad", action="store_true", help="skip records that have no text")
     parser.add_argument(
-        "--processes", type=_positive, metavar="N", help="processes (default: the number of available cores)"
+        "--processes",
+        type=positive_count,
+        metavar="N",
+        help="processes (default: the number of available cores)",
     )
     parser.add_argument(
         "--memory",
-        type=float,
+        type=positive,
         default=4.0,
         metavar="GB",
         help="the most memory that all processes together should take (default: %(default)g)",
@@ -104,15 +115,8 @@ def _add_build(actions: Any) -> None:
     parser.set_defaults(run=build)
 
 
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{number} is below 1")
-    return number
-
-
 def _number_or_all(text: str) -> int | None:
-    return None if text == "all" else _positive(text)
+    return None if text == "all" else positive_count(text)
 
 
 def build(options: argparse.Namespace) -> None:

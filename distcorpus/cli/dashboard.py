@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import socket
+import ssl
 from pathlib import Path
 
 from distcorpus.cli.common import (
@@ -89,6 +90,8 @@ def run(options: argparse.Namespace) -> None:
     token = _read_token(options.token) if options.token else None
     if token is None and (options.token is not None or (beyond and not options.insecure)):
         token = new_token()
+    if options.certificate:
+        check_certificate(*options.certificate)
     words = None if options.words is None else read_words(options.words)
     use_credentials(options)
     lifetime = Lifetime(until_eof=options.until_eof)
@@ -104,7 +107,8 @@ def run(options: argparse.Namespace) -> None:
         words=words,
     )
     try:
-        url = dashboard.address + (f"?token={token}" if token is not None else "")
+        url = reachable(dashboard.address, [*options.name, socket.gethostname()][0])
+        url += f"?token={token}" if token is not None else ""
         say(f"dashboard at {url}")
         report_ready(options.report_fd, {"url": url})
         lifetime.wait()
@@ -143,10 +147,41 @@ def check_exposure(options: argparse.Namespace, beyond: bool) -> None:
         )
 
 
+def check_certificate(certificate: str, key: str) -> None:
+    """See to it that a certificate and its key can be used.
+
+    Raises
+    ------
+    ValueError
+        They cannot; it names the file.
+    """
+    for file in (certificate, key):
+        try:
+            open(file, "rb").close()
+        except OSError as error:
+            raise ValueError(f"--certificate: {file}: {error.strerror}") from None
+    try:
+        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(certificate, key)
+    except OSError as error:
+        raise ValueError(f"--certificate: {certificate}, with the key {key}: {error}") from None
+
+
+def reachable(address: str, host: str) -> str:
+    """Return the address of a page with the name of this host, where it is that of all of its interfaces."""
+    return address.replace("//0.0.0.0:", f"//{host}:").replace("//[::]:", f"//{host}:")
+
+
 def _read_token(path: str) -> str:
     """Read a token from a file that nobody else can read."""
     file = Path(path).expanduser()
-    with file.open(encoding="utf-8") as opened:
+    try:
+        opened = file.open(encoding="utf-8")
+    except OSError as error:  # not with the path, which is the token itself where somebody has mistaken it
+        raise ValueError(
+            f"the file that --token or {TOKEN_VARIABLE} names cannot be read: {error.strerror}; it takes a "
+            "file with a token, not the token"
+        ) from None
+    with opened:
         if os.fstat(opened.fileno()).st_mode & 0o077:
             raise ValueError(f"others can read the token in {path}: chmod 600 {path}")
         token = opened.read(4096).strip()

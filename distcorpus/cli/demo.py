@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import argparse
 
-from distcorpus.cli.common import Commands, verbose_options
+from distcorpus.cli.common import (
+    Commands,
+    positive_count,
+    verbose_options,
+)
 
 
 def add(commands: Commands) -> None:
@@ -18,8 +22,12 @@ def add(commands: Commands) -> None:
         "--corpus", metavar="FILE.mm", help="your own bag-of-words corpus, in Matrix Market format"
     )
     parser.add_argument("--dictionary", metavar="FILE", help="its gensim Dictionary (saved, or as text)")
-    parser.add_argument("--workers", type=int, default=2, help="worker daemons (default: %(default)s)")
-    parser.add_argument("--topics", type=int, default=20, help="topics to find (default: %(default)s)")
+    parser.add_argument(
+        "--workers", type=positive_count, default=2, help="worker daemons (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--topics", type=positive_count, default=20, help="topics to find (default: %(default)s)"
+    )
     parser.set_defaults(run=run)
 
 

@@ -6,14 +6,20 @@ import argparse
 import gc
 import os
 
+from distcorpus._machine import available_cores
 from distcorpus._version import __version__
 from distcorpus.cli.common import (
     Commands,
     Parser,
+    amount,
+    count,
     find_dispatcher,
     find_nameserver,
     find_options,
     make_daemon,
+    port,
+    positive,
+    positive_count,
     secure_options,
     serve_options,
     use_credentials,
@@ -47,16 +53,16 @@ def add(commands: Commands) -> None:
 
 def add_dispatcher_options(parser: Parser) -> None:
     """Add what a command that runs a dispatcher has besides addresses."""
-    parser.add_argument("--bind-port", type=int, default=0, help="port to listen on (default: any free one)")
+    parser.add_argument("--bind-port", type=port, default=0, help="port to listen on (default: any free one)")
     parser.add_argument(
         "--maxsize",
-        type=int,
+        type=count,
         default=10,
         help="chunks of one model that may wait for a worker; 0: no limit (default: %(default)s)",
     )
     parser.add_argument(
         "--memory",
-        type=float,
+        type=amount,
         default=2.0,
         metavar="GB",
         help="documents of one model to keep in memory (default: %(default)g); LSI folds documents beyond "
@@ -69,7 +75,7 @@ def add_dispatcher_options(parser: Parser) -> None:
     )
     parser.add_argument(
         "--resume",
-        type=float,
+        type=positive,
         nargs="?",
         const=60.0,
         metavar="SECONDS",
@@ -86,38 +92,38 @@ def add_dispatcher_options(parser: Parser) -> None:
             "the most that the tables and documents of all models may take (default: three quarters of it)",
         ),
     ):
-        parser.add_argument(option, type=float, metavar="GB", help=what)
+        parser.add_argument(option, type=positive, metavar="GB", help=what)
     parser.add_argument(
         "--max-sessions",
-        type=int,
+        type=positive_count,
         default=256,
         metavar="N",
         help="models that may be in training at once (default: %(default)s)",
     )
     parser.add_argument(
         "--max-sessions-of-host",
-        type=int,
+        type=positive_count,
         default=128,
         metavar="N",
         help="the same, for the programs of one host (default: %(default)s)",
     )
     parser.add_argument(
         "--idle",
-        type=float,
+        type=amount,
         default=86_400.0,
         metavar="SECONDS",
         help="end the training run of a program that has made no call for so long; 0: never (default: a day)",
     )
     parser.add_argument(
         "--worker-timeout",
-        type=float,
+        type=positive,
         metavar="SECONDS",
         help="fail a training run that has had no worker for so long (default: it waits)",
     )
     parser.add_argument(
         "--threads",
-        type=int,
-        default=min(os.cpu_count() or 1, 8),
+        type=positive_count,
+        default=min(available_cores(), 8),
         metavar="N",
         help="threads for LSI's dense algebra between two rounds (default: the number of cores, at most 8)",
     )
@@ -144,19 +150,8 @@ def run(options: argparse.Namespace) -> None:
     from distcorpus.engines.pyro import PyroEngine
     from distcorpus.training.spool import spool_directory
 
-    if options.resume is not None:
-        if not options.spool:
-            raise ValueError("--resume keeps training runs on disk: name a folder with --spool DIR")
-        if options.resume <= 0:
-            raise ValueError(f"--resume {options.resume:g}: give a number of seconds above 0")
-    for name in ("session_memory", "total_memory", "max_sessions", "max_sessions_of_host"):
-        given = getattr(options, name)
-        if given is not None and not given > 0:
-            raise ValueError(f"--{name.replace('_', '-')} takes a number above 0")
-    if not options.idle >= 0:
-        raise ValueError("--idle takes a number of seconds, or 0 for never")
-    if options.threads < 1:
-        raise ValueError("--threads takes a number above 0")
+    if options.resume is not None and not options.spool:
+        raise ValueError("--resume keeps training runs on disk: name a folder with --spool DIR")
     share_freed_memory()
     raise_file_limit()
     # BLAS's own threads would fight with those of workers on this machine for the cores, and round otherwise.

@@ -5,7 +5,13 @@ from __future__ import annotations
 import argparse
 
 from distcorpus.cli import dispatcher
-from distcorpus.cli.common import Commands, secure_options, serve_options, verbose_options
+from distcorpus.cli.common import (
+    Commands,
+    port,
+    secure_options,
+    serve_options,
+    verbose_options,
+)
 from distcorpus.cli.nameserver import add_nameserver_options, make_nameserver
 from distcorpus.cli.service import say
 from distcorpus.wire import roles, tls
@@ -21,7 +27,7 @@ def add(commands: Commands) -> None:
         help="run the name server and the dispatcher in one process",
     )
     parser.add_argument(
-        "--port", type=int, default=9090, help="port of the name server (default: %(default)s)"
+        "--port", type=port, default=9090, help="port of the name server (default: %(default)s)"
     )
     parser.add_argument(
         "--tls-nameserver",

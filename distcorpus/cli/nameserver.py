@@ -9,6 +9,7 @@ from distcorpus._version import __version__
 from distcorpus.cli.common import (
     Commands,
     Parser,
+    port,
     secure_options,
     serve_options,
     use_credentials,
@@ -37,7 +38,7 @@ def add(commands: Commands) -> None:
         "--port",
         "--bind-port",
         dest="bind_port",
-        type=int,
+        type=port,
         default=9090,
         help="port to listen on (default: %(default)s)",
     )

@@ -16,7 +16,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from distcorpus._machine import usable_cores
+from distcorpus._machine import available_cores
 from distcorpus._version import __version__
 
 #: How the line begins in which a host says who it is.
@@ -36,7 +36,7 @@ def main() -> int:
     connection = os.environ.get("SSH_CONNECTION", "").split()
     facts = {
         "version": __version__,
-        "cores": usable_cores(),
+        "cores": available_cores(),
         "seen_from": connection[0] if connection else None,  # the one who started us, from here
         "address": connection[2] if connection else None,  # where we are reached
     }

@@ -8,14 +8,17 @@ from typing import Any
 
 from distcorpus.cli.common import (
     Commands,
+    count,
     find_nameserver,
     find_options,
+    positive,
     secure_options,
     use_credentials,
     verbose_options,
 )
 from distcorpus.cli.service import say
-from distcorpus.monitor.snapshot import Snapshot, from_message
+from distcorpus.cli.status import look
+from distcorpus.monitor import text
 from distcorpus.wire import connect, names
 from distcorpus.wire.nameserver import lookup
 
@@ -37,14 +40,14 @@ def add(commands: Commands) -> None:
     parser.add_argument("--name", help="name of the worker")
     parser.add_argument(
         "--workers",
-        type=int,
+        type=count,
         default=0,
         metavar="N",
         help="the dispatcher has to have at least N ready workers",
     )
     parser.add_argument(
         "--timeout",
-        type=float,
+        type=positive,
         default=5.0,
         metavar="SECONDS",
         help="how long each answer may take (default: %(default)g)",
@@ -56,8 +59,8 @@ def run(options: argparse.Namespace) -> None:
     """Ask, and exit with 0 where there is an answer."""
     if (options.what == "worker") != (options.name is not None):
         raise ValueError("--name says which worker: give both, or neither")
-    if not options.timeout > 0:
-        raise ValueError("--timeout takes a number of seconds above 0")
+    if options.workers and options.what != "dispatcher":
+        raise ValueError("--workers is asked of the dispatcher: 'distcorpus ping --workers N'")
     use_credentials(options)
     began = time.monotonic()
     location = find_nameserver(options)
@@ -68,12 +71,11 @@ def run(options: argparse.Namespace) -> None:
         proxy = _connect(nameserver, name, options.timeout)
         said = f"{options.what} at {proxy._pyroUri.location}"
         if options.workers:
-            snapshot = from_message(Snapshot, proxy.snapshot(None))
-            ready = sum(worker.state == "ready" for worker in snapshot.workers)
+            ready = sum(worker.state == "ready" for worker in look(proxy).workers)
             if ready < options.workers:
-                raise RuntimeError(
-                    f"the dispatcher has {ready} workers that are ready, not {options.workers}"
-                )
+                are = "that is" if ready == 1 else "that are"
+                has = f"{text.plural(ready, 'worker')} {are} ready"
+                raise RuntimeError(f"the dispatcher has {has}, not {options.workers}")
         elif options.what == "dispatcher":
             proxy.ping()
         # A worker takes calls of its dispatcher alone: that it shakes hands has to do.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import math
 import os
 import queue
 import shlex
@@ -19,7 +20,14 @@ from pathlib import Path
 from typing import IO, Any
 
 from distcorpus._version import __version__
-from distcorpus.cli.common import Commands, find_dispatcher, verbose_options
+from distcorpus.cli.common import (
+    Commands,
+    find_dispatcher,
+    port,
+    positive,
+    positive_count,
+    verbose_options,
+)
 from distcorpus.cli.node import CERTIFICATES, HELLO, SIGN_EVERY
 from distcorpus.cli.service import Interrupted, Lifetime, say
 from distcorpus.wire import CommunicationError, NamingError, addressfile, roles, tls, use_tls
@@ -58,11 +66,15 @@ def add(commands: Commands) -> None:
         help="the hosts' Python that has distcorpus (default: %(default)s)",
     )
     parser.add_argument(
-        "--workers", type=int, default=1, metavar="N", help="worker daemons per host (default: %(default)s)"
+        "--workers",
+        type=positive_count,
+        default=1,
+        metavar="N",
+        help="worker daemons per host (default: %(default)s)",
     )
     parser.add_argument(
         "--threads",
-        type=int,
+        type=positive_count,
         metavar="N",
         help="threads of each daemon (default: the host's cores / --workers)",
     )
@@ -71,7 +83,7 @@ def add(commands: Commands) -> None:
     )
     parser.add_argument(
         "--days",
-        type=float,
+        type=positive,
         default=10.0,
         metavar="N",
         help="days for which they are valid, which limits the cluster's life (default: %(default)g)",
@@ -92,7 +104,7 @@ def add(commands: Commands) -> None:
         help="address at which hosts reach name server and dispatcher (default: the one that ssh comes from)",
     )
     parser.add_argument(
-        "--port", type=int, default=9090, help="port of the name server (default: %(default)s)"
+        "--port", type=port, default=9090, help="port of the name server (default: %(default)s)"
     )
     parser.add_argument(
         "--address-file", metavar="PATH", help="write the name server's address there, see 'nameserver'"
@@ -113,7 +125,7 @@ def add(commands: Commands) -> None:
     )
     parser.add_argument(
         "--wait",
-        type=float,
+        type=positive,
         default=120.0,
         metavar="SECONDS",
         help="time in which all workers have to join (default: %(default)g)",
@@ -124,8 +136,6 @@ def add(commands: Commands) -> None:
 def run(options: argparse.Namespace) -> None:
     """Run a cluster on the hosts until told to end."""
     hosts = _hosts(options.hosts, options.hostfile)
-    if options.workers < 1 or (options.threads is not None and options.threads < 1):
-        raise ValueError("--workers and --threads take a number above 0")
     if options.tls == options.insecure:
         raise ValueError(
             "give --tls; or --insecure, where everybody on the network is trusted: whoever reaches the ports "
@@ -420,16 +430,24 @@ class _Cluster:
 
     def _watch(self) -> None:
         """Wait for the end, or until nothing is left."""
-        alive = list(self.workers)
+        alive, failed = list(self.workers), False
+        head_ends_by = math.inf
         while not self.lifetime.ended.wait(LOOK_EVERY):
             assert self.head is not None
             if self.head.ended:
-                raise RuntimeError(f"head: {self.head.how_it_ended()}")
+                if self.head.process.returncode:
+                    raise RuntimeError(f"head: {self.head.how_it_ended()}")
+                say("the cluster was told to end, and has ended")
+                return
             for worker in [worker for worker in alive if worker.ended]:
                 alive.remove(worker)
-                logger.error("%s: %s; its jobs go to other workers", worker.name, worker.how_it_ended())
-            if not alive:
-                raise RuntimeError("no host is left")
+                if worker.process.returncode:
+                    failed = True
+                    logger.error("%s: %s; its jobs go to other workers", worker.name, worker.how_it_ended())
+            if not alive:  # they may have been told to end, and the head ends after them
+                head_ends_by = min(head_ends_by, time.monotonic() + HEAD_ENDS)
+                if failed or time.monotonic() > head_ends_by:
+                    raise RuntimeError("no host is left")
 
     def _check(self) -> None:
         """Complain of what ended before the cluster was complete."""

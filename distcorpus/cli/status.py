@@ -3,32 +3,36 @@
 from __future__ import annotations
 
 import argparse
+import json
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from distcorpus.cli.common import (
     Commands,
     find_options,
+    positive,
     require_dispatcher,
     secure_options,
     use_credentials,
     verbose_options,
 )
 from distcorpus.monitor import text
-from distcorpus.monitor.snapshot import Snapshot, WorkerView, as_json, from_message
-from distcorpus.wire import CommunicationError, NamingError
+from distcorpus.monitor.snapshot import SessionView, Snapshot, WorkerView, as_json, from_message
+from distcorpus.wire import CommunicationError, NamingError, close
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+    from rich.table import Table
+    from rich.text import Text
 
 #: Workers and sessions on the screen; of more, those that need a look.
 MOST_SHOWN = 40
 #: Incidents on the screen, and for how long.
 INCIDENTS_SHOWN, INCIDENTS_FOR = 5, 600.0
-#: Characters of a line from which on more is shown of each worker.
-WIDE = 120
+#: Characters of a line that is long enough for anything.
+UNLIMITED = 100_000
 _COLOURS = {"ready": "green", "silent": "yellow", "leaving": "cyan", "connecting": "cyan"}
 
 
@@ -39,7 +43,7 @@ def add(commands: Commands) -> None:
     )
     parser.add_argument(
         "--watch",
-        type=float,
+        type=positive,
         nargs="?",
         const=1.0,
         metavar="SECONDS",
@@ -55,26 +59,19 @@ def add(commands: Commands) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Print who works, for whom, and how far it is."""
-    if options.watch is not None and not options.watch > 0:
-        raise ValueError("--watch takes a number of seconds above 0")
     use_credentials(options)
-    dispatcher = require_dispatcher(options)
     if options.watch is None:
-        snapshot = look(dispatcher)
+        snapshot = look(require_dispatcher(options))
         if options.json:
             print(as_json(snapshot, indent=2))
         else:
             console = _console()
             console.print(screen(snapshot, console.width))
     elif options.json:
-        cursor = None
-        while True:
-            snapshot = look(dispatcher, cursor)
-            cursor = snapshot.cursor
-            print(as_json(snapshot), flush=True)
-            time.sleep(options.watch)
+        for found in _looks(options, since_the_last=True):
+            print(json.dumps({"problem": found}) if isinstance(found, str) else as_json(found), flush=True)
     else:
-        _watch(options, dispatcher)
+        _watch(options)
 
 
 def look(dispatcher: Any, cursor: int | None = None) -> Snapshot:
@@ -91,21 +88,41 @@ def look(dispatcher: Any, cursor: int | None = None) -> Snapshot:
         raise RuntimeError(f"the dispatcher is of another version of distcorpus: {error}") from None
 
 
-def _watch(options: argparse.Namespace, dispatcher: Any) -> None:
+def _looks(options: argparse.Namespace, *, since_the_last: bool = False) -> Iterator[Snapshot | str]:
+    """Look again and again; yield what is wrong instead, where there is no dispatcher any more.
+
+    Parameters
+    ----------
+    options : argparse.Namespace
+    since_the_last : bool
+        Whether each look has only the events since the one before.
+    """
+    dispatcher = require_dispatcher(options)
+    cursor = None
+    while True:
+        try:
+            if dispatcher is None:
+                dispatcher, cursor = require_dispatcher(options), None
+            snapshot = look(dispatcher, cursor)
+            cursor = snapshot.cursor if since_the_last else None
+            yield snapshot
+        except (CommunicationError, NamingError, RuntimeError) as error:
+            if dispatcher is not None:
+                close(dispatcher)
+                dispatcher = None
+            yield str(error)
+        time.sleep(options.watch)
+
+
+def _watch(options: argparse.Namespace) -> None:
     from rich.live import Live
+    from rich.text import Text
 
     console = _console()
     with Live(console=console, screen=console.is_terminal, auto_refresh=False) as live:
-        while True:
-            try:
-                live.update(screen(look(dispatcher), console.width), refresh=True)
-            except (CommunicationError, NamingError) as error:
-                live.update(f"the dispatcher does not answer: {error}", refresh=True)
-                try:
-                    dispatcher = require_dispatcher(options)
-                except (CommunicationError, NamingError, RuntimeError) as again:
-                    live.update(f"there is no dispatcher: {again}", refresh=True)
-            time.sleep(options.watch)
+        for found in _looks(options):
+            shown = Text(found, "red") if isinstance(found, str) else screen(found, console.width)
+            live.update(shown, refresh=True)
 
 
 def _console() -> Any:
@@ -128,21 +145,37 @@ def screen(snapshot: Snapshot, width: int) -> RenderableType:
     )
     parts: list[RenderableType] = [title]
     if snapshot.sessions:
-        parts += [Text(), _sessions(snapshot)]
+        parts += [Text(), *_sessions(snapshot, width)]
     else:
         parts += [Text("models in training or open: none")]
-    parts += [Text(), _workers(snapshot, width >= WIDE), *_remarks(snapshot)]
+    parts += [Text(), _workers(snapshot, width), *_remarks(snapshot)]
     return Group(*parts)
 
 
-def _sessions(snapshot: Snapshot) -> RenderableType:
-    from rich import box
-    from rich.progress_bar import ProgressBar
-    from rich.table import Table
+def _sessions(snapshot: Snapshot, width: int) -> list[RenderableType]:
+    """Return the sessions as a table, or, where that is too wide, with some lines each."""
     from rich.text import Text
 
     mixed = len({worker.kernels for worker in snapshot.workers if worker.kernels}) > 1
     title = _title(len(snapshot.sessions), "model in training or open")
+    more = len(snapshot.sessions) - MOST_SHOWN
+    shown = snapshot.sessions[:MOST_SHOWN]
+    table = _session_table(shown, title, mixed)
+    if more > 0:
+        table.caption = f"and {more:,} more: see --json"
+    if _fits(table, width):
+        return [table]
+    lines: list[RenderableType] = [Text(title, "italic")]
+    for session in shown:
+        lines += _session_lines(session, mixed)
+    return lines + ([Text(table.caption, "dim italic")] if more > 0 else [])
+
+
+def _session_table(sessions: Sequence[SessionView], title: str, mixed: bool) -> Table:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for column in ("session", "model", "of"):
         table.add_column(column, overflow="fold", no_wrap=column == "session")
@@ -150,33 +183,67 @@ def _sessions(snapshot: Snapshot) -> RenderableType:
     for column in ("docs/s", "left", "queued"):
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column("stands at", overflow="fold")
-    for session in snapshot.sessions[:MOST_SHOWN]:
-        bar: Any = Text("-")
-        if session.progress is not None:
-            bar = Table.grid(padding=(0, 1))
-            bar.add_row(ProgressBar(1.0, session.progress, width=10), text.share(session.progress))
-        name = session.name + (f" (with {session.kernels})" if mixed else "")
-        queued = f"{session.chunks_queued}/{session.max_queued or '∞'}"
+    for session in sessions:
         table.add_row(
-            Text(name),
+            Text(_session_name(session, mixed)),
             Text(text.model(session)),
             Text(text.owner(session)),
-            bar,
+            _bar(session),
             text.count(session.rate) if session.rate else "-",
             text.duration(session.seconds_left),
-            queued,
-            Text(text.stage(session), "yellow" if session.waits_for == "no worker" else ""),
+            _queued(session),
+            _stage(session),
         )
-    if len(snapshot.sessions) > MOST_SHOWN:
-        table.caption = f"and {len(snapshot.sessions) - MOST_SHOWN:,} more: see --json"
     return table
 
 
-def _workers(snapshot: Snapshot, wide: bool) -> RenderableType:
-    from rich import box
+def _session_lines(session: SessionView, mixed: bool) -> list[RenderableType]:
+    from rich.padding import Padding
     from rich.table import Table
     from rich.text import Text
 
+    head = Text(_session_name(session, mixed), "bold")
+    head.append(f"  {text.model(session)}, of {text.owner(session)}", "not bold")
+    figures = [f"{text.count(session.rate)} docs/s"] if session.rate else []
+    figures += [f"{text.duration(session.seconds_left)} left"] if session.seconds_left is not None else []
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    grid.add_row(_bar(session), ", ".join([*figures, f"{_queued(session)} queued"]))
+    return [head, *(Padding(line, (0, 0, 0, 2)) for line in (grid, _stage(session)))]
+
+
+def _session_name(session: SessionView, mixed: bool) -> str:
+    return session.name + (f" (with {session.kernels})" if mixed else "")
+
+
+def _queued(session: SessionView) -> str:
+    return f"{session.chunks_queued}/{session.max_queued or '∞'}"
+
+
+def _stage(session: SessionView) -> Text:
+    from rich.text import Text
+
+    return Text(text.stage(session), "yellow" if session.waits_for == "no worker" else "")
+
+
+def _bar(session: SessionView) -> RenderableType:
+    from rich.progress_bar import ProgressBar
+    from rich.table import Table
+
+    if session.progress is None:
+        return "-"
+    bar = Table.grid(padding=(0, 1))
+    bar.add_row(ProgressBar(1.0, session.progress, width=10), text.share(session.progress))
+    return bar
+
+
+def _fits(table: Table, width: int) -> bool:
+    """Return whether a table's cells are each on one line in so many columns of characters."""
+    from rich.console import Console
+
+    return Console(width=UNLIMITED).measure(table).maximum <= width
+
+
+def _workers(snapshot: Snapshot, width: int) -> RenderableType:
     usable = [worker for worker in snapshot.workers if worker.threads is not None]
     # Those that need a look come first where not all fit.
     ordered = sorted(usable, key=lambda one: (len(usable) > MOST_SHOWN and one.state == "ready", one.name))
@@ -187,17 +254,29 @@ def _workers(snapshot: Snapshot, wide: bool) -> RenderableType:
         f", {text.plural(threads, 'thread')} ({counted})" if counted else ""
     )
     mixed = len({worker.kernels for worker in usable}) > 1
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for name, (column, _) in _WORKER_COLUMNS.items():
-        if (wide or name not in _WIDE) and (mixed or name != "kernels"):
-            table.add_column(name, justify=column, no_wrap=name in ("worker", "state"), overflow="fold")
-    shown = [str(column.header) for column in table.columns]
-    for worker in ordered[:MOST_SHOWN]:
-        cells = {name: show(worker) for name, (_, show) in _WORKER_COLUMNS.items()}
-        colours = {"state": _COLOURS.get(worker.state, "red")}
-        table.add_row(*(Text(cells[name], colours.get(name, "")) for name in shown))
+    columns = [name for name in _WORKER_COLUMNS if mixed or name != "kernels"]
+    table = _worker_table(ordered[:MOST_SHOWN], title, columns)
+    for name in _LEFT_OUT_FIRST:
+        if not _fits(table, width):
+            columns.remove(name)
+            table = _worker_table(ordered[:MOST_SHOWN], title, columns)
     if len(usable) > MOST_SHOWN:
         table.caption = f"and {len(usable) - MOST_SHOWN:,} more: see --json"
+    return table
+
+
+def _worker_table(workers: Sequence[WorkerView], title: str, columns: Sequence[str]) -> Table:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for name in columns:
+        # A name that fits into no line is folded: it is what people look for.
+        table.add_column(name, justify=_WORKER_COLUMNS[name][0], no_wrap=name != "worker", overflow="fold")
+    for worker in workers:
+        colours = {"state": _COLOURS.get(worker.state, "red")}
+        table.add_row(*(Text(_WORKER_COLUMNS[name][1](worker), colours.get(name, "")) for name in columns))
     return table
 
 
@@ -228,8 +307,8 @@ _WORKER_COLUMNS: dict[str, tuple[Literal["left", "right"], Callable[[WorkerView]
     ),
     "kernels": ("left", lambda worker: worker.kernels or "-"),
 }
-#: For wide terminals.
-_WIDE = {"transfer", "idle", "cache", "ping"}
+#: What is left out, one after the other, where the table is too wide.
+_LEFT_OUT_FIRST = ("idle", "transfer", "cache", "ping", "host", "pid", "memory", "job")
 
 
 def _remarks(snapshot: Snapshot) -> list[RenderableType]:

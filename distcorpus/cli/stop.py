@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from distcorpus.cli.common import (
     Commands,
@@ -17,7 +18,7 @@ from distcorpus.cli.common import (
 from distcorpus.cli.service import say
 from distcorpus.cli.status import look
 from distcorpus.monitor import text
-from distcorpus.monitor.snapshot import SessionView
+from distcorpus.monitor.snapshot import SessionView, Snapshot
 
 #: Training runs that are listed before the question.
 MOST_LISTED = 20
@@ -44,13 +45,26 @@ def run(options: argparse.Namespace) -> None:
     """
     use_credentials(options)
     dispatcher = require_dispatcher(options)
-    snapshot = look(dispatcher)
-    if snapshot.sessions and not options.yes and not _agreed(snapshot.sessions):
+    snapshot = _look(dispatcher, options.yes)
+    if snapshot is not None and snapshot.sessions and not options.yes and not _agreed(snapshot.sessions):
         say("nothing is ended")
         sys.exit(1)
     dispatcher.exit()
-    number = sum(worker.state in ("ready", "silent", "leaving") for worker in snapshot.workers)
-    say(f"the dispatcher and its {text.plural(number, 'worker')} are ending")
+    workers = "workers"
+    if snapshot is not None:
+        number = sum(worker.state in ("ready", "silent", "leaving") for worker in snapshot.workers)
+        workers = text.plural(number, "worker")
+    say(f"the dispatcher and its {workers} are ending")
+
+
+def _look(dispatcher: Any, agreed: bool) -> Snapshot | None:
+    """Return what there is; None where the dispatcher does not tell, and that makes no difference."""
+    try:
+        return look(dispatcher)
+    except RuntimeError as error:
+        if agreed:
+            return None
+        raise RuntimeError(f"{error}; pass --yes to end it, whatever is in training") from None
 
 
 def _agreed(sessions: Sequence[SessionView]) -> bool:

@@ -10,7 +10,11 @@ from typing import Any
 from distcorpus.cli.common import (
     Commands,
     Parser,
+    amount,
+    count,
     find_options,
+    positive,
+    positive_count,
     secure_options,
     use_credentials,
     verbose_options,
@@ -27,7 +31,9 @@ def add(commands: Commands) -> None:
     kinds = parser.add_subparsers(dest="kind", required=True, metavar="MODEL")
     shared = _shared_options()
     lda = kinds.add_parser("lda", parents=[*shared, _common(2000)], help="latent Dirichlet allocation")
-    lda.add_argument("--passes", type=int, default=1, metavar="N", help="passes over the corpus (default: 1)")
+    lda.add_argument(
+        "--passes", type=count, default=1, metavar="N", help="passes over the corpus (default: 1)"
+    )
     for name, words in (("alpha", "symmetric, asymmetric, auto"), ("eta", "symmetric, auto")):
         lda.add_argument(
             f"--{name}",
@@ -36,8 +42,10 @@ def add(commands: Commands) -> None:
             metavar="PRIOR",
             help=f"the prior: {words}, or a number (default: symmetric)",
         )
-    lda.add_argument("--decay", type=float, default=0.5, help="kappa of the updates (default: %(default)g)")
-    lda.add_argument("--offset", type=float, default=1.0, help="tau_0 of the updates (default: %(default)g)")
+    lda.add_argument("--decay", type=amount, default=0.5, help="kappa of the updates (default: %(default)g)")
+    lda.add_argument(
+        "--offset", type=positive, default=1.0, help="tau_0 of the updates (default: %(default)g)"
+    )
     lda.add_argument(
         "--iterations",
         type=int,
@@ -58,7 +66,7 @@ def add(commands: Commands) -> None:
     lsi = kinds.add_parser("lsi", parents=[*shared, _common(20_000)], help="latent semantic indexing")
     lsi.add_argument("--tfidf", action="store_true", help="weight the counts by TF-IDF")
     lsi.add_argument(
-        "--decay", type=float, default=1.0, help="weight of documents before a chunk (default: %(default)g)"
+        "--decay", type=amount, default=1.0, help="weight of documents before a chunk (default: %(default)g)"
     )
     lsi.add_argument(
         "--random-state", type=int, metavar="N", help="seed: the same number gives the same model"
@@ -87,18 +95,18 @@ def _common(chunksize: int) -> Parser:
         metavar="FILE",
         help="the words of a Matrix Market file: a gensim Dictionary, saved or as text",
     )
-    options.add_argument("--topics", type=int, required=True, metavar="K", help="topics to find")
+    options.add_argument("--topics", type=positive_count, required=True, metavar="K", help="topics to find")
     options.add_argument("--out", required=True, metavar="MODEL", help="the file to save the model to")
     options.add_argument(
         "--chunksize",
-        type=int,
+        type=positive_count,
         default=chunksize,
         metavar="N",
         help="documents per chunk (default: %(default)s)",
     )
     options.add_argument(
         "--workers",
-        type=int,
+        type=positive_count,
         metavar="N",
         help="threads on this machine (default: the number of available cores)",
     )

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 import os
 import signal
 import socket
 import sys
 
+from distcorpus._machine import available_cores
 from distcorpus._version import __version__
 from distcorpus.cli.children import run_children
 from distcorpus.cli.common import (
     Commands,
+    amount,
     find_dispatcher,
     find_nameserver,
     find_options,
     make_daemon,
+    port,
+    positive_count,
     secure_options,
     serve_options,
     use_credentials,
@@ -47,27 +52,27 @@ def add(commands: Commands) -> None:
         parents=[verbose_options(), secure_options(), find_options(), wait_options(), serve_options()],
         help="run worker daemons",
     )
-    parser.add_argument("--bind-port", type=int, default=0, help="port to listen on (default: any free one)")
+    parser.add_argument("--bind-port", type=port, default=0, help="port to listen on (default: any free one)")
     parser.add_argument(
-        "--workers", type=int, default=1, metavar="N", help="daemons to run (default: %(default)s)"
+        "--workers", type=positive_count, default=1, metavar="N", help="daemons to run (default: %(default)s)"
     )
     parser.add_argument(
         "--threads",
-        type=int,
+        type=positive_count,
         default=1,
         metavar="N",
         help="threads of a daemon, which share its topics and its partial result (default: %(default)s)",
     )
     parser.add_argument(
         "--blas-threads",
-        type=int,
+        type=positive_count,
         metavar="N",
         help="threads for BLAS (default: cores / --workers)",
     )
     parser.add_argument("--name", help="the worker's name (default: host name and process id)")
     parser.add_argument(
         "--cache",
-        type=float,
+        type=amount,
         default=4.0,
         metavar="GB",
         help="documents and topics to keep between jobs (default: %(default)g)",
@@ -84,10 +89,8 @@ def add(commands: Commands) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Run one worker daemon, or several as processes of their own, until told to end."""
-    if options.workers < 1 or options.threads < 1:
-        raise ValueError("--workers and --threads take a number above 0")
     if options.blas_threads is None:
-        options.blas_threads = max((os.cpu_count() or 1) // options.workers, 1)
+        options.blas_threads = max(available_cores() // options.workers, 1)
     if options.workers == 1:
         _run_worker(options)
     else:
@@ -157,8 +160,9 @@ def _run_worker_processes(options: argparse.Namespace) -> None:
     """Run N daemons as processes, see `children.run_children`."""
     lifetime = Lifetime(until_eof=options.until_eof)
     base = options.name or f"{socket.gethostname()}-{os.getpid()}"
+    wait = "forever" if math.isinf(options.wait) else str(options.wait)
     common = ["--bind", options.bind, "--threads", str(options.threads), "--cache", str(options.cache)]
-    common += ["--blas-threads", str(options.blas_threads), "--wait", str(options.wait)]
+    common += ["--blas-threads", str(options.blas_threads), "--wait", wait]
     common += ["--host", options.host] if options.host else []
     common += ["--port", str(options.port)] if options.port else []
     common += ["--address-file", options.address_file] if options.address_file else []

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from distcorpus._machine import open_alone, usable_cores
+from distcorpus._machine import available_cores, open_alone
 from distcorpus.corpora import inputs
 from distcorpus.corpora.counting import Counts, Reading, Tally, count, numbered, problems
 from distcorpus.corpora.crew import Crew
@@ -134,7 +134,7 @@ def build(
 
 
 def _crew(options: Options) -> Crew:
-    processes = options.processes or usable_cores()
+    processes = options.processes or available_cores()
     fitting = int(options.memory * 2**30) // 2 // PROCESS_BYTES
     return Crew(max(1, min(processes, fitting)))
 

@@ -6,7 +6,6 @@ Nothing is sent and nothing is started but the threads, which end with the train
 
 from __future__ import annotations
 
-import math
 import os
 import threading
 import time
@@ -18,7 +17,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from distcorpus._machine import cpu_quota, usable_cores
+from distcorpus._machine import available_cores
 from distcorpus.algorithms.chunk import Chunk, positions_of, words_in
 from distcorpus.engines.base import Block, Round
 from distcorpus.engines.observer import JobRecord, watching
@@ -37,9 +36,7 @@ def available_threads() -> int:
     The least of the cores that it may run on, its share of them (control groups), and what
     ``DISTCORPUS_THREADS`` or, without that, ``OMP_NUM_THREADS`` says.
     """
-    limits = [usable_cores()]
-    if (quota := cpu_quota()) is not None:
-        limits.append(math.ceil(quota))
+    limits = [available_cores()]
     for name in THREAD_VARIABLES:
         text = os.environ.get(name, "").split(",")[0].strip()
         if text.isdecimal() and int(text):

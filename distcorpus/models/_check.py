@@ -7,6 +7,7 @@ from __future__ import annotations
 import numbers
 import os
 import sys
+import tempfile
 import warnings
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -150,7 +151,7 @@ def metrics(name: str, value: Any) -> Any:
 
 
 def path(name: str, value: Any) -> str:
-    """Return the path of a file in a directory that there is."""
+    """Return the path of a file, new or not, in a directory that can be written to."""
     try:
         found = os.fsdecode(value)
     except TypeError:
@@ -158,6 +159,14 @@ def path(name: str, value: Any) -> str:
     folder = os.path.dirname(found) or "."
     if not os.path.isdir(folder):
         raise ValueError(f"{name}={value!r}: there is no directory {folder}; make it, or give another path")
+    if not found or os.path.isdir(found):
+        raise ValueError(f"{name}={value!r}: this names no file; give the path of one")
+    try:
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise ValueError(
+            f"{name}={value!r}: nothing can be written to {folder} ({error.strerror}); give another path"
+        ) from None
     return found
 
 

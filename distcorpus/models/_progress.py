@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from types import TracebackType
@@ -34,6 +35,7 @@ class ProgressBar:
         self._what = what
         self._bar: Any = None
         self._facts: dict[str, int] = {}
+        self._began = 0.0
 
     def told(self, event: dict[str, Any], passes: int) -> None:
         """Take in an event of the training."""
@@ -45,15 +47,20 @@ class ProgressBar:
             return
         if event["kind"] == "update":
             if self._bar is None:
-                from tqdm.auto import tqdm
-
-                total = event["of"] * passes if event["of"] is not None else None
-                self._bar = tqdm(total=total, unit="doc", desc=self._what)
+                self._bar = self._new_bar(event["of"] * passes if event["of"] is not None else None)
             done = event["pass_"] * (event["of"] or 0) + event["documents"]
             self._bar.update(done - self._bar.n)
         if self._bar is not None:
             self._facts |= {name: event[name] for name in ("updates", "rounds", "workers") if name in event}
             self._bar.set_postfix(self._facts)
+
+    def _new_bar(self, total: int | None) -> Any:
+        """Return a bar whose rate counts from when the training began: the first chunk took time too."""
+        from tqdm.auto import tqdm
+
+        bar = tqdm(total=total, unit="doc", desc=self._what)
+        bar.start_t = bar.last_print_t = self._began
+        return bar
 
     def __enter__(self) -> ProgressBar:
         with ExitStack() as entered:
@@ -61,6 +68,7 @@ class ProgressBar:
             self._reports = entered.enter_context(following(self._model, self._what))
             self._leaving = entered.pop_all()
         vars(self._model)["_training_log"] = self._log
+        self._began = time.time()  # the clock that tqdm has
         return self
 
     def __exit__(

@@ -146,7 +146,7 @@ def performance_report(path: str | os.PathLike[str]) -> Iterator[None]:
     Raises
     ------
     ValueError
-        There is no such directory.
+        It names no file, or one in a directory that is not there or cannot be written to.
     OSError
         It cannot be written.
 

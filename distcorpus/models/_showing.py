@@ -13,6 +13,7 @@ import numpy as np
 from gensim.matutils import Sparse2Corpus, argsort
 
 from distcorpus.corpora.reading import is_sparse, word_of
+from distcorpus.models import _check as check
 
 #: Topics, and words of each, that a notebook shows.
 TOPICS_SHOWN, WORDS_SHOWN = 12, 8
@@ -88,17 +89,14 @@ class Shown:
         ValueError
             There is no such topic, or none at all.
         """
+        topn = check.whole("topn", topn, 1)
         leading = self._leading(topn)
+        if not leading:
+            raise ValueError("this model has no topics yet: train it first")
         if topics is None:
             shown = sorted(leading, key=lambda topic: -topic[1])[:TOPICS_SHOWN]
         else:
-            found = {number: (number, weight, words) for number, weight, words in leading}
-            missing = [topic for topic in topics if topic not in found]
-            if missing:
-                raise ValueError(f"topics={missing}: the topics are 0 to {len(leading) - 1}")
-            shown = [found[topic] for topic in topics]
-        if not shown:
-            raise ValueError("this model has no topics yet: train it first")
+            shown = [leading[number] for number in _numbers_of_topics(topics, len(leading))]
         columns = min(len(shown), 4)
         rows = -(-len(shown) // columns)
         figure = _figure(2.9 * columns, (0.21 * topn + 0.6) * rows)
@@ -151,8 +149,7 @@ class Shown:
 
     def _leading(self, topn: int) -> list[tuple[int, float, list[tuple[str, float]]]]:
         """Return number, weight and leading words, with their values, of each topic."""
-        if not isinstance(topn, int) or topn < 1:
-            raise ValueError(f"topn={topn!r}: give 1 or more words")
+        topn = check.whole("topn", topn, 1)
         table = self._topic_table()
         if table is None:
             return []
@@ -305,6 +302,17 @@ def _sampled(documents: Iterable[Any], number: int) -> list[Any]:
     return kept
 
 
+def _numbers_of_topics(given: Any, number: int) -> list[int]:
+    """Return which of so many topics are meant."""
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        raise TypeError(f"topics={given!r}: give a list of topics, of 0 to {number - 1}")
+    topics = [check.whole("topics", topic, -(2**63)) for topic in given]
+    missing = [topic for topic in topics if not 0 <= topic < number]
+    if missing or not topics:
+        raise ValueError(f"topics={missing}: the topics are 0 to {number - 1}; give one or more of them")
+    return topics
+
+
 def _topic_html(number: int, weight: float, words: list[tuple[str, float]]) -> str:
     largest = max((abs(value) for _, value in words), default=0.0) or 1.0
     rows = "".join(
@@ -328,10 +336,10 @@ def _colour(value: float) -> str:
 
 def _figure(width: float, height: float) -> Any:
     try:
-        from matplotlib.figure import Figure
+        from distcorpus.models._figure import ShownFigure
     except ImportError as error:
         raise ImportError("matplotlib is not installed: pip install 'distcorpus[plot]'") from error
-    return Figure(figsize=(width, height), layout="constrained")
+    return ShownFigure(figsize=(width, height), layout="constrained")
 
 
 def _without_frame(axes: Any) -> None:

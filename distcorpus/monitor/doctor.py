@@ -9,8 +9,10 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from typing import Literal
 
+from distcorpus._environment import RULES, wrong
 from distcorpus.monitor import text
 from distcorpus.monitor.snapshot import SessionView, Snapshot, WorkerView
 
@@ -111,6 +113,8 @@ class Machine:
     spool, spool_free : str, int or None
         The folder that was asked for, and its free bytes; None where nothing can be written there.
     environment : dict of str to str
+    own_kernels : tuple of str
+        What is wrong with the modules that ``DISTCORPUS_KERNELS`` names.
     """
 
     python: tuple[int, ...]
@@ -127,6 +131,7 @@ class Machine:
     spool: str = ""
     spool_free: int | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
+    own_kernels: tuple[str, ...] = ()
 
     @property
     def cpus(self) -> int:
@@ -159,6 +164,9 @@ def check_machine(machine: Machine) -> Iterator[Check]:
     if machine.spool:
         yield _spool(machine.spool, machine.spool_free, "here")
     yield from check_environment(machine.environment)
+    for said in machine.own_kernels:
+        remedy = "install it where workers run, or add its folder to PYTHONPATH"
+        yield Check("own kernels", "fail", f"DISTCORPUS_KERNELS names {said}", remedy)
 
 
 def _packages(packages: Mapping[str, str | None]) -> Iterator[Check]:
@@ -218,17 +226,20 @@ def _spool(folder: str, free: int | None, where: str) -> Check:
 
 def check_environment(environment: Mapping[str, str]) -> Iterator[Check]:
     """Yield what each variable of ours and of Pyro4's does, and what is wrong with it."""
+    wrong_ones = wrong(environment)
     for name, value in sorted(environment.items()):
         if not name.startswith(("PYRO_", "DISTCORPUS_")):
             continue
         what = VARIABLES.get(name)
         shown = value if len(value) <= 60 else f"{value[:57]}..."
-        if name.endswith("TOKEN"):
+        if name.endswith(("TOKEN", "PASSWD", "HMAC_KEY")):
             shown = "(a secret)"
-        if what is None and name.startswith("DISTCORPUS_"):
-            yield Check(name, "warn", f"{shown!r}: nothing reads it", "is the name misspelt?")
-        elif name in ("PYRO_NS_PORT", "PYRO_NS_BCPORT", "PYRO_MAX_MESSAGE_SIZE") and not value.isdigit():
-            yield Check(name, "fail", f"{shown!r} is no number: {what}", f"set {name} to a number")
+        if what is None and name not in RULES:
+            yield Check(name, "warn", f"{shown!r}: nothing reads it", _spelling(name))
+        elif name in wrong_ones:
+            allowed = wrong_ones[name]
+            said = f"{shown!r} is not {allowed}: {what or 'a setting of Pyro4'}"
+            yield Check(name, "fail", said, f"set {name} to {allowed}, or unset it")
         elif name == "PYRO_MAX_MESSAGE_SIZE" and 0 < int(value) < 1 << 24:
             said = f"{text.size(int(value))}: larger messages are refused"
             yield Check(name, "warn", said, "unset it, or give bytes, such as 1073741824")
@@ -243,6 +254,11 @@ def check_environment(environment: Mapping[str, str]) -> Iterator[Check]:
             f"{said}: programs with gensim's own classes that never import distcorpus are refused",
             "for those, export PYRO_SERIALIZER=pickle before they start",
         )
+
+
+def _spelling(name: str) -> str:
+    near = get_close_matches(name, {**RULES, **VARIABLES}, 1)
+    return f"is the name misspelt? there is {near[0]}" if near else "is the name misspelt?"
 
 
 # Of the cluster, from the dispatcher's snapshot.

@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from importlib import metadata
+from importlib.util import find_spec
 from typing import Any
 
 from distcorpus._machine import cpu_quota, memory_limit, physical_memory, usable_cores
@@ -58,6 +59,7 @@ def this_machine(spool: str = "", **kernels: Any) -> Machine:
         spool=spool,
         spool_free=free_space(spool) if spool else None,
         environment=dict(os.environ),
+        own_kernels=tuple(_missing_modules(os.environ.get("DISTCORPUS_KERNELS", ""))),
         **kernels,
     )
 
@@ -69,8 +71,25 @@ def _version(package: str) -> str | None:
         return None
 
 
+def _missing_modules(names: str) -> Iterator[str]:
+    """Yield which modules, with commas between them, are not there; none is run."""
+    for name in filter(None, map(str.strip, names.split(","))):
+        try:
+            found = find_spec(name)
+        except (ImportError, ValueError) as error:
+            yield f"{name}, which cannot be imported: {error}"
+        else:
+            if found is None:
+                yield f"{name}, which is not there"
+
+
 def free_space(folder: str) -> int | None:
-    """Return the free bytes of a folder's disk; None where no file can be written there."""
+    """Return the free bytes of a folder's disk; None where no file can be written there.
+
+    Of a folder that is not there yet, the one in which it would be made counts.
+    """
+    while not os.path.exists(folder) and os.path.dirname(folder) != folder:
+        folder = os.path.dirname(folder) or "."
     try:
         tempfile.TemporaryFile(dir=folder).close()
         status = os.statvfs(folder)

@@ -22,6 +22,7 @@ import Pyro4.core
 import Pyro4.errors
 from Pyro4.errors import SecurityError
 
+from distcorpus._environment import is_class
 from distcorpus.wire import unpickle
 from distcorpus.wire.unpickle import OutsideVocabulary, Rule
 
@@ -77,9 +78,9 @@ def allow(spec: str) -> None:
     ValueError
         `spec` is not of that form.
     """
-    module, _, name = spec.partition(":")
-    if not all(part.isidentifier() for part in module.split(".")) or not name.isidentifier():
+    if not is_class(spec):
         raise ValueError(f"allow takes 'module:Class' with a top-level class, not {spec!r}")
+    module, _, name = spec.partition(":")
     _ALLOWED.setdefault((module, name), partial(_instances_of, module, name))
 
 

@@ -76,8 +76,9 @@ def test_where_it_cannot_be_written_is_said_before(lee_corpus: Any, tmp_path: Pa
         pass
     with pytest.raises(ValueError, match="report"):
         LsiModel(lee_corpus.tfidf, 5, lee_corpus.dictionary, report=nowhere)
-    (tmp_path / "folder.html").mkdir()
     with pytest.raises(OSError, match="folder"), performance_report(tmp_path / "folder.html"):
+        (tmp_path / "folder.html").mkdir()
+    with pytest.raises(ValueError, match="names no file"), performance_report(tmp_path / "folder.html"):
         pass
     assert [path.name for path in tmp_path.iterdir()] == ["folder.html"]
 
@@ -106,3 +107,18 @@ def test_what_a_cluster_tells_is_in_it_from_the_beginning_on(tmp_path: Path) -> 
         with performance_report(tmp_path / "run.html"):
             _report.runs_on("127.0.0.1", cluster._nameserver.port)
         assert read(tmp_path / "run.html")["now"] == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [(".", "names no file"), ("", "names no file"), ("/proc/report.html", "nothing can be written to /proc")],
+)
+def test_where_no_report_can_be_written_is_said_before_the_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for make in (LdaModel, LsiModel):
+        with pytest.raises(ValueError, match=said):
+            make(num_topics=2, id2word={0: "a"}, report=name)
+    with pytest.raises(ValueError, match=said), performance_report(name):
+        pass

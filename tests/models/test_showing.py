@@ -106,7 +106,35 @@ def test_plots_show_what_the_model_has(lda: LdaModel, lsi: LsiModel) -> None:
         copy.plot_training()
 
 
+def test_a_notebook_shows_plots_without_pyplot(lda: LdaModel, lsi: LsiModel) -> None:
+    pytest.importorskip("matplotlib")
+    for figure in (lda.plot_topics(), lda.plot_training(), lsi.plot_spectrum()):
+        assert figure._repr_png_().startswith(b"\x89PNG")
+
+
+def test_arguments_of_tables_and_plots(lda: LdaModel) -> None:
+    pytest.importorskip("pandas")
+    pytest.importorskip("matplotlib")
+    assert len(lda.topics_frame(np.int64(3))) == 15 * 3
+    assert len(lda.plot_topics(np.array([1, 2]), topn=np.int64(3)).axes) == 2
+    for show in (lda.topics_frame, lambda topn: lda.plot_topics(topn=topn)):
+        with pytest.raises(TypeError, match="topn=True: give a whole number, 1 or more"):
+            show(topn=True)
+        with pytest.raises(ValueError, match="topn=0: give a whole number, 1 or more"):
+            show(topn=0)
+    with pytest.raises(ValueError, match=r"topics=\[\]: the topics are 0 to 14; give one or more"):
+        lda.plot_topics([])
+    for wrong in (3, "3"):
+        with pytest.raises(TypeError, match="give a list of topics, of 0 to 14"):
+            lda.plot_topics(wrong)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="topics=True: give a whole number"):
+        lda.plot_topics([True])
+    with pytest.raises(ValueError, match="this model has no topics yet"):
+        LdaModel(num_topics=3, id2word=lda.id2word).plot_topics([0])
+
+
 def test_a_missing_library_is_named(lda: LdaModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(__import__("sys").modules, "distcorpus.models._figure", raising=False)
     for module in ("pandas", "matplotlib.figure", "pyLDAvis"):
         monkeypatch.setitem(__import__("sys").modules, module, None)
     for call in (lda.topics_frame, lda.plot_topics, lambda: lda.pyldavis([[(0, 1)]])):
@@ -152,6 +180,32 @@ def test_the_cluster_in_a_notebook_links_to_its_dashboard() -> None:
     assert cluster.dashboard_link in repr(cluster)
     cluster._dashboards = []
     assert "<a" not in cluster._repr_html_()
+
+
+def test_the_bars_first_rate_counts_the_time_of_the_first_chunk(
+    lee_corpus: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock = _Clock()
+    monkeypatch.setattr("tqdm.std.time", clock.time)
+    monkeypatch.setattr("distcorpus.models._progress.time", clock)
+
+    class Slow(list[Any]):
+        def __iter__(self) -> Any:
+            for document in super().__iter__():
+                clock.now += 0.1
+                yield document
+
+    corpus = Slow(lee_corpus.counts[:100])
+    LdaModel(corpus, 2, lee_corpus.dictionary, chunksize=100, workers=1, progress=True)
+    rates = re.findall(r"([\w.]+)doc/s", capsys.readouterr().err)
+    assert set(rates) == {"10.00"}
+
+
+class _Clock:
+    now = 1000.0
+
+    def time(self) -> float:
+        return self.now
 
 
 class _Ready:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from types import TracebackType
 from typing import Any
@@ -40,7 +41,16 @@ class Telling:
 
 
 class TellingCluster:
-    """A name server and a dispatcher that tells, as long as its ``with`` block."""
+    """A name server and a dispatcher that tells, as long as its ``with`` block.
+
+    Parameters
+    ----------
+    kind : callable
+        Makes what answers as a dispatcher.
+    """
+
+    def __init__(self, kind: Callable[[], Any] = Telling) -> None:
+        self._kind = kind
 
     def __enter__(self) -> TellingCluster:
         self._nameserver = wire.NameServerDaemon(port=0)
@@ -50,7 +60,7 @@ class TellingCluster:
 
     def begin(self) -> None:
         """Let a dispatcher appear."""
-        self.dispatcher = Telling()
+        self.dispatcher = self._kind()
         self._daemon = wire.Daemon()
         uri = self._daemon.serve(names.DISPATCHER, self.dispatcher)
         self._daemon.start()

@@ -404,3 +404,24 @@ def test_a_token_is_for_its_owner_alone(tmp_path: Path, token: str) -> None:
     file.write_text("short")
     with pytest.raises(ValueError, match="16 or more"):
         command._read_token(str(file))
+
+
+def test_a_token_in_the_place_of_its_file_is_not_shown(token: str) -> None:
+    with pytest.raises(ValueError, match="cannot be read: No such file") as raised:
+        command._read_token(token)
+    assert token not in str(raised.value)
+
+
+def test_a_certificate_that_is_not_there_is_named(tmp_path: Path) -> None:
+    there, missing = tmp_path / "there.pem", tmp_path / "missing.pem"
+    there.write_text("something else")
+    with pytest.raises(ValueError, match=r"--certificate: .*missing\.pem: No such file"):
+        command.check_certificate(str(there), str(missing))
+    with pytest.raises(ValueError, match=r"--certificate: .*there\.pem, with the key"):
+        command.check_certificate(str(there), str(there))
+
+
+def test_the_address_that_is_printed_leads_somewhere() -> None:
+    assert command.reachable("https://0.0.0.0:8787/", "alpha") == "https://alpha:8787/"
+    assert command.reachable("http://[::]:8787/", "alpha") == "http://alpha:8787/"
+    assert command.reachable("http://127.0.0.1:8787/", "alpha") == "http://127.0.0.1:8787/"

@@ -115,9 +115,16 @@ def test_a_good_machine_gives_no_cause_for_complaint():
         (
             {"environment": {**GOOD.environment, "PYRO_NS_PORT": "x"}},
             "fail",
-            "'x' is no number",
-            "to a number",
+            "'x' is not a whole number from 0 to 65535: the name server's port",
+            "set PYRO_NS_PORT to a whole number from 0 to 65535, or unset it",
         ),
+        (
+            {"environment": {**GOOD.environment, "PYRO_NS_HOTS": "x"}},
+            "warn",
+            "nothing reads it",
+            "there is PYRO_NS_HOST",
+        ),
+        ({"own_kernels": ("x, which is not there",)}, "fail", "DISTCORPUS_KERNELS names x", "PYTHONPATH"),
         (
             {"environment": {**GOOD.environment, "PYRO_MAX_MESSAGE_SIZE": "65536"}},
             "warn",
@@ -139,6 +146,7 @@ def test_variables_are_told_of_with_what_they_do():
     assert "hush" not in str(checks)
     assert checks["PYRO_NS_HOST"].said == "alpha: the name server's host"
     assert checks["PYRO_NS_HOST"].state == "ok"
+    assert "hush" not in str(list(check_environment({"PYRO_SSL_CLIENTKEYPASSWD": "hush"})))
 
 
 def test_every_variable_that_the_package_reads_is_known():
@@ -154,6 +162,15 @@ def test_every_variable_that_the_package_reads_is_known():
 def test_the_memory_is_the_cgroups_where_that_is_less():
     checks = [check for check in check_machine(replace(GOOD, memory_limit=1 << 30)) if check.name == "memory"]
     assert [(check.state, "by the cgroup's limit" in check.said) for check in checks] == [("ok", True)]
+
+
+def test_a_spool_that_the_dispatcher_would_make_is_no_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    for folder in (tmp_path / "new" / "spool", "new", "new/spool"):
+        assert examination.free_space(str(folder)) is not None
+    assert not (tmp_path / "new").exists()
 
 
 def test_this_machine_is_seen_as_it_is():
@@ -452,8 +469,10 @@ def test_the_command(
     assert found["worker ghost"]["state"] == "fail"
     assert "reachable from there" in found["worker ghost"]["remedy"]
     # Lines for people, with the remedy below.
+    file = tmp_path / "file"
+    file.touch()
     with pytest.raises(SystemExit):
-        main(["doctor", "--here", "--spool", str(tmp_path / "none")])
+        main(["doctor", "--here", "--spool", str(file / "none")])
     out = capsys.readouterr().out
     assert "fail  spool: " in out
     assert "      give another --spool DIR" in out
