@@ -161,14 +161,15 @@ def _sessions(snapshot: Snapshot, width: int) -> list[RenderableType]:
     more = len(snapshot.sessions) - MOST_SHOWN
     shown = snapshot.sessions[:MOST_SHOWN]
     table = _session_table(shown, title, mixed)
+    rest = f"and {more:,} more: see --json"
     if more > 0:
-        table.caption = f"and {more:,} more: see --json"
+        table.caption = rest
     if _fits(table, width):
         return [table]
     lines: list[RenderableType] = [Text(title, "italic")]
     for session in shown:
         lines += _session_lines(session, mixed)
-    return lines + ([Text(table.caption, "dim italic")] if more > 0 else [])
+    return lines + ([Text(rest, "dim italic")] if more > 0 else [])
 
 
 def _session_table(sessions: Sequence[SessionView], title: str, mixed: bool) -> Table:
