@@ -53,11 +53,11 @@ class LocalWorker:
 class LocalCluster:
     """Name server, dispatcher and workers as processes of this machine, on loopback and free ports.
 
-    While it is open, the models of the thread that opened it find it (``distributed=True``). Where several
-    are open, a thread finds the latest of its own, and one that opened none the latest of all; they may be
-    closed in any order. A process that is started by multiprocessing or loky (joblib) finds what the thread
-    finds that started it. No process is left behind: not after an exception, not after Ctrl-C, not when this
-    process is killed.
+    While the cluster is open, the models of the thread that opened it find it (``distributed=True``). If
+    several are open, a thread uses the latest that it opened itself; a thread that opened none uses the
+    latest of all. They may be closed in any order. A process that is started by multiprocessing or loky
+    (joblib) uses the same cluster as the thread that started it. No process is left behind: not after an
+    exception, not after Ctrl-C, not when this process is killed.
 
     Parameters
     ----------
@@ -68,11 +68,11 @@ class LocalCluster:
     blas_threads : int, optional
         BLAS threads of each worker; by default the cores of this machine divided by the workers.
     dispatcher_options : sequence of str, optional
-        More of the command line of ``distcorpus dispatcher``.
+        More options for ``distcorpus dispatcher``.
     corpora : sequence of path-like, optional
         Folders with corpora on disk (`Corpus`), which the workers and the dispatcher read by themselves.
     tls : bool, default False
-        Speak TLS, with certificates that are made for this cluster alone: nobody else on this machine can use
+        Use TLS, with certificates that are made for this cluster alone: nobody else on this machine can use
         it. Needs the cryptography library (``pip install 'distcorpus[tls]'``).
     dashboard : bool, default False
         Show the cluster in a browser, at `dashboard_link`; with `tls` it asks for a token, which is in the
@@ -209,7 +209,7 @@ class LocalCluster:
         return {**where, **tls.stock_variables(folder), tls.VARIABLE: folder}
 
     def scale(self, n_workers: int, *, wait: bool = True) -> None:
-        """Start or end workers until there are `n_workers`; trainings go on meanwhile.
+        """Start or end workers until there are `n_workers`; training runs go on meanwhile.
 
         Parameters
         ----------

@@ -18,7 +18,7 @@ from gensim.corpora import Dictionary
 from gensim.models import TfidfModel
 
 from distcorpus import models
-from distcorpus.engines import dask
+from distcorpus.engines import dask, dasksums
 
 #: Workers that there should be.
 WORKERS = 3
@@ -26,6 +26,7 @@ WORKERS = 3
 MOMENT = 10.0
 
 SCATTER, FETCH, SUM = "killed in mid-scatter", "killed in mid-fetch", "killed in mid-sum"
+MERGE = "killed in mid-sum on workers"
 
 
 class Mischief:
@@ -57,7 +58,7 @@ class Mischief:
             "retired (retire_workers)": self._retire,
             "scaled to 0 and back": self._scale,
             "restarted (Client.restart)": lambda: self._client.restart(timeout=30),
-            **{moment: self._at(moment) for moment in (SCATTER, FETCH, SUM)},
+            **{moment: self._at(moment) for moment in (SCATTER, FETCH, SUM, MERGE)},
         }
 
     def __enter__(self) -> Mischief:
@@ -118,7 +119,7 @@ class Mischief:
             at = time.monotonic()
             try:
                 self.kinds[kind]()
-            except (LookupError, ProcessLookupError):
+            except (LookupError, ProcessLookupError, TimeoutError):
                 continue  # there was none to do it to
             finally:
                 self._cluster.scale(WORKERS)
@@ -128,12 +129,17 @@ class Mischief:
 
 @contextmanager
 def watched(mischief: Mischief) -> Iterator[None]:
-    """Let the mischief know what the engine is in the midst of."""
+    """Let the mischief know what the engine is in the midst of.
+
+    Every other round is added up on the workers, few as they are.
+    """
     scattered, take_in, fetch = (
         dask.DaskEngine._scattered,
         dask.DaskEngine._take_in,
         dask.get_data_from_worker,
     )
+    sum_on_workers, submit = dask.DaskEngine._sum_on_workers, dask._SumDriver.submit
+    from_workers, fan_in = dasksums.FROM_WORKERS, dasksums.FAN_IN
 
     async def scattering(engine: Any, contents: Any, address: str, direct: bool) -> Any:
         mischief.strike(SCATTER, address)
@@ -147,12 +153,25 @@ def watched(mischief: Mischief) -> Iterator[None]:
         mischief.strike(SUM, worker.address)
         take_in(engine, worker, *rest)
 
+    def choosing(engine: Any, round_: Any) -> Any:
+        return sum_on_workers(engine, round_) if round_.number % 2 else None
+
+    async def submitting(driver: Any, worker: Any, *rest: Any) -> Any:
+        mischief.strike(MERGE, worker.address)
+        return await submit(driver, worker, *rest)
+
+    dasksums.FROM_WORKERS, dasksums.FAN_IN = 0, 2
+    dask.DaskEngine._sum_on_workers = choosing  # type: ignore[assignment, method-assign]
+    dask._SumDriver.submit = submitting  # type: ignore[assignment, method-assign]
     dask.DaskEngine._scattered = scattering  # type: ignore[assignment, method-assign]
     dask.DaskEngine._take_in = taking_in  # type: ignore[assignment, method-assign]
     dask.get_data_from_worker = fetching
     try:
         yield
     finally:
+        dasksums.FROM_WORKERS, dasksums.FAN_IN = from_workers, fan_in
+        dask.DaskEngine._sum_on_workers = sum_on_workers  # type: ignore[method-assign]
+        dask._SumDriver.submit = submit  # type: ignore[method-assign]
         dask.DaskEngine._scattered = scattered  # type: ignore[method-assign]
         dask.DaskEngine._take_in = take_in  # type: ignore[method-assign]
         dask.get_data_from_worker = fetch

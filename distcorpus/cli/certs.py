@@ -26,7 +26,11 @@ def add(commands: Commands) -> None:
         "init", parents=[verbose_options(), folder], help="make a certification authority"
     )
     init.add_argument(
-        "--days", type=positive, default=3650, metavar="N", help="how long it is valid (default: %(default)g)"
+        "--days",
+        type=positive,
+        default=3650,
+        metavar="N",
+        help="days for which it is valid (default: %(default)g)",
     )
     init.set_defaults(run=_run_init)
 
@@ -39,15 +43,19 @@ def add(commands: Commands) -> None:
         nargs="+",
         default=[],
         metavar="NAME",
-        help="host names and addresses at which others reach its holder; none for a client or a viewer",
+        help="names and addresses at which others reach the holder; none for a client or a viewer",
     )
     issue.add_argument(
-        "--days", type=positive, default=30, metavar="N", help="how long it is valid (default: %(default)g)"
+        "--days",
+        type=positive,
+        default=30,
+        metavar="N",
+        help="days for which it is valid (default: %(default)g)",
     )
     issue.add_argument(
         "--out",
         metavar="FOLDER",
-        help="where to write it (default: a folder in DIR named after role and host)",
+        help="the folder to write it to (default: a folder in DIR named after role and host)",
     )
     issue.set_defaults(run=_run_issue)
 

@@ -56,7 +56,7 @@ def secure_options() -> Parser:
         "--tls",
         default=os.environ.get(tls.VARIABLE) or None,
         metavar="DIR",
-        help=f"speak TLS, with the certificate in this folder of 'certs issue' (default: {tls.VARIABLE})",
+        help=f"use TLS, with the certificate in this folder of 'certs issue' (default: {tls.VARIABLE})",
     )
     return options
 
@@ -64,7 +64,9 @@ def secure_options() -> Parser:
 def find_options() -> Parser:
     """Make the options that say where the name server is."""
     options = Parser(add_help=False)
-    options.add_argument("--host", help="the name server's host (default: PYRO_NS_HOST, else broadcast)")
+    options.add_argument(
+        "--host", help="the name server's host (default: PYRO_NS_HOST, else this machine, else by broadcast)"
+    )
     options.add_argument(
         "--port", type=port, help="the name server's port (default: PYRO_NS_PORT, else 9090)"
     )
@@ -77,7 +79,7 @@ def find_options() -> Parser:
     options.add_argument(
         "--address-file",
         metavar="PATH",
-        help="the file in which 'nameserver --address-file' says where it is, in place of --host and --port "
+        help="the file to which 'nameserver --address-file' writes its address; replaces --host and --port "
         f"(default: {addressfile.VARIABLE})",
     )
     return options
@@ -90,7 +92,7 @@ def serve_options() -> Parser:
         "--bind",
         default="127.0.0.1",
         metavar="ADDRESS",
-        help="address to listen on (default: %(default)s; 0.0.0.0 for all of this host's)",
+        help="address to listen on (default: %(default)s; 0.0.0.0: all addresses of this host)",
     )
     options.add_argument(
         "--insecure",
@@ -100,20 +102,20 @@ def serve_options() -> Parser:
     options.add_argument(
         "--advertise",
         metavar="HOST[:PORT]",
-        help="address that others reach this daemon at, where it is not the one it listens on (NAT)",
+        help="address at which others reach this daemon, if it is not the one it listens on (NAT)",
     )
     options.add_argument(
         "--allow",
         action="append",
         default=[],
         metavar="MODULE:CLASS",
-        help="let objects of a class of your own arrive, such as an id2word; may be given several times",
+        help="accept objects of a class of your own, such as an id2word; may be given several times",
     )
     options.add_argument(
         "--max-message",
         type=positive,
         metavar="MB",
-        help="how large a message may be that this daemon sends or takes, at most 2047 (default: "
+        help="the largest message that this daemon sends or accepts, at most 2047 (default: "
         "PYRO_MAX_MESSAGE_SIZE, which is in bytes, else 1024)",
     )
     # Between LocalCluster and its processes.
@@ -130,7 +132,7 @@ def wait_options() -> Parser:
         type=seconds,
         default=60.0,
         metavar="SECONDS",
-        help="how long to wait for the name server to appear, or 'forever' (default: %(default)g)",
+        help="how long to look for a name server, or 'forever' (default: %(default)g)",
     )
     return options
 

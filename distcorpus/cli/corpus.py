@@ -22,7 +22,7 @@ from distcorpus.cli.service import say
 
 def add(commands: Commands) -> None:
     """Add the command and its options."""
-    parser = commands.add_parser("corpus", help="build a corpus on disk from text, and look at one")
+    parser = commands.add_parser("corpus", help="build a corpus on disk from text, and show what it has")
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     _add_build(actions)
     for name, run, text in (
@@ -44,65 +44,74 @@ def _add_build(actions: Any) -> None:
         "build",
         parents=[verbose_options()],
         help="build a corpus from files of text",
-        description="Build a corpus from files of text: a document a line, JSON lines, CSV, Parquet or "
-        "Arrow; plain, or compressed by gzip (.gz), bzip2 (.bz2) or zstd (.zst). The same command goes on "
-        "where an earlier one was interrupted. Equal input gives equal bytes, for any number of processes.",
+        description="Build a corpus from text files: one document per line, JSON lines, CSV, Parquet or "
+        "Arrow; plain, or compressed by gzip (.gz), bzip2 (.bz2) or zstd (.zst). If the build was "
+        "interrupted, the same command goes on with it. Equal input gives equal bytes, for any number of "
+        "processes.",
     )
     parser.add_argument(
-        "inputs", nargs="+", metavar="INPUT", help="a file, a folder of files, or a URL that fsspec knows"
+        "inputs", nargs="+", metavar="INPUT", help="a file, a folder of files, or a URL that fsspec can read"
     )
-    parser.add_argument("--out", required=True, metavar="DIR", help="the folder to make")
+    parser.add_argument("--out", required=True, metavar="DIR", help="the folder to write the corpus to")
     parser.add_argument(
-        "--text", default="text", metavar="FIELD", help="the field of a record's text (default: %(default)s)"
+        "--text",
+        default="text",
+        metavar="FIELD",
+        help="the field with a record's text (default: %(default)s)",
     )
-    parser.add_argument("--id", metavar="FIELD", help="the field of a record's name (default: no names)")
+    parser.add_argument("--id", metavar="FIELD", help="the field with a record's name (default: no names)")
     parser.add_argument(
         "--format",
         choices=("lines", "files", "jsonl", "csv", "tsv", "parquet", "arrow"),
-        help="how the inputs are read (default: as their names say, else a document a line); files: each "
-        "file is a document",
+        help="format of the inputs (default: as their names say, else one document per line); files: each "
+        "file is one document",
     )
     parser.add_argument(
         "--tokenizer",
         default="letters",
         metavar="MODULE:FUNCTION",
-        help="what gives the words of a text: a function, 'gensim' for its simple_preprocess, or 'letters' "
-        "(default): runs of 2 to 15 letters in lower case",
+        help="how a text is divided into words: a Python function, 'gensim' for its simple_preprocess, or "
+        "'letters' (default): runs of 2 to 15 letters in lower case",
     )
     parser.add_argument(
-        "--stopwords", metavar="FILE", help="words to leave out, one a line; 'gensim' for its English ones"
+        "--stopwords",
+        metavar="FILE",
+        help="words to leave out, one per line; 'gensim': its English stop words",
     )
     parser.add_argument(
         "--no-below",
         type=count,
         default=5,
         metavar="N",
-        help="leave out words that are in fewer documents (default: %(default)s)",
+        help="leave out words that are in fewer documents than this (default: %(default)s)",
     )
     parser.add_argument(
         "--no-above",
         type=amount,
         default=0.5,
         metavar="PART",
-        help="leave out words that are in more than this part of the documents (default: %(default)s)",
+        help="leave out words that are in more than this fraction of the documents (default: %(default)s)",
     )
     parser.add_argument(
         "--keep",
         type=_number_or_all,
         default=100_000,
         metavar="N",
-        help="keep so many words, those of most documents, or 'all' (default: %(default)s)",
+        help="keep at most N words, those that are in most documents, or 'all' (default: %(default)s)",
     )
-    parser.add_argument("--skip-bad", action="store_true", help="pass over records that have no text")
+    parser.add_argument("--skip-bad", action="store_true", help="skip records that have no text")
     parser.add_argument(
-        "--processes", type=positive_count, metavar="N", help="processes (default: the cores that it may use)"
+        "--processes",
+        type=positive_count,
+        metavar="N",
+        help="processes (default: the number of available cores)",
     )
     parser.add_argument(
         "--memory",
         type=positive,
         default=4.0,
         metavar="GB",
-        help="memory that all processes together should take at most (default: %(default)g)",
+        help="the most memory that all processes together should take (default: %(default)g)",
     )
     parser.set_defaults(run=build)
 
@@ -136,10 +145,10 @@ def build(options: argparse.Namespace) -> None:
             memory=options.memory,
             progress=True,
         ),
-        say_bad=lambda text: print(f"passed over: {text}", file=sys.stderr),
+        say_bad=lambda text: print(f"skipped: {text}", file=sys.stderr),
     )
     if bad:
-        say(f"passed over {plural(bad, 'record')} without text")
+        say(f"skipped {plural(bad, 'record')} without text")
     _show(Corpus(options.out))
 
 

@@ -32,19 +32,19 @@ def add(commands: Commands) -> None:
         parents=[verbose_options(), secure_options(), find_options()],
         help="show a running cluster in a browser",
         description="Show a running cluster in a browser: its training runs, workers, traffic and faults. "
-        "It only looks. Needs: pip install 'distcorpus[dashboard]'",
+        "It cannot change anything. Needs: pip install 'distcorpus[dashboard]'",
     )
     parser.add_argument(
         "--bind",
         default="127.0.0.1:8787",
         metavar="ADDRESS:PORT",
-        help="where browsers find it (default: %(default)s; port 0 for any)",
+        help="address of the dashboard (default: %(default)s; port 0: any free port)",
     )
     parser.add_argument(
         "--certificate",
         nargs=2,
         metavar=("CERT", "KEY"),
-        help="serve https with this certificate (PEM, with its chain) and its key: one that browsers trust",
+        help="serve https with this certificate and key (PEM, with its chain); browsers have to trust it",
     )
     parser.add_argument(
         "--token",
@@ -52,7 +52,7 @@ def add(commands: Commands) -> None:
         const="",
         default=os.environ.get(TOKEN_VARIABLE),
         metavar="FILE",
-        help="ask for a token, that in this file or a new one, which is always done beyond this machine "
+        help="ask for a token: the one in this file, or a new one; always done beyond this machine "
         f"(default: the file that {TOKEN_VARIABLE} names)",
     )
     parser.add_argument(
@@ -64,12 +64,12 @@ def add(commands: Commands) -> None:
         "--name",
         action="append",
         default=[],
-        help="a name by which browsers call this machine, beside its own; may be given several times",
+        help="another name of this machine that browsers may use; may be given several times",
     )
     parser.add_argument(
         "--words",
         metavar="FILE",
-        help="show topics in words: a dictionary that gensim's Dictionary.save_as_text wrote",
+        help="show topics as words: FILE is a dictionary that gensim's Dictionary.save_as_text wrote",
     )
     parser.add_argument("--until-eof", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--report-fd", type=int, help=argparse.SUPPRESS)

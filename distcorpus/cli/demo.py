@@ -16,7 +16,7 @@ def add(commands: Commands) -> None:
     parser = commands.add_parser(
         "demo",
         parents=[verbose_options()],
-        help="start a cluster on this machine and train LSI and LDA of real text",
+        help="start a cluster on this machine and train LSI and LDA on real text",
     )
     parser.add_argument(
         "--corpus", metavar="FILE.mm", help="your own bag-of-words corpus, in Matrix Market format"

@@ -47,7 +47,7 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--replace",
         action="store_true",
-        help="end the dispatcher that this name server has, and take its place",
+        help="end the name server's present dispatcher, and take its place",
     )
     parser.set_defaults(run=run)
 
@@ -66,13 +66,13 @@ def add_dispatcher_options(parser: Parser) -> None:
         type=amount,
         default=2.0,
         metavar="GB",
-        help="documents of one model to keep in memory (default: %(default)g); LSI folds what is more than "
-        "that, unless there is a --spool",
+        help="documents of one model to keep in memory (default: %(default)g); LSI folds documents beyond "
+        "this, unless there is a --spool",
     )
     parser.add_argument(
         "--spool",
         metavar="DIR",
-        help="keep what is more than --memory in files there, which vanish with the dispatcher",
+        help="keep documents beyond --memory in files there, which are removed when the dispatcher ends",
     )
     parser.add_argument(
         "--resume",
@@ -80,17 +80,17 @@ def add_dispatcher_options(parser: Parser) -> None:
         nargs="?",
         const=60.0,
         metavar="SECONDS",
-        help="keep the trainings of distcorpus.models in files of --spool, so that they go on when this "
-        "dispatcher is killed and started again; it waits so long for their programs (default: 60)",
+        help="keep the training runs of distcorpus.models in files of --spool, so that they go on when this "
+        "dispatcher is killed and started again; it waits SECONDS for their programs (default: 60)",
     )
     for option, what in (
         (
             "--session-memory",
-            "the most that one model's tables may take (default: half of this machine's, or cgroup's)",
+            "the most that one model's tables may take (default: half of the machine's or cgroup's memory)",
         ),
         (
             "--total-memory",
-            "the most that the tables and documents of all models may take (default: three quarters)",
+            "the most that the tables and documents of all models may take (default: three quarters of it)",
         ),
     ):
         parser.add_argument(option, type=positive, metavar="GB", help=what)
@@ -106,34 +106,34 @@ def add_dispatcher_options(parser: Parser) -> None:
         type=positive_count,
         default=128,
         metavar="N",
-        help="the same, of programs on one host (default: %(default)s)",
+        help="the same, for the programs of one host (default: %(default)s)",
     )
     parser.add_argument(
         "--idle",
         type=amount,
         default=86_400.0,
         metavar="SECONDS",
-        help="end the training of a program that has called nothing for so long; 0: never (default: a day)",
+        help="end the training run of a program that has made no call for so long; 0: never (default: a day)",
     )
     parser.add_argument(
         "--worker-timeout",
         type=positive,
         metavar="SECONDS",
-        help="fail a training that has had no worker for so long (default: wait)",
+        help="fail a training run that has had no worker for so long (default: it waits)",
     )
     parser.add_argument(
         "--threads",
         type=positive_count,
         default=min(available_cores(), 8),
         metavar="N",
-        help="threads for what LSI computes between rounds, while workers wait (default: cores, at most 8)",
+        help="threads for LSI's dense algebra between two rounds (default: the number of cores, at most 8)",
     )
     parser.add_argument(
         "--corpora",
         action="append",
         default=[],
         metavar="DIR",
-        help="a folder with corpora that this dispatcher reads by itself; may be given more than once",
+        help="a folder with corpora that this dispatcher reads by itself; may be given several times",
     )
     parser.set_defaults(run=run)
 
@@ -152,7 +152,7 @@ def run(options: argparse.Namespace) -> None:
     from distcorpus.training.spool import spool_directory
 
     if options.resume is not None and not options.spool:
-        raise ValueError("--resume keeps trainings on disk: say where, with --spool DIR")
+        raise ValueError("--resume keeps training runs on disk: name a folder with --spool DIR")
     share_freed_memory()
     raise_file_limit()
     # BLAS's own threads would fight with those of workers on this machine for the cores, and round otherwise.

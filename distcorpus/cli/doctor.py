@@ -21,15 +21,15 @@ def add(commands: Commands) -> None:
     parser = commands.add_parser(
         "doctor",
         parents=[verbose_options(), secure_options(), find_options()],
-        help="look for what is wrong here and with a cluster; exit status 1: warnings, 2: failures",
+        help="check this machine and a cluster for problems; exit status 1: warnings, 2: failures",
     )
     parser.add_argument(
-        "--here", dest="cluster", action="store_false", help="look at this machine only, at no cluster"
+        "--here", dest="cluster", action="store_false", help="check this machine only, not the cluster"
     )
     parser.add_argument(
-        "--spool", default="", metavar="DIR", help="look at this folder too, for a dispatcher's --spool"
+        "--spool", default="", metavar="DIR", help="check this folder too, for a dispatcher's --spool"
     )
-    parser.add_argument("--json", action="store_true", help="print what a program can read")
+    parser.add_argument("--json", action="store_true", help="print JSON, for programs")
     parser.set_defaults(run=run)
 
 

@@ -24,7 +24,7 @@ def add(commands: Commands) -> None:
     parser = commands.add_parser(
         "head",
         parents=[verbose_options(), secure_options(), serve_options()],
-        help="run the name server and the dispatcher",
+        help="run the name server and the dispatcher in one process",
     )
     parser.add_argument(
         "--port", type=port, default=9090, help="port of the name server (default: %(default)s)"
@@ -32,7 +32,7 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--tls-nameserver",
         metavar="DIR",
-        help="with --tls, which names the dispatcher's certificate: the name server's",
+        help="the name server's certificate; --tls names the dispatcher's",
     )
     add_nameserver_options(parser)
     dispatcher.add_dispatcher_options(parser)
@@ -54,7 +54,7 @@ def run(options: argparse.Namespace) -> None:
     else:
         check_exposure(options.bind, options.insecure)
     if options.advertise and parse_address(options.advertise)[1]:
-        raise ValueError("--advertise of a head takes a host alone, for it has two ports")
+        raise ValueError("--advertise of a head takes a host without a port, because a head has two ports")
     nameserver = make_nameserver(options, options.port, credentials)
     try:
         nameserver.start()

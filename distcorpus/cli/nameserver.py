@@ -54,7 +54,7 @@ def add_nameserver_options(parser: Parser) -> None:
     parser.add_argument(
         "--address-file",
         metavar="PATH",
-        help="say where this is in a file, on a disk that all hosts share; it is removed at the end",
+        help="write this name server's address to a file that all hosts share; it is removed at the end",
     )
 
 

@@ -28,22 +28,22 @@ def add(commands: Commands) -> None:
     parser = commands.add_parser(
         "ping",
         parents=[verbose_options(), secure_options(), find_options()],
-        help="ask whether a part of a cluster answers, for probes: the exit status says it",
+        help="check whether a daemon of a cluster answers, for probes: see the exit status",
     )
     parser.add_argument(
         "what",
         nargs="?",
         default="dispatcher",
         choices=("nameserver", "dispatcher", "worker"),
-        help="which part (default: %(default)s)",
+        help="which daemon (default: %(default)s)",
     )
-    parser.add_argument("--name", help="of the worker")
+    parser.add_argument("--name", help="name of the worker")
     parser.add_argument(
         "--workers",
         type=count,
         default=0,
         metavar="N",
-        help="the dispatcher has to have so many that are ready",
+        help="the dispatcher has to have at least N ready workers",
     )
     parser.add_argument(
         "--timeout",

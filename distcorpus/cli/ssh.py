@@ -54,10 +54,12 @@ def add(commands: Commands) -> None:
     parser = commands.add_parser(
         "ssh",
         parents=[verbose_options()],
-        help="run a cluster on hosts that ssh reaches, for as long as this command runs",
+        help="run a cluster on hosts that ssh reaches; it ends when this command ends",
     )
-    parser.add_argument("hosts", nargs="*", metavar="HOST", help="where workers run: HOST or USER@HOST")
-    parser.add_argument("--hostfile", metavar="FILE", help="a file with a host a line")
+    parser.add_argument(
+        "hosts", nargs="*", metavar="HOST", help="a host that runs workers: HOST or USER@HOST"
+    )
+    parser.add_argument("--hostfile", metavar="FILE", help="a file with one host per line")
     parser.add_argument(
         "--python",
         default=sys.executable,
@@ -65,23 +67,27 @@ def add(commands: Commands) -> None:
         help="the hosts' Python that has distcorpus (default: %(default)s)",
     )
     parser.add_argument(
-        "--workers", type=positive_count, default=1, metavar="N", help="daemons a host (default: %(default)s)"
+        "--workers",
+        type=positive_count,
+        default=1,
+        metavar="N",
+        help="worker daemons per host (default: %(default)s)",
     )
     parser.add_argument(
         "--threads",
         type=positive_count,
         metavar="N",
-        help="threads of each (default: the host's cores / --workers)",
+        help="threads of each daemon (default: the host's cores / --workers)",
     )
     parser.add_argument(
-        "--tls", action="store_true", help="speak TLS, with certificates that are made for this cluster alone"
+        "--tls", action="store_true", help="use TLS, with certificates that are made for this cluster alone"
     )
     parser.add_argument(
         "--days",
         type=positive,
         default=10.0,
         metavar="N",
-        help="how long these are valid, and so the cluster (default: %(default)g)",
+        help="days for which they are valid, which limits the cluster's life (default: %(default)g)",
     )
     parser.add_argument(
         "--insecure",
@@ -91,24 +97,24 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--remote-head",
         action="store_true",
-        help="run name server and dispatcher on the first host (default: on this machine)",
+        help="run the name server and the dispatcher on the first host (default: on this machine)",
     )
     parser.add_argument(
         "--head-address",
         metavar="ADDRESS",
-        help="where the hosts reach them (default: the address from which they see ssh come)",
+        help="address at which hosts reach name server and dispatcher (default: the one that ssh comes from)",
     )
     parser.add_argument(
         "--port", type=port, default=9090, help="port of the name server (default: %(default)s)"
     )
     parser.add_argument(
-        "--address-file", metavar="PATH", help="say there where the name server is, see 'nameserver'"
+        "--address-file", metavar="PATH", help="write the name server's address there, see 'nameserver'"
     )
     parser.add_argument(
-        "--head-options", default="", metavar="OPTIONS", help="more options of 'head', in one argument"
+        "--head-options", default="", metavar="OPTIONS", help="more options for 'head', in one argument"
     )
     parser.add_argument(
-        "--worker-options", default="", metavar="OPTIONS", help="more options of 'worker', in one argument"
+        "--worker-options", default="", metavar="OPTIONS", help="more options for 'worker', in one argument"
     )
     parser.add_argument(
         "-o",
@@ -123,7 +129,7 @@ def add(commands: Commands) -> None:
         type=positive,
         default=120.0,
         metavar="SECONDS",
-        help="in which the cluster has to be complete (default: %(default)g)",
+        help="time in which all workers have to join (default: %(default)g)",
     )
     parser.set_defaults(run=run)
 
@@ -329,7 +335,7 @@ class _Cluster:
             seen = [worker.facts["seen_from"] for worker in self.workers]
         known = [address for address in seen if address]
         if not known:
-            raise RuntimeError("ssh does not tell the hosts where they are seen from: give --head-address")
+            raise RuntimeError("ssh does not tell the hosts the address of this machine: give --head-address")
         # This machine may be among the hosts, which others do not reach at its loopback address.
         return next((address for address in known if not is_loopback(address)), known[0])
 
@@ -481,7 +487,7 @@ def _hosts(given: Sequence[str], hostfile: str | None) -> dict[str, str]:
             raise ValueError(f"{name} is given twice: for several daemons on a host there is --workers")
         hosts[name] = host
     if not hosts:
-        raise ValueError("name the hosts on which workers shall run, or a --hostfile with a host a line")
+        raise ValueError("name the hosts that are to run workers, or a --hostfile with one host per line")
     return hosts
 
 

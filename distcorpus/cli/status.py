@@ -47,12 +47,12 @@ def add(commands: Commands) -> None:
         nargs="?",
         const=1.0,
         metavar="SECONDS",
-        help="look again and again, every so many seconds (default: 1)",
+        help="refresh every so many seconds, until Ctrl-C (default: 1)",
     )
     parser.add_argument(
         "--json",
         action="store_true",
-        help="print what a program can read; with --watch, a line for each look",
+        help="print JSON, for programs; with --watch, one line each time",
     )
     parser.set_defaults(run=run)
 
@@ -332,10 +332,10 @@ def _remarks(snapshot: Snapshot) -> list[RenderableType]:
         remarks.append(Text("no worker is ready: start 'distcorpus worker' on any host", "yellow"))
     if snapshot.may_differ:
         found = "; ".join(snapshot.may_differ[:5]) + ("; ..." if len(snapshot.may_differ) > 5 else "")
-        remarks.append(Text(f"builds differ, so that results may in their last bits: {found}", "yellow"))
+        remarks.append(Text(f"builds differ, so results may differ in their last bits: {found}", "yellow"))
     if len({worker.kernels for worker in snapshot.workers if worker.kernels}) > 1:
         said = "workers have different kernels, which could give different bits: "
-        remarks.append(Text(f"{said}each training has those of one kind", "yellow"))
+        remarks.append(Text(f"{said}each training run uses those of one kind", "yellow"))
     lately = [
         incident
         for incident in snapshot.incidents

@@ -20,7 +20,7 @@ from distcorpus.cli.status import look
 from distcorpus.monitor import text
 from distcorpus.monitor.snapshot import SessionView, Snapshot
 
-#: Trainings that are listed before the question.
+#: Training runs that are listed before the question.
 MOST_LISTED = 20
 
 
@@ -31,7 +31,7 @@ def add(commands: Commands) -> None:
         parents=[verbose_options(), secure_options(), find_options()],
         help="end the dispatcher and all its workers",
     )
-    parser.add_argument("-y", "--yes", action="store_true", help="do not ask, though models are in training")
+    parser.add_argument("-y", "--yes", action="store_true", help="do not ask, even if models are in training")
     parser.set_defaults(run=run)
 
 
@@ -41,7 +41,7 @@ def run(options: argparse.Namespace) -> None:
     Raises
     ------
     RuntimeError
-        There are trainings, and nobody who could be asked.
+        There are training runs, and no terminal to ask at.
     """
     use_credentials(options)
     dispatcher = require_dispatcher(options)
@@ -77,7 +77,7 @@ def _agreed(sessions: Sequence[SessionView]) -> bool:
     if len(sessions) > MOST_LISTED:
         say(f"  and {len(sessions) - MOST_LISTED:,} more")
     if not sys.stdin.isatty():
-        raise RuntimeError("nobody can be asked, for this is no terminal: pass --yes to end them all")
+        raise RuntimeError("cannot ask, because standard input is not a terminal: pass --yes to end them all")
     try:
         return input("end them all? [y/N] ").strip().lower() in ("y", "yes")
     except EOFError:

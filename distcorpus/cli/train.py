@@ -27,7 +27,7 @@ WORDS_SHOWN = 8
 
 def add(commands: Commands) -> None:
     """Add the command and its options."""
-    parser = commands.add_parser("train", help="train an LDA or LSI model of a corpus")
+    parser = commands.add_parser("train", help="train an LDA or LSI model on a corpus")
     kinds = parser.add_subparsers(dest="kind", required=True, metavar="MODEL")
     shared = _shared_options()
     lda = kinds.add_parser("lda", parents=[*shared, _common(2000)], help="latent Dirichlet allocation")
@@ -51,22 +51,26 @@ def add(commands: Commands) -> None:
         type=int,
         default=50,
         metavar="N",
-        help="of a document's E-step (default: %(default)s)",
+        help="the most iterations of a document's E-step (default: %(default)s)",
     )
     lda.add_argument(
         "--inference",
         choices=("vb", "cvb0"),
         default="vb",
-        help="variational Bayes, gensim's, or zero-order collapsed variational Bayes (default: %(default)s)",
+        help="variational Bayes (as gensim) or zero-order collapsed variational Bayes (default: %(default)s)",
     )
-    lda.add_argument("--random-state", type=int, metavar="N", help="the same number gives the same model")
+    lda.add_argument(
+        "--random-state", type=int, metavar="N", help="seed: the same number gives the same model"
+    )
     lda.set_defaults(run=run, make=_lda)
     lsi = kinds.add_parser("lsi", parents=[*shared, _common(20_000)], help="latent semantic indexing")
-    lsi.add_argument("--tfidf", action="store_true", help="weigh the counts by TF-IDF")
+    lsi.add_argument("--tfidf", action="store_true", help="weight the counts by TF-IDF")
     lsi.add_argument(
         "--decay", type=amount, default=1.0, help="weight of documents before a chunk (default: %(default)g)"
     )
-    lsi.add_argument("--random-state", type=int, metavar="N", help="the same number gives the same model")
+    lsi.add_argument(
+        "--random-state", type=int, metavar="N", help="seed: the same number gives the same model"
+    )
     lsi.set_defaults(run=run, make=_lsi)
 
 
@@ -92,19 +96,19 @@ def _common(chunksize: int) -> Parser:
         help="the words of a Matrix Market file: a gensim Dictionary, saved or as text",
     )
     options.add_argument("--topics", type=positive_count, required=True, metavar="K", help="topics to find")
-    options.add_argument("--out", required=True, metavar="MODEL", help="the file that the model is saved to")
+    options.add_argument("--out", required=True, metavar="MODEL", help="the file to save the model to")
     options.add_argument(
         "--chunksize",
         type=positive_count,
         default=chunksize,
         metavar="N",
-        help="documents of a chunk (default: %(default)s)",
+        help="documents per chunk (default: %(default)s)",
     )
     options.add_argument(
         "--workers",
         type=positive_count,
         metavar="N",
-        help="threads of this machine (default: the cores that it may use)",
+        help="threads on this machine (default: the number of available cores)",
     )
     return options
 

@@ -12,7 +12,9 @@ from distcorpus.cli.common import Commands, verbose_options
 def add(commands: Commands) -> None:
     """Add the command."""
     parser = commands.add_parser(
-        "warm", parents=[verbose_options()], help="compile everything now, as in an image's build"
+        "warm",
+        parents=[verbose_options()],
+        help="compile all kernels now, for example while building an image",
     )
     parser.set_defaults(run=run)
 

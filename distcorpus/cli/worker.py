@@ -62,13 +62,13 @@ def add(commands: Commands) -> None:
         type=positive_count,
         default=1,
         metavar="N",
-        help="threads of a daemon that share one broadcast and one result (default: %(default)s)",
+        help="threads of a daemon, which share its topics and its partial result (default: %(default)s)",
     )
     parser.add_argument(
         "--blas-threads",
         type=positive_count,
         metavar="N",
-        help="threads for BLAS (default: cores / workers of this command)",
+        help="threads for BLAS (default: cores / --workers)",
     )
     parser.add_argument("--name", help="the worker's name (default: host name and process id)")
     parser.add_argument(
@@ -83,7 +83,7 @@ def add(commands: Commands) -> None:
         action="append",
         default=[],
         metavar="DIR",
-        help="a folder with corpora that this worker reads by itself; may be given more than once",
+        help="a folder with corpora that this worker reads by itself; may be given several times",
     )
     parser.set_defaults(run=run)
 

@@ -29,6 +29,8 @@ from distcorpus._machine import available_cores, open_alone
 from distcorpus.corpora import inputs
 from distcorpus.corpora.counting import Counts, Reading, Tally, count, numbered, problems
 from distcorpus.corpora.crew import Crew
+from distcorpus.corpora.files import remedy
+from distcorpus.corpora.fingerprint import of_tokenizer
 from distcorpus.corpora.inputs import InputError, Piece, needs
 from distcorpus.corpora.records import Fields
 from distcorpus.corpora.vocabulary import WORD_BYTES, Vocabulary, ids_of
@@ -85,7 +87,7 @@ def build(
     options: Options,
     say_bad: Callable[[str], None] = logger.warning,
 ) -> int:
-    """Build a corpus, see `Corpus.build`, and return how many bad records were passed over.
+    """Build a corpus, see `Corpus.build`, and return how many bad records were skipped.
 
     Each of the first ones is told to `say_bad`.
     """
@@ -114,8 +116,9 @@ def build(
     if options.id is not None and any(source.form in ("lines", "files") for source in sources):
         raise InputError("text files have no fields, so that id is of no use for them: leave it out")
     try:
-        with _kept(folder, _source(reading)) as counted, _crew(options) as crew:
-            build = _Build(reading, options, counted, crew)
+        source = _source(reading)
+        with _kept(folder, source) as counted, _crew(options) as crew:
+            build = _Build(reading, source, options, counted, crew)
             bad = build.count(say_bad)
             build.write(directory)
     except OSError as error:
@@ -123,8 +126,8 @@ def build(
             raise
         raise OSError(
             error.errno,
-            f"the counts of {directory} cannot be written to {folder}: {error.strerror}; make room there, or "
-            "give another folder. The same command goes on from where it was",
+            f"the counts of {directory} cannot be written to {folder}: {error.strerror}; "
+            f"{remedy(error)}. The same command goes on from where it was",
         ) from error
     shutil.rmtree(folder)
     return bad
@@ -149,20 +152,12 @@ def _stopwords(words: str | Collection[str]) -> frozenset[str]:
 def _source(reading: Reading) -> str:
     """Return what the counts follow from, beside the program."""
     function = tokenizer(reading.tokenizer)
-    name: Any = function
-    if callable(function):
-        code = getattr(function, "__code__", None)
-        name = [
-            getattr(function, "__module__", ""),
-            getattr(function, "__qualname__", repr(type(function))),
-            hashlib.sha256(code.co_code + repr(code.co_consts).encode()).hexdigest() if code else "",
-        ]
     about = {
         "format": 1,
         "sources": [asdict(source) for source in reading.sources],
         "fields": asdict(reading.fields),
-        "tokenizer": name,
-        "stopwords": hashlib.sha256(" ".join(sorted(reading.stopwords)).encode()).hexdigest(),
+        "tokenizer": of_tokenizer(function) if callable(function) else function,
+        "stopwords": hashlib.sha256(json.dumps(sorted(reading.stopwords)).encode()).hexdigest(),
         "skip_bad": reading.skip_bad,
         "made by": [unicodedata.unidata_version, importlib.metadata.version("pyarrow"), inputs.PIECE],
     }
@@ -190,8 +185,9 @@ def _kept(folder: Path, source: str) -> Iterator[Path]:
 class _Build:
     """Counts, and then writes what is counted."""
 
-    def __init__(self, reading: Reading, options: Options, folder: Path, crew: Crew) -> None:
+    def __init__(self, reading: Reading, source: str, options: Options, folder: Path, crew: Crew) -> None:
         self._reading = reading
+        self._source = source
         self._options = options
         self._folder = folder
         self._crew = crew
@@ -264,7 +260,7 @@ class _Build:
                 f"(no_above) of the {n_docs} documents: give other limits"
             )
         texts = words.to_pylist()
-        source = f"{_source(self._reading)} {hashlib.sha256(chr(10).join(texts).encode()).hexdigest()}"
+        source = f"{self._source} {hashlib.sha256(chr(10).join(texts).encode()).hexdigest()}"
         with (
             ShardWriter(directory, len(texts), source=source) as writer,
             self._bar(n_docs, "doc", "writing") as bar,

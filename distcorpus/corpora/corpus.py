@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import html
 import io
 import logging
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from itertools import islice, pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import scipy.io
@@ -50,6 +53,13 @@ class Documents(CorpusABC):
     def _chunk(self, start: int, stop: int) -> Chunk:
         """Return a range of the store's documents."""
         raise NotImplementedError
+
+    def gathered(self, numbers: NDArray[np.int64]) -> Chunk:
+        """Return documents by their numbers in this range, in the order of these."""
+        raise NotImplementedError
+
+    def _selected(self, numbers: NDArray[np.int64]) -> Selection:
+        return Selection(self._store, self, numbers)
 
     def chunk(self, start: int, stop: int) -> Chunk:
         """Return the documents `start` to `stop` as a document-term matrix.
@@ -109,10 +119,9 @@ class Documents(CorpusABC):
             start, stop, step = which.indices(len(self))
             if step == 1:
                 return self._range(self._start + start, self._start + max(start, stop))
-            return Selection(self, range(start, stop, step))
+            return self._selected(np.arange(start, stop, step))
         if isinstance(which, list | tuple | np.ndarray):
-            chosen = np.arange(len(self))[np.asarray(which, None if len(which) else np.intp)]
-            return Selection(self, chosen.tolist())
+            return self._selected(np.arange(len(self))[np.asarray(which, None if len(which) else np.intp)])
         number = range(len(self))[which]
         return next(_bags(self.chunk(number, number + 1)))
 
@@ -153,11 +162,26 @@ class Documents(CorpusABC):
         """Write the documents as a Matrix Market file, which gensim's `MmCorpus` reads.
 
         The file appears when it is complete.
+
+        Parameters
+        ----------
+        path : path-like
+            Compressed where it ends with ``.gz`` or ``.bz2``.
+
+        Raises
+        ------
+        ValueError
+            If it ends like a file that is compressed in another way.
+        OSError
+            If it cannot be written.
         """
         path = Path(path)
+        suffix = path.suffix.lower()
+        if suffix in (".xz", ".zst", ".zip", ".lz4"):
+            raise ValueError(f"{path}: {suffix} is not written: let the name end with .mm, .mm.gz or .mm.bz2")
         unfinished = path.with_name(path.name + ".unfinished")
         try:
-            with open(unfinished, "wb") as file:
+            with open(unfinished, "wb") as stored, _compressing(stored, suffix) as file:
                 entries = int(self._indptr()[-1])
                 file.write(b"%%MatrixMarket matrix coordinate real general\n")
                 file.write(f"{len(self)} {self.num_terms} {entries}\n".encode())
@@ -170,7 +194,8 @@ class Documents(CorpusABC):
 
     def _indptr(self) -> NDArray[np.int64]:
         """Return where each document ends, as `Chunk.indptr`."""
-        raise NotImplementedError
+        parts = [np.diff(self.chunk(first, first + AT_ONCE).indptr) for first in range(0, len(self), AT_ONCE)]
+        return np.concatenate(([0], np.cumsum(np.concatenate([np.empty(0, np.int64), *parts]))))
 
 
 class Corpus(Documents):
@@ -226,7 +251,7 @@ class Corpus(Documents):
             The documents' names.
         source : str, optional
             Says which documents these are: where an earlier call with the same text was interrupted, the
-            shards that were complete are kept, and the documents in them are passed over. Without one all is
+            shards that were complete are kept, and the documents in them are skipped. Without one all is
             written anew.
 
         Raises
@@ -299,7 +324,7 @@ class Corpus(Documents):
             As in ``Dictionary.filter_extremes``: a word has to be in at least so many documents and at most
             this part of them, and so many words are kept, those of most documents; None for all.
         skip_bad : bool
-            Pass over records that have no text; a warning tells of the first, and how many there are.
+            Skip records that have no text; a warning names the first of them and says how many there are.
         processes : int, optional
             By default as many as there are cores that this process may use.
         memory : float
@@ -347,7 +372,7 @@ class Corpus(Documents):
         )
         bad = build(paths, directory, options)
         if bad:
-            logger.warning("passed over %s without text", plural(bad, "record"))
+            logger.warning("skipped %s without text", plural(bad, "record"))
         return cls(directory)
 
     def _range(self, start: int, stop: int) -> Corpus:
@@ -358,14 +383,22 @@ class Corpus(Documents):
     def _chunk(self, start: int, stop: int) -> Chunk:
         return self._store.chunk(start, stop)
 
+    def gathered(self, numbers: NDArray[np.int64]) -> Chunk:
+        """See `Documents.gathered`."""
+        return self._store.gathered(self._start + numbers)
+
     def are_sound(self, counts: bool, largest: float) -> bool:
         """See `Documents.are_sound`."""
         shards = self._store.shards
         if not all(s.dtype == "float32" and max(-s.least, s.largest) < largest for s in shards):
             return False
-        # Of no term can a chunk have more than all documents have of all terms.
-        few = sum(shard.total for shard in shards) < MAX_COUNT
-        return not counts or (all(shard.least >= 0 for shard in shards) and few)
+        return not counts or (all(shard.least >= 0 for shard in shards) and self._adds_up())
+
+    def _adds_up(self) -> bool:
+        """Return whether all documents, and so any of them, have few enough of each term."""
+        store = self._store
+        few = sum(shard.total for shard in store.shards) < MAX_COUNT
+        return few or bool(store.collection_frequencies().max() < MAX_COUNT)
 
     def is_referable(self, counts: bool) -> bool:
         """See `Documents.is_referable`."""
@@ -475,23 +508,32 @@ class Corpus(Documents):
         return f"<b>{type(self).__name__}</b><table>{rows}</table>"
 
 
-class Selection(CorpusABC):
-    """Documents of a corpus, by their numbers."""
+class Selection(Documents):
+    """Documents of a corpus, by their numbers in it; some may be there more than once."""
 
-    def __init__(self, corpus: Any, numbers: Sequence[int]) -> None:
-        self._corpus = corpus
+    def __init__(self, store: Store, documents: Documents, numbers: NDArray[np.int64]) -> None:
+        super().__init__(store, 0, len(numbers))
+        self._documents = documents
         self._numbers = numbers
 
-    def __len__(self) -> int:
-        return len(self._numbers)
+    def _range(self, start: int, stop: int) -> Selection:
+        return Selection(self._store, self._documents, self._numbers[start:stop])
 
-    def __iter__(self) -> Iterator[Any]:
-        return (self._corpus[number] for number in self._numbers)
+    def _selected(self, numbers: NDArray[np.int64]) -> Selection:
+        return Selection(self._store, self._documents, self._numbers[numbers])
 
-    def __getitem__(self, which: Any) -> Any:
-        if isinstance(which, slice):
-            return Selection(self._corpus, self._numbers[which])
-        return self._corpus[self._numbers[which]]
+    def _chunk(self, start: int, stop: int) -> Chunk:
+        return self._documents.gathered(self._numbers[start:stop])
+
+    def is_referable(self, counts: bool) -> bool:
+        """See `Documents.is_referable`: references are to ranges."""
+        return False
+
+    @property
+    def names(self) -> list[str] | None:
+        """The documents' names; None where they have none."""
+        names = self._documents.names
+        return None if names is None else [names[number] for number in self._numbers.tolist()]
 
 
 def dictionary_of(store: Store) -> Any:
@@ -549,6 +591,15 @@ def _parts(corpus: Any, begin: int) -> Iterator[tuple[Any, int]]:
         yield part, len(part)
 
 
+def _compressing(stored: BinaryIO, suffix: str) -> AbstractContextManager[Any]:
+    """Return what is to be written to, for a file that ends like this: equal content gives equal bytes."""
+    if suffix == ".gz":
+        return gzip.GzipFile("", "wb", fileobj=stored, mtime=0)
+    if suffix == ".bz2":
+        return bz2.BZ2File(stored, "wb")
+    return nullcontext(stored)
+
+
 def _mm_lines(chunk: Chunk, first: int) -> bytes:
     """Return the lines of some documents of a Matrix Market file, the first of which has number `first`."""
     if not chunk.nnz:
@@ -594,9 +645,9 @@ class TfidfCorpus(Documents):
     def _chunk(self, start: int, stop: int) -> Chunk:
         return self._weigh(self._store.chunk(start, stop))
 
-    def _indptr(self) -> NDArray[np.int64]:
-        parts = [np.diff(self.chunk(first, first + AT_ONCE).indptr) for first in range(0, len(self), AT_ONCE)]
-        return np.concatenate(([0], np.cumsum(np.concatenate([np.empty(0, np.int64), *parts]))))
+    def gathered(self, numbers: NDArray[np.int64]) -> Chunk:
+        """See `Documents.gathered`."""
+        return self._weigh(self._store.gathered(self._start + numbers))
 
 
 class _CustomWeights:

@@ -35,7 +35,7 @@ class Reading:
         See `words.tokenizer`.
     stopwords : frozenset of str
     skip_bad : bool
-        Pass over records that have no text.
+        Skip records that have no text.
     named : bool
         Documents have names.
     """
@@ -69,7 +69,7 @@ class Tally:
 def count(piece: Piece, reading: Reading, path: Path, known: Tally | None = None) -> Tally:
     """Count the words of a piece's documents into a file, which appears when it is complete.
 
-    Nothing is written where a record is bad and bad ones are not passed over, or where the tally is `known`.
+    Nothing is written where a record is bad and bad ones are not skipped, or where the tally is `known`.
 
     Raises
     ------

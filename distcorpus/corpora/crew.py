@@ -6,6 +6,7 @@ and needs no ``if __name__ == "__main__"``. They end when it ends, however it do
 
 from __future__ import annotations
 
+import io
 import os
 import pickle
 import signal
@@ -16,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from itertools import islice
 from multiprocessing.connection import Connection, wait
+from types import FunctionType
 from typing import Any
 
 #: Results that may wait for an earlier one, for each process.
@@ -92,15 +94,16 @@ class Crew:
                     idle.append(ready)
 
     def _send(self, connection: Connection, call: Any) -> None:
+        message = io.BytesIO()
         try:
-            message = pickle.dumps(call, pickle.HIGHEST_PROTOCOL)
+            _Sending(message, pickle.HIGHEST_PROTOCOL).dump(call)
         except (pickle.PicklingError, AttributeError, TypeError) as error:
             raise ValueError(
                 f"this cannot be sent to another process: {error}. Define the function in a module, or use "
                 "one process"
             ) from None
         try:
-            connection.send_bytes(message)
+            connection.send_bytes(message.getbuffer())
         except OSError:
             raise self._lost(connection) from None
 
@@ -131,6 +134,15 @@ class Crew:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+class _Sending(pickle.Pickler):
+    """Pickles for another process, which has a ``__main__`` of its own."""
+
+    def reducer_override(self, thing: Any) -> Any:
+        if isinstance(thing, type | FunctionType) and thing.__module__ == "__main__":
+            raise pickle.PicklingError(f"{thing.__qualname__} is of the program itself")
+        return NotImplemented
 
 
 def serve(descriptor: int) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import mmap
 import os
 import stat
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -51,9 +53,17 @@ class Folder:
         if hasattr(self, "_fd"):
             os.close(self._fd)
 
-    def names(self) -> list[str]:
-        """Return the names of all that is in it, sorted."""
-        return sorted(os.listdir(self._fd))
+    def folders(self) -> list[str]:
+        """Return the names of the folders that are in it, sorted; links are none."""
+        with os.scandir(self._fd) as entries:
+            return sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
+
+    def is_there(self) -> bool:
+        """Return whether its path still leads to it, and to no other folder."""
+        try:
+            return os.path.samestat(os.stat(self.path), os.fstat(self._fd))
+        except OSError:
+            return False
 
     def open(self, name: str) -> int:
         """Return a descriptor of a regular file, to read.
@@ -81,16 +91,23 @@ class Folder:
         return content
 
 
-#: Files, as the system knows them, whose content had its checksum when this process looked.
-_verified: dict[tuple[int, ...], str] = {}
+#: Files, as the system knows them, whose content was right when this process looked: checksums and checks.
+_verified: dict[tuple[int, ...], tuple[Any, ...]] = {}
 
 
 def mapped(
-    folder: Folder, name: str, dtype: Any, shape: tuple[int, ...], checksum: str, again: bool = False
+    folder: Folder,
+    name: str,
+    dtype: Any,
+    shape: tuple[int, ...],
+    checksum: str,
+    again: bool = False,
+    check: partial[str] | None = None,
 ) -> NDArray:
     """Return the array in a file, as a read-only memory map.
 
-    The content is held against its checksum when the process first reads the file, or with `again`.
+    The content is held against its checksum when the process first reads the file, or with `again`, and then
+    given to `check`, which returns what is wrong with it.
 
     Raises
     ------
@@ -118,14 +135,26 @@ def mapped(
             "corpus again"
         )
     seen = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
-    if again or _verified.get(seen) != checksum:
+    array: NDArray = np.ndarray(shape, dtype, buffer=content, offset=len(header))
+    verified = checksum, *((check.func, check.args) if check else ())
+    if again or _verified.get(seen) != verified:
         if hashlib.sha256(content).hexdigest() != checksum or content[: len(header)] != header:
             raise DamagedError(
                 f"{path} has been changed: its checksum is not that of the manifest. Copy it again, or write "
                 "the corpus again"
             )
-        _verified[seen] = checksum
-    return np.ndarray(shape, dtype, buffer=content, offset=len(header))
+        if check is not None and (wrong := check(array)):
+            raise DamagedError(
+                f"{path} has {wrong}: it was changed with its checksum. Write the corpus again"
+            )
+        _verified[seen] = verified
+    return array
+
+
+def remedy(error: OSError) -> str:
+    """Return what to do where something cannot be written."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    return "make room there, or give another folder" if full else "give a folder that can be written to"
 
 
 class _Hashing:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import bz2
 import csv
+import glob
 import gzip
 import io
 import os
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +25,11 @@ TOO_LONG = f"a record is longer than {LARGEST_RECORD >> 20} MB, the most that a 
 FILES_AT_ONCE = 4096
 #: Rows of a table that are read at once.
 ROWS_AT_ONCE = 1024
+
+#: What a path has that stands for several.
+GLOB = "*?["
+#: What the folders of a build that is not finished end with, and a file that they have.
+UNFINISHED = ((".counted", "source.json"), (".unfinished", "progress.jsonl"))
 
 #: What a file's name ends with, after the suffix of its compression, and its form.
 FORMS = {
@@ -143,7 +150,7 @@ def _form(path: str) -> str:
 def _files(path: str) -> Iterator[tuple[str, int, str]]:
     if "://" in path:
         files, names = needs("fsspec.core").url_to_fs(path)
-        names = [names] if not any(sign in path for sign in "*?[") else sorted(files.glob(names))
+        names = [names] if not any(sign in path for sign in GLOB) else sorted(files.glob(names))
         for name in names:
             about = _told(path, files.info, name)
             stamp = str(about.get("ETag") or about.get("mtime") or about.get("LastModified"))
@@ -151,16 +158,40 @@ def _files(path: str) -> Iterator[tuple[str, int, str]]:
         if not names:
             raise InputError(f"there is no file {path}")
         return
-    if os.path.isdir(path):
-        files = [file for file in sorted(Path(path).rglob("*")) if file.is_file()]
-        names = [str(file) for file in files if not file.name.startswith(".")]
+    if any(sign in path for sign in GLOB) and not os.path.exists(path):
+        names = sorted(glob.glob(path, recursive=True))
         if not names:
-            raise InputError(f"there is no file in the folder {path}")
-    else:
-        names = [path]
+            raise InputError(f"there is no file {path}")
+        for name in names:
+            yield from _files(name)
+        return
+    names = _in_folder(path) if os.path.isdir(path) else [path]
+    if not names:
+        raise InputError(f"there is no file in the folder {path}")
     for name in names:
         status = _told(name, os.stat, name)
+        if not stat.S_ISREG(status.st_mode):
+            raise InputError(f"{name} is no regular file: write what it gives to one, and give that")
         yield name, status.st_size, str(status.st_mtime_ns)
+
+
+def _in_folder(path: str) -> list[str]:
+    """Return the files in a folder, in their order, but hidden ones and what this library has made."""
+    found = []
+    for folder, folders, files in os.walk(path):
+        if _is_of_a_corpus(folder, files):
+            folders.clear()
+            continue
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [Path(folder, name) for name in files if not name.startswith(".")]
+    return [str(file) for file in sorted(found) if file.is_file()]
+
+
+def _is_of_a_corpus(folder: str, files: Sequence[str]) -> bool:
+    """Return whether a folder is a corpus, or what the build of one has left."""
+    return {"manifest.json", "document-frequencies.npy"} <= {*files} or any(
+        folder.endswith(suffix) and name in files for suffix, name in UNFINISHED
+    )
 
 
 def _told(path: str, function: Callable[[str], Any], name: str) -> Any:
@@ -386,6 +417,8 @@ def _need(path: str, columns: Sequence[str], names: Sequence[str]) -> None:
     for column in columns:
         if column not in names:
             raise InputError(f"{path}: {no_field(column, names)}")
+        if list(names).count(column) > 1:
+            raise InputError(f"{path}: several fields are called {column!r}: give each a name of its own")
 
 
 def no_field(field: str, names: Sequence[str]) -> str:

@@ -34,7 +34,7 @@ class Fields:
     @property
     def names(self) -> list[str]:
         """The fields that are read."""
-        return [self.text] if self.id is None else [self.text, self.id]
+        return [self.text] if self.id in (None, self.text) else [self.text, self.id]
 
 
 class Record(NamedTuple):
@@ -97,7 +97,7 @@ def records(piece: Piece, sources: Sequence[Input], fields: Fields) -> Iterator[
             lines.pop()
         of_line = _of_json if source.form == "jsonl" else _of_text
         for number, line in enumerate(lines, 1):
-            if len(line) > LARGEST_RECORD // 4 and len(line.encode("utf-8", "replace")) > LARGEST_RECORD:
+            if _is_too_long(line):
                 yield Record(number, problem=TOO_LONG)
             else:
                 yield of_line(number, line, fields)
@@ -146,7 +146,14 @@ def _of_csv(text: str, piece: Piece, fields: Fields, delimiter: str) -> Iterator
 def _of_table(piece: Piece, fields: Fields) -> Iterator[Record]:
     columns = {name: piece.content.column(name).to_pylist() for name in fields.names}
     for number, values in enumerate(zip(*columns.values(), strict=True), 1):
-        yield _of_values(number, dict(zip(columns, values, strict=True)), fields)
+        if any(isinstance(value, str) and _is_too_long(value) for value in values):
+            yield Record(number, problem=TOO_LONG)
+        else:
+            yield _of_values(number, dict(zip(columns, values, strict=True)), fields)
+
+
+def _is_too_long(text: str) -> bool:
+    return len(text) > LARGEST_RECORD // 4 and len(text.encode("utf-8", "replace")) > LARGEST_RECORD
 
 
 def _of_values(number: int, values: dict[str, Any], fields: Fields) -> Record:

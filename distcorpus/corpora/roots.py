@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from distcorpus.corpora import manifest
@@ -49,18 +49,41 @@ class Roots:
                     f"--corpora {given}: {error.strerror}; give a folder that there is"
                 ) from error
         self._found: dict[str, Store] = {}
+        self._doubted: set[str] = set()
         self._looked_at = -LOOK_EVERY
         self._lock = threading.Lock()
 
     def find(self, checksum: str) -> Store | None:
-        """Return the corpus with this checksum of its manifest, or None."""
+        """Return the corpus with this checksum of its manifest, or None.
+
+        It is looked for again where its folder has been moved or replaced since it was found.
+        """
         with self._lock:
-            if checksum not in self._found and self._folders:
-                now = time.monotonic()
-                if now >= self._looked_at + LOOK_EVERY:
-                    self._looked_at = now
-                    self._look()
+            found = self._found.get(checksum)
+            if found is not None and not found.is_there():
+                del self._found[checksum]
+            if checksum not in self._found or checksum in self._doubted:
+                self._look_again(checksum)
             return self._found.get(checksum)
+
+    @contextmanager
+    def reading(self, checksum: str) -> Iterator[Store | None]:
+        """Find a corpus to read it: where that fails it is looked for again, as it may have been repaired."""
+        try:
+            yield self.find(checksum)
+        except (DamagedError, OSError):
+            with self._lock:
+                self._doubted.add(checksum)
+            raise
+
+    def _look_again(self, checksum: str) -> None:
+        """Look for a corpus, unless somebody has just looked."""
+        now = time.monotonic()
+        if self._folders and now >= self._looked_at + LOOK_EVERY:
+            self._looked_at = now
+            self._found.pop(checksum, None)
+            self._doubted.discard(checksum)
+            self._look()
 
     def checksums(self) -> list[str]:
         """Return those of all corpora that there are."""
@@ -75,7 +98,7 @@ class Roots:
                 for folder in _folders(Folder(root, links=False), DEPTH):
                     left -= 1
                     if left < 0:
-                        logger.warning("no more than %d folders are looked at for corpora", FOLDERS)
+                        logger.warning("only the first %d folders are searched for corpora", FOLDERS)
                         return
                     self._add(folder)
 
@@ -97,6 +120,6 @@ def _folders(folder: Folder, depth: int) -> Iterator[Folder]:
     yield folder
     if not depth:
         return
-    for name in folder.names():
+    for name in folder.folders():
         with suppress(OSError):
             yield from _folders(Folder(name, folder), depth - 1)

@@ -6,6 +6,7 @@ import os
 import threading
 from bisect import bisect_right
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,10 @@ class Store:
 
     def __reduce__(self) -> Any:
         return Store, (self.path, self.checksum)
+
+    def is_there(self) -> bool:
+        """Return whether its folder is where it was opened, and is no other one."""
+        return self._folder.is_there()
 
     @property
     def shards(self) -> tuple[Shard, ...]:
@@ -153,6 +158,24 @@ class Store:
         indices, data = self.part(number, "indices"), self.part(number, "data")
         return Chunk(bounds - begin, indices[begin:after], data[begin:after], self.manifest.terms)
 
+    def gathered(self, numbers: NDArray[np.int64]) -> Chunk:
+        """Return documents by their numbers, in the order of these, in new arrays."""
+        of = np.searchsorted(self._firsts, numbers, side="right") - 1
+        shards = [(n, np.flatnonzero(of == n)) for n in np.unique(of).tolist()]
+        starts, lengths = np.empty(len(numbers), np.int64), np.empty(len(numbers), np.int64)
+        for n, places in shards:
+            rows, bounds = numbers[places] - self._firsts[n], self.part(n, "indptr")
+            starts[places] = bounds[rows]
+            lengths[places] = bounds[rows + 1] - bounds[rows]
+        indptr = np.concatenate(([0], np.cumsum(lengths)))
+        indices = np.empty(indptr[-1], np.int32)
+        data = np.empty(indptr[-1], np.result_type(np.float32, *(self.shards[n].dtype for n, _ in shards)))
+        for n, places in shards:
+            there = _entries(indptr[places], lengths[places])
+            here = _entries(starts[places], lengths[places])
+            indices[there], data[there] = self.part(n, "indices")[here], self.part(n, "data")[here]
+        return Chunk(indptr, indices, data, self.manifest.terms)
+
     def indptr(self, start: int, stop: int) -> NDArray[np.int64]:
         """Return where the documents of a range end, as `Chunk.indptr`: no document is read."""
         lengths = [
@@ -171,10 +194,19 @@ class Store:
         return np.flatnonzero(occurs).astype(np.int32)
 
 
+def _entries(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the places of all entries of documents that begin at `starts`."""
+    ends = np.cumsum(lengths)
+    return np.arange(ends[-1]) + np.repeat(starts - (ends - lengths), lengths)
+
+
 def map_part(
     folder: Folder, number: int, shard: Shard, part: str, name_bytes: int = 0, again: bool = False
 ) -> NDArray:
-    """Return an array of a shard as a memory map, see `files.mapped`."""
+    """Return an array of a shard as a memory map, see `files.mapped`.
+
+    Compiled code relies on what these arrays hold, so that this is looked at with the checksum.
+    """
     dtype, shape = {
         "indptr": (np.int64, (shard.n_docs + 1,)),
         "indices": (np.int32, (shard.entries,)),
@@ -183,4 +215,19 @@ def map_part(
         "names-bytes": (np.uint8, (name_bytes,)),
         "names-ends": (np.int64, (shard.n_docs,)),
     }[part]
-    return mapped(folder, file_of(part, number), dtype, shape, shard.checksums[part], again)
+    name, check = file_of(part, number), partial(_wrong, part, shard)
+    return mapped(folder, name, dtype, shape, shard.checksums[part], again, check)
+
+
+def _wrong(part: str, shard: Shard, array: NDArray) -> str:
+    """Return what an array of a shard has that it cannot have, if it has."""
+    if part == "indptr":
+        fine = array[0] == 0 and array[-1] == shard.entries and bool((array[1:] >= array[:-1]).all())
+        return "" if fine else f"places of documents that are none among {shard.entries} entries"
+    if part == "indices" and len(array):
+        fine = array.min() >= 0 and array.max() < shard.terms
+        return "" if fine else f"term ids that are not below {shard.terms}"
+    if part == "data" and len(array):
+        fine = array.min() >= shard.least and array.max() <= shard.largest  # of NaN neither is true
+        return "" if fine else f"values that are not from {shard.least:g} to {shard.largest:g}"
+    return ""

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distcorpus._machine import open_alone
-from distcorpus.algorithms.chunk import MAX_TERMS, Chunk, as_chunk, joined
+from distcorpus.algorithms.chunk import LARGEST_WEIGHT, MAX_TERMS, Chunk, as_chunk, joined
 from distcorpus.corpora import files, manifest
 from distcorpus.corpora.files import Folder
 from distcorpus.corpora.manifest import (
@@ -27,10 +27,13 @@ from distcorpus.corpora.manifest import (
     Shard,
     file_of,
 )
+from distcorpus.corpora.reading import HOW_TO_NUMBER, free_memory
 from distcorpus.corpora.store import map_part
 
 #: What a folder is called that is being written, after the corpus' own name.
 UNFINISHED = ".unfinished"
+#: Bytes that a term of the vocabulary takes, and terms that an entry may come with where there are many.
+TERM_BYTES, TERMS_OF_AN_ENTRY, SMALL_VOCABULARY = 16, 64, 1 << 22
 #: What an interrupted writer leaves of each shard, a line of JSON.
 _PROGRESS = "progress.jsonl"
 
@@ -160,12 +163,13 @@ class ShardWriter:
         Raises
         ------
         ValueError, TypeError
-            If a document is none, see `as_chunk`; if there are more or fewer names than documents.
+            If a document is none, see `as_chunk`; if a value is too large, or a term id so large that the
+            vocabulary does not fit into the memory; if there are more or fewer names than documents.
         OSError
             If it cannot be written, as on a full disk.
         """
         what = f"documents from {self.n_docs} on"
-        chunk = as_chunk(documents, self._most_terms, what=what)
+        chunk = as_chunk(documents, self._most_terms, largest=LARGEST_WEIGHT, what=what)
         if not chunk.n_docs:
             return
         texts = None if names is None else list(names)
@@ -200,6 +204,7 @@ class ShardWriter:
         number = len(self._shards)
         chunk = as_chunk(chunk, self._most_terms)  # float32 if that holds all of these
         terms = int(chunk.indices.max(initial=-1)) + 1
+        _check_vocabulary(terms)
         segment = segment_size(chunk.n_docs, chunk.nnz, terms)
         arrays = {
             "indptr": chunk.indptr,
@@ -241,8 +246,7 @@ class ShardWriter:
     def _cannot_write(self, error: OSError) -> OSError:
         return OSError(
             error.errno,
-            f"the corpus {self.directory} cannot be written: {error.strerror}; make room there, or give "
-            "another folder",
+            f"the corpus {self.directory} cannot be written: {error.strerror}; {files.remedy(error)}",
         )
 
     def finish(self, id2word: Any = None) -> Path:
@@ -261,7 +265,8 @@ class ShardWriter:
         Raises
         ------
         ValueError, TypeError
-            If a term has an id beyond the dictionary, or words are not strings.
+            If a term has an id beyond the dictionary, or words are not strings; without a dictionary, if the
+            largest term id makes a vocabulary that is much larger than the documents.
         OSError
             If it cannot be written.
         """
@@ -278,6 +283,8 @@ class ShardWriter:
                 f"the documents have the term id {terms - 1}, and id2word has {size} words: give the id2word "
                 "that they were made with"
             )
+        if words is None and self._given_terms is None:
+            _check_ids(size, sum(shard.entries for shard in self._shards))
         in_documents, in_all = self._frequencies(size)
         arrays: dict[str, NDArray] = {"document-frequencies": in_documents, "collection-frequencies": in_all}
         word_bytes = -1
@@ -341,6 +348,26 @@ class ShardWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _check_vocabulary(terms: int) -> None:
+    """Refuse term ids whose frequencies this machine cannot hold, before memory is taken."""
+    needed, free = TERM_BYTES * terms, free_memory()
+    if free is not None and needed > free:
+        raise ValueError(
+            f"the largest term id, {terms - 1}, makes the vocabulary, whose frequencies need "
+            f"{needed / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB are free: {HOW_TO_NUMBER}"
+        )
+
+
+def _check_ids(terms: int, entries: int) -> None:
+    """Refuse term ids that leave nearly all of a large vocabulary without an entry."""
+    if terms > max(SMALL_VOCABULARY, TERMS_OF_AN_ENTRY * entries):
+        raise ValueError(
+            f"the largest term id, {terms - 1}, makes the vocabulary, whose frequencies take "
+            f"{TERM_BYTES * terms >> 20} MB, and there are {entries} entries: {HOW_TO_NUMBER}; or give "
+            "id2word, where the vocabulary is so large"
+        )
 
 
 def _is_empty(path: Path) -> bool:

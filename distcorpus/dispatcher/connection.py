@@ -139,8 +139,8 @@ class Connection:
     def _ended(self) -> Exception:
         """Return what the program is told when the dispatcher ends."""
         return RuntimeError(
-            "the dispatcher was told to end, and this training with it: train again when it, or another one, "
-            "has been started"
+            "the dispatcher was told to end, and this training run ended with it: train again when it, or "
+            "another dispatcher, has been started"
         )
 
     def farewell(self) -> Exception | None:
@@ -149,7 +149,7 @@ class Connection:
 
     def _check_idle(self) -> None:
         if self._ended_idle:
-            raise RuntimeError(f"this training was ended: {self._ended_idle}")
+            raise RuntimeError(f"this training run was ended: {self._ended_idle}")
 
     def _check_initialized(self) -> None:
         self._check_ending()
@@ -159,7 +159,7 @@ class Connection:
                 "this connection has no session: it broke, or the dispatcher was killed and started again "
                 f"(this one has run since {time.ctime(self._dispatcher.started)}), or initialize() was not "
                 "called. Train a new model; what the cluster held for this one is gone. With "
-                "distcorpus.models, and dispatcher --spool DIR --resume, a training goes on"
+                "distcorpus.models, and dispatcher --spool DIR --resume, a training run goes on"
             )
 
     def arriving(self) -> str:

@@ -251,7 +251,7 @@ class Dispatcher:
 
     @expose
     def exit(self, workers: bool = True) -> None:
-        """End the dispatcher; with its workers the cluster ends, and all trainings with it."""
+        """End the dispatcher; if its workers end too, so do the cluster and all training runs."""
         logger.info("asked to exit")
         if workers:
             self.keeps_sessions = False

@@ -75,12 +75,12 @@ class Supplier:
         ConnectionError, RuntimeError
             If the program is gone, or the session was closed.
         """
-        store = self._roots.find(reference.corpus)
-        if store is not None:
-            try:
-                return self._read.documents(store, reference, self._num_terms, self._counts)
-            except DamagedError as error:
-                logger.error("the program is asked for what is damaged here: %s", error)
+        try:
+            with self._roots.reading(reference.corpus) as store:
+                if store is not None:
+                    return self._read.documents(store, reference, self._num_terms, self._counts)
+        except DamagedError as error:
+            logger.error("a corpus here is damaged, the program is asked for it: %s", error)
         number = next(self._numbers)
         request = number, reference.to_message()
         with self._changed:

@@ -39,7 +39,7 @@ class Computed:
 
 @dataclass(frozen=True, slots=True)
 class Missing:
-    """The worker lacks documents or, with `rows`, broadcast rows."""
+    """The worker lacks documents or, with `rows`, rows of the shared table."""
 
     rows: bool
 

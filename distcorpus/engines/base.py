@@ -72,7 +72,7 @@ class Round(Protocol):
         """Return a block of the round; None where its result is here and it will not come again."""
 
     def rows(self, words: NDArray[np.int32]) -> NDArray:
-        """Return the broadcast rows of `words`, shape (n_words, width): a new array."""
+        """Return the rows of the shared table for `words`, shape (n_words, width): a new array."""
 
     def add(self, blocks: Sequence[int], result: Result) -> None:
         """Take in the accepted result of a job, some blocks, once; called by several threads at once."""

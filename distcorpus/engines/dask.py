@@ -1,21 +1,17 @@
 """The engine on a Dask cluster: jobs are tasks on Dask's workers, which need no daemon of ours.
 
 What to do is decided in `schedule.py`, as for our own cluster; here are coroutines on the client's event loop
-that carry it out, a job each, and a thread that looks who is there. Blocks and broadcast rows go straight to
-the worker that a job is for, and results come straight back. What is sent that way Dask cannot compute again:
-it is kept here, and sent to another worker where one is lost.
+that carry it out, a job each, and a thread that watches which workers there are. Blocks and rows of the
+shared table go straight to the worker that a job is for, and results come straight back. Dask cannot compute
+again what is sent that way: it is kept here, and sent to another worker where one is lost.
 """
 
 from __future__ import annotations
 
 import asyncio
-import ctypes
-import functools
 import itertools
 import logging
 import math
-import os
-import sys
 import threading
 import time
 import traceback
@@ -24,28 +20,36 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, S
 from concurrent.futures import CancelledError as ConcurrentCancelledError
 from concurrent.futures import Future as ConcurrentFuture
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import dask
 import distributed
-import numpy as np
-import scipy
 from dask.utils import parse_timedelta
-from distributed.scheduler import KilledWorker, NoValidWorkerError
 from distributed.worker import get_data_from_worker
-from numpy.typing import NDArray
 
 from distcorpus._text import plural
-from distcorpus._version import __version__
-from distcorpus.algorithms.chunk import Chunk, positions_of, words_in
-from distcorpus.algorithms.partial import Partial
+from distcorpus.algorithms.chunk import Chunk, words_in
+from distcorpus.engines import dasksums
 from distcorpus.engines.base import Block, Round
+from distcorpus.engines.dasksums import Held, Job, SumOnWorkers
+from distcorpus.engines.dasktasks import (
+    LOST,
+    Broadcast,
+    JobError,
+    Parcel,
+    Placed,
+    compute_job,
+    greet,
+    here,
+    nothing,
+    part,
+    versions,
+    widened,
+)
 from distcorpus.engines.schedule import Cancel, Decision, Drop, Fail, Failure, Finish, Hand, Schedule
-from distcorpus.engines.threads import ThreadsEngine, available_threads, let_this_thread_limit
-from distcorpus.kernels import KERNELS, Result
-from distcorpus.kernels.job import run
+from distcorpus.engines.threads import ThreadsEngine, available_threads
 
 logger = logging.getLogger(__name__)
 
@@ -73,18 +77,6 @@ BUSY_FOR = 0.05
 GRAPH_WITHIN = 1.0
 #: Seconds between two log lines about a round that waits for a worker.
 WAITING_LOG_EVERY = 10.0
-
-#: What says that data or a worker are lost, and not that a job is wrong.
-LOST = (
-    distributed.CancelledError,
-    KilledWorker,
-    NoValidWorkerError,
-    OSError,
-    TimeoutError,
-    asyncio.TimeoutError,
-)
-
-_INT32_MAX = 2**31 - 1
 
 
 def checked_client(client: Any) -> Any:
@@ -120,261 +112,6 @@ def checked_client(client: Any) -> Any:
     if client.status not in ("running", "connecting"):
         raise ValueError(f"client is {client.status}: give a client that is connected, Client(...)")
     return client
-
-
-# What runs on a worker, and what travels.
-
-
-class JobError(RuntimeError):
-    """A job raised on a worker; the message is the traceback."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Broadcast:
-    """What a job needs besides its blocks."""
-
-    params: Any
-    words: NDArray[np.int32]
-    rows: NDArray
-
-    @property
-    def nbytes(self) -> int:
-        """The bytes of the rows and their term ids."""
-        return self.words.nbytes + self.rows.nbytes
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class NarrowPartial:
-    """A partial of which only some rows are too wide for int32.
-
-    Attributes
-    ----------
-    partial : Partial
-        In int32; the wide rows are zero.
-    wide : ndarray of int, shape (n_wide,)
-        Which rows are wide.
-    steps : ndarray of float64, shape (n_wide, width)
-        Those rows.
-    """
-
-    partial: Partial
-    wide: NDArray[np.intp]
-    steps: NDArray[np.float64]
-
-    @property
-    def nbytes(self) -> int:
-        """The bytes of all arrays."""
-        return self.partial.nbytes + self.wide.nbytes + self.steps.nbytes
-
-
-def narrowed(result: Any) -> Any:
-    """Return a result as it travels: one cell beyond int32 does not double a whole table."""
-    if not isinstance(result, Partial) or result.steps.dtype == np.int32 or not result.steps.size:
-        return result
-    if result.cells is not None:
-        return result
-    largest = np.maximum(result.steps.max(axis=1), -result.steps.min(axis=1))
-    wide = np.flatnonzero(~(largest <= _INT32_MAX))
-    if 2 * len(wide) >= len(largest):
-        return result
-    steps = result.steps[wide]
-    narrow: NDArray[np.int32] = np.zeros(result.steps.shape, np.int32)
-    fits = largest <= _INT32_MAX
-    np.copyto(narrow, result.steps, where=fits[:, np.newaxis], casting="unsafe")
-    return NarrowPartial(Partial(result.words, narrow, result.extras), wide, steps)
-
-
-def widened(result: Any) -> Any:
-    """Return a result as the round takes it."""
-    if not isinstance(result, NarrowPartial):
-        return result
-    steps = result.partial.steps.astype(np.float64)
-    steps[result.wide] = result.steps
-    return Partial(result.partial.words, steps, result.partial.extras)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Placed:
-    """A block that is on the cluster already, and that Dask can compute again.
-
-    Attributes
-    ----------
-    future : Future
-        Of a `Parcel`.
-    address : str
-        The worker that its documents were on when they were looked at.
-    """
-
-    future: distributed.Future
-    address: str
-
-
-class Parcel:
-    """Something that travels, whose size Dask knows and whose arrays arrive as compiled loops take them."""
-
-    def __init__(self, content: Any) -> None:
-        self.content = content
-
-    def __sizeof__(self) -> int:
-        return int(getattr(self.content, "nbytes", 0)) + object.__sizeof__(self)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _unpacked, (self.content,)
-
-
-def _unpacked(content: Any) -> Parcel:
-    return Parcel(_aligned(content))
-
-
-def _aligned(value: Any) -> Any:
-    """Return a value whose arrays are contiguous, aligned and writable: what arrives may be none of these."""
-    if isinstance(value, np.ndarray):
-        return np.require(value, None, ["C", "A", "W"])
-    if isinstance(value, Mapping):
-        return {key: _aligned(item) for key, item in value.items()}
-    if is_dataclass(value) and not isinstance(value, type):
-        return replace(value, **{part.name: _aligned(getattr(value, part.name)) for part in fields(value)})
-    return value
-
-
-#: One job of ours at a time computes in a process, with all threads of the worker.
-_computing = threading.Lock()
-
-
-def compute_job(
-    kernel: Any, num_terms: int, keys: Sequence[tuple[int, ...]], broadcast: Parcel, *blocks: Parcel
-) -> Parcel:
-    """Compute a job, on a worker.
-
-    Everything that it is given is shared with whatever else runs there, and is sent on by Dask: nothing of it
-    is written to.
-    """
-    try:
-        threads = int(distributed.get_worker().state.nthreads)
-        content = broadcast.content
-        with _computing, _one_blas_thread(), ThreadPoolExecutor(threads, "distcorpus") as pool:
-            result, _ = run(
-                kernel,
-                content.params,
-                [(block.content, key) for block, key in zip(blocks, keys, strict=True)],
-                content.words,
-                kernel.prepare(content.rows, content.params),
-                positions_of(content.words, num_terms),
-                pool if threads > 1 else None,
-            )
-        return Parcel(narrowed(result))
-    except Exception:
-        raise JobError(traceback.format_exc()) from None
-
-
-@functools.cache
-def _blas() -> Any:
-    """Return what controls this process' BLAS; to find the libraries takes as long as a small job."""
-    import scipy.linalg  # noqa: F401  its BLAS is one of them
-    import threadpoolctl
-
-    return threadpoolctl.ThreadpoolController().select(user_api="blas")
-
-
-def _one_blas_thread() -> AbstractContextManager[Any]:
-    """Limit BLAS to a thread, as its bits depend on how many there are; a nanny has done so already."""
-    blas = _blas()
-    if all(library.num_threads == 1 for library in blas.lib_controllers):
-        return nullcontext()
-    let_this_thread_limit(blas)
-    limited: AbstractContextManager[Any] = blas.limit(limits=1)
-    return limited
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of all that bits depend on."""
-    from distcorpus.algorithms.summation import compiled_kernels
-
-    compiled_kernels()
-    numba = sys.modules.get("numba")
-    found = {
-        "distcorpus": __version__,
-        "numpy": np.__version__,
-        "scipy": scipy.__version__,
-        "numba": numba.__version__ if numba is not None else "not installed",
-    }
-    return found | {f"kernel {name}": str(kernel.version) for name, kernel in sorted(KERNELS.items())}
-
-
-def greet(engine: str) -> dict[str, str]:
-    """Prepare a worker, on that worker: no job has to wait for what is compiled.
-
-    Parameters
-    ----------
-    engine : str
-        Who will `part` from it.
-
-    Returns
-    -------
-    dict
-        Its `versions`.
-    """
-    _engines.add(engine)
-    keep_freed_memory()
-    for kernel in KERNELS.values():
-        _warm(kernel)
-    return versions()
-
-
-def part(engine: str) -> None:
-    """Leave a worker, on that worker, as it was before the first engine came."""
-    _engines.discard(engine)
-    if not _engines:
-        give_back_memory()
-
-
-_engines: set[str] = set()
-
-
-@functools.cache
-def _warm(kernel: Any) -> None:
-    kernel.warm()
-
-
-def here(parcel: Parcel) -> Parcel:
-    """Return what is given: on the worker that it then is on."""
-    return parcel
-
-
-def nothing() -> None:
-    """A task that waits for a worker, which adaptive clusters start for one."""
-
-
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-
-
-def keep_freed_memory() -> bool:
-    """Undo, on a worker, that Dask's nannies have freed memory go back to the system at once.
-
-    With their ``MALLOC_TRIM_THRESHOLD_`` each table of a job is mapped anew, and every page of it costs a
-    fault. `give_back_memory` returns to their setting.
-    """
-    return _set_malloc(1 << 30, 1 << 30)
-
-
-def give_back_memory() -> None:
-    """Return, on a worker, what a training has freed to the system, and to the settings that there were."""
-    threshold = os.environ.get("MALLOC_TRIM_THRESHOLD_", "")
-    if threshold.isdecimal() and _set_malloc(int(threshold), 128 << 10):
-        ctypes.CDLL(None).malloc_trim(0)
-
-
-def _set_malloc(trim: int, mmap: int) -> bool:
-    if "MALLOC_TRIM_THRESHOLD_" not in os.environ:
-        return False
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError, TypeError):  # not glibc
-        return False
-    return bool(mallopt(_M_TRIM_THRESHOLD, trim) and mallopt(_M_MMAP_THRESHOLD, mmap))
-
-
-# This side.
 
 
 @dataclass(eq=False)
@@ -438,6 +175,7 @@ class DaskEngine:
         self._answered_at = time.monotonic()
         self._log_at = time.monotonic() + WAITING_LOG_EVERY
         self._ticket: distributed.Future | None = None
+        self._sums: dict[Round, SumOnWorkers] = {}  # of rounds whose partials stay on the workers
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = False
         self._look_now = threading.Event()
@@ -791,11 +529,7 @@ class DaskEngine:
         `Client.gather` has all that wait at once share one request, which a worker that is gone holds up for
         all of them.
         """
-        error = await future.exception(asynchronous=True)
-        if error is not None:
-            raise error
-        if future.cancelled():
-            raise ConnectionError(f"{address} lost {future.key}")
+        await computed(future, address)
         if not direct:
             return await _unbroken(self._client.gather(future, direct=False, asynchronous=True))
         while True:
@@ -834,6 +568,8 @@ class DaskEngine:
         for task in list(worker.leases.values()):
             task.cancel()
         worker.held.clear()
+        for total in self._sums.values():
+            total.worker_gone(worker)
 
     def _forget(self, session: str) -> None:
         with self._lock:
@@ -841,6 +577,8 @@ class DaskEngine:
         for worker in workers:
             for key in [key for key in worker.held if key[0] == session]:
                 del worker.held[key]
+        for round_ in [round_ for round_ in self._sums if round_.session == session]:
+            self._sums.pop(round_).drop()
 
     async def _leave(self) -> None:
         """Give up all that is on the cluster."""
@@ -886,20 +624,45 @@ class DaskEngine:
             with self._lock:
                 self._apply(self._schedule.discarded(hand.lease, time.monotonic()))
             return
-        result = await self._computed(worker, hand, round_, blocks)
+        total = self._sum_on_workers(round_)
+        if total is None:
+            result = await self._computed(worker, hand, round_, blocks)
+            if self._is_accepted(hand):  # nothing can stop this any more
+                self._pool.submit(self._take_in, worker, [hand], round_, result)
+            return
+        held = None
+        total.begin()
+        try:
+            future = await self._computed(worker, hand, round_, blocks, fetch=False)
+            if self._is_accepted(hand):
+                held = Held(future, worker, (Job(hand, blocks),))
+        finally:
+            total.end(held)
+
+    def _sum_on_workers(self, round_: Round) -> SumOnWorkers | None:
+        """Return the sum that a job's partial joins on the workers; None where it comes here."""
+        with self._lock:
+            many = len(self._by_name) > dasksums.FROM_WORKERS
+        if not (many and round_.kernel.sums):
+            return None
+        if round_ not in self._sums:
+            self._sums[round_] = SumOnWorkers(_SumDriver(self), round_)
+        return self._sums[round_]
+
+    def _is_accepted(self, hand: Hand) -> bool:
         with self._lock:
             accepted = self._schedule.delivered(hand.lease, time.monotonic())
             if not accepted:
                 self._apply(self._schedule.discarded(hand.lease, time.monotonic()))
-        if accepted:  # nothing can stop this any more
-            self._pool.submit(self._take_in, worker, hand, round_, result)
+        return accepted
 
     async def _computed(
-        self, worker: _Worker, hand: Hand, round_: Round, blocks: Sequence[Block]
-    ) -> Result | NarrowPartial:
+        self, worker: _Worker, hand: Hand, round_: Round, blocks: Sequence[Block], *, fetch: bool = True
+    ) -> Any:
+        """Compute a job on a worker; return what it comes to or, not to `fetch` it, its future."""
         for sending in range(SENDINGS):
             try:
-                return await self._attempt(worker, hand, round_, blocks)
+                return await self._attempt(worker, hand, round_, blocks, fetch)
             except LOST as error:
                 lost = repr(error)  # not the error, whose traceback holds futures
             # The worker is gone, which the watcher will soon know; or its data are.
@@ -911,8 +674,10 @@ class DaskEngine:
                 await asyncio.sleep(SEND_AGAIN_AFTER)
         raise JobError(f"its data were lost {SENDINGS} times; the last: {lost}")
 
-    async def _attempt(self, worker: _Worker, hand: Hand, round_: Round, blocks: Sequence[Block]) -> Any:
-        """Send a job, and wait for its result."""
+    async def _attempt(
+        self, worker: _Worker, hand: Hand, round_: Round, blocks: Sequence[Block], fetch: bool
+    ) -> Any:
+        """Send a job, and wait for it."""
         session, kernel = hand.session, round_.kernel
         held = {block.number: worker.held.get((session, block.number)) for block in blocks}
         there = {number: future for number, future in held.items() if future is not None}
@@ -944,10 +709,16 @@ class DaskEngine:
             worker.held.update(((session, block.number), there[block.number]) for block in new)
             if not hand.copy:
                 self._moved(worker, hand)
+        stays = False
         try:
-            return (await self._result(job, worker.address, worker.direct)).content
+            if fetch:
+                return (await self._result(job, worker.address, worker.direct)).content
+            await computed(job, worker.address)
+            stays = True
+            return job
         finally:
-            let_go(self._loop, job)
+            if not stays:
+                let_go(self._loop, job)
             for future in (rows, *(() if round_.keep_blocks else sent)):
                 future.release()
 
@@ -975,16 +746,98 @@ class DaskEngine:
 
     # In the pool.
 
-    def _take_in(self, worker: _Worker, hand: Hand, round_: Round, result: Any) -> None:
+    def _take_in(self, worker: _Worker, hands: Sequence[Hand], round_: Round, result: Any) -> None:
+        """Add what some jobs come to together to the sum."""
         try:
-            round_.add(hand.blocks, widened(result))
+            round_.add([number for hand in hands for number in hand.blocks], widened(result))
         except Exception as error:
             logger.exception("a result cannot be taken in")
             round_.failed(
                 RuntimeError(f"the result of Dask worker {worker.name} cannot be added to the sum: {error}")
             )
+        self._count_as_summed(hands)
+
+    def _count_as_summed(self, hands: Sequence[Hand]) -> None:
         with self._lock:
-            self._apply(self._schedule.summed(hand.lease, time.monotonic()))
+            for hand in hands:
+                self._apply(self._schedule.summed(hand.lease, time.monotonic()))
+
+
+class _SumDriver:
+    """What a `SumOnWorkers` asks of the engine, see `dasksums.Driver`."""
+
+    def __init__(self, engine: DaskEngine) -> None:
+        self._engine = engine
+
+    def spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = self._engine._loop.create_task(coroutine)
+        self._engine._keep(task)
+        return task
+
+    def is_current(self, round_: Round) -> bool:
+        with self._engine._lock:
+            return self._engine._rounds.get(round_.session) is round_ and not self._engine._stopping
+
+    def is_queued(self, round_: Round) -> bool:
+        with self._engine._lock:
+            return self._engine._schedule.pending(round_.session) > 0
+
+    def is_there(self, worker: _Worker) -> bool:
+        with self._engine._lock:
+            return self._engine._workers.get(worker.address) is worker
+
+    def least_busy(self) -> _Worker | None:
+        with self._engine._lock:
+            workers = [w for w in self._engine._by_name.values() if not (w.leaving or w.silent)]
+        return min(workers, key=lambda worker: len(worker.leases), default=None)
+
+    async def compute(self, worker: _Worker, job: Job, round_: Round) -> distributed.Future:
+        return await self._engine._attempt(worker, job.hand, round_, job.blocks, False)
+
+    async def submit(
+        self, worker: _Worker, round_: Round, function: Callable[..., Parcel], *arguments: Any
+    ) -> distributed.Future:
+        future = self._engine._client.submit(
+            function,
+            *arguments,
+            key=self._engine._key(round_.kernel, "sum", round_.session, round_.number),
+            workers=[worker.address],
+            allow_other_workers=False,
+            pure=False,
+        )
+        try:
+            await computed(future, worker.address)
+        except BaseException:
+            let_go(self._engine._loop, future)
+            raise
+        return future
+
+    async def fetch(self, held: Held) -> Any:
+        return (await self._engine._result(held.future, held.worker.address, held.worker.direct)).content
+
+    def take_in(self, held: Held, round_: Round, result: Any) -> None:
+        hands = [job.hand for job in held.jobs]
+        self._engine._pool.submit(self._engine._take_in, held.worker, hands, round_, result)
+
+    def give_up(self, jobs: Sequence[Job], round_: Round, why: str) -> None:
+        what = "; ".join(str(block) for job in jobs[:3] for block in job.blocks[:1])
+        round_.failed(RuntimeError(f"{what}: {why}"))
+        self._engine._count_as_summed([job.hand for job in jobs])
+
+    def look(self) -> None:
+        self._engine._look_now.set()
+
+    def over(self, round_: Round) -> None:
+        self._engine._sums.pop(round_, None)
+
+
+async def computed(future: distributed.Future, address: str) -> None:
+    """Wait until something is computed on a worker; raise what it raises, or that it is lost."""
+    error = await future.exception(asynchronous=True)
+    if error is not None:
+        raise error
+    if future.cancelled():
+        raise ConnectionError(f"{address} lost {future.key}")
 
 
 async def _unbroken(doing: Awaitable[T], drop: Callable[[T], None] = lambda result: None) -> T:

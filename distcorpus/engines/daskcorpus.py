@@ -29,15 +29,13 @@ from distcorpus.algorithms.chunk import Chunk, as_chunk, packed_words, unpacked_
 from distcorpus.engines.dask import (
     ANSWER_WITHIN,
     LOOK_EVERY,
-    LOST,
     SCHEDULER_TIMEOUT,
     SENDINGS,
-    Parcel,
-    Placed,
     give_place,
     let_go,
     when_read,
 )
+from distcorpus.engines.dasktasks import LOST, Parcel, Placed
 
 R = TypeVar("R")
 

@@ -176,7 +176,7 @@ class _Link:
             return time.monotonic() < self._lacks.get(corpus, -math.inf) + LACKS_FOR
 
     def words_to_send(self, round_: Round, words: NDArray[np.int32]) -> NDArray[np.int32]:
-        """Return the words whose broadcast rows it does not hold; from now on it is taken to hold them."""
+        """Return the words whose rows it does not hold; from now on it is assumed to hold them."""
         key = (round_.session, round_.number)
         with self._lock:
             if key not in self._sent:
@@ -509,7 +509,7 @@ class PyroEngine:
     def _describe(self, round_: Round, failure: Failure) -> str:
         if failure.kind == "no_workers":
             kernels = self._kinds.kernels_of(round_.session)
-            of_kind = f" with {kernels}, with which this training began," if self._links else ""
+            of_kind = f" with {kernels}, as this training run needs," if self._links else ""
             return (
                 f"no worker{of_kind} is connected, and none joined within {self._worker_timeout:g} s: start "
                 "one with 'distcorpus worker' (or scripts/run_worker.py) on any host of the cluster"
@@ -671,7 +671,7 @@ class PyroEngine:
         if location not in self._expelled:
             logger.error(
                 "worker %s at %s is expelled: %s. Its jobs go to others, and nothing at this address is used "
-                "again; see what runs there, and start it anew elsewhere",
+                "again: check what runs there, and start the worker again at another address",
                 link.info.name,
                 location,
                 reason,
@@ -693,7 +693,7 @@ class PyroEngine:
         if seen is not None and seen != name:
             logger.warning(
                 "worker %s at %s is not used: worker %s was expelled there. Start it at another --bind-port, "
-                "or the dispatcher anew",
+                "or restart the dispatcher",
                 name,
                 location,
                 seen,

@@ -65,7 +65,7 @@ class Params(Protocol):
 
     @property
     def width(self) -> int:
-        """Numbers in a row of the broadcast."""
+        """Numbers in a row of the shared table."""
 
 
 def as_dict(params: Any) -> dict[str, Any]:
@@ -74,7 +74,7 @@ def as_dict(params: Any) -> dict[str, Any]:
 
 
 class Kernel(Protocol):
-    """One job's computation: a pure function of some blocks of documents and of broadcast rows.
+    """One job's computation: a pure function of blocks of documents and of rows of the shared table.
 
     An instance computes one job. ``add`` may be called by several threads at once; ``result`` follows when
     all blocks were added, and its bytes depend neither on their order nor on the threads.
@@ -90,12 +90,13 @@ class Kernel(Protocol):
     limits : dict
         Of a block, as `Chunk.split` takes them.
     least_job_cost : float
-        Non-zeros for each term of the vocabulary that a job has to have: with fewer, sending its broadcast
-        rows and adding its partial, which have a row a term, take longer than computing it.
+        Non-zeros for each term of the vocabulary that a job has to have: with fewer, sending its rows of
+        the shared table and adding its partial result, which have a row for each term, take longer than
+        computing it.
     counts : bool
         Whether values have to be counts.
     sums : bool
-        Whether jobs return a `Partial` that is added up, its rows as wide as the broadcast's; else they
+        Whether jobs return a `Partial` that is added up, its rows as wide as the shared table's; else they
         return `BlockResults`.
 
     Notes
@@ -119,7 +120,7 @@ class Kernel(Protocol):
 
     @staticmethod
     def prepare(rows: NDArray, params: Any, out: NDArray | None = None) -> NDArray:
-        """Return broadcast rows as the constructor takes them.
+        """Return rows of the shared table as the constructor takes them.
 
         Parameters
         ----------

@@ -82,7 +82,7 @@ class Product:
 
     @staticmethod
     def prepare(rows: np.ndarray, params: ProductParams, out: np.ndarray | None = None) -> np.ndarray:
-        """Return the broadcast rows in the type of the computation."""
+        """Return the rows of the shared table in the type of the computation."""
         return np.ascontiguousarray(rows, dtype=params.dtype)
 
     def __init__(

@@ -37,7 +37,7 @@ def refuse(method: str, what: str) -> FalseDispatcherError:
     """Return the error for an answer that cannot be."""
     return FalseDispatcherError(
         f"the dispatcher's answer to {method!r} is refused: {what}. What the name server leads to is no "
-        "distcorpus dispatcher of this version, or a broken one: see 'distcorpus status', and start it anew"
+        "distcorpus dispatcher of this version, or a broken one: see 'distcorpus status', and restart it"
     )
 
 

@@ -106,7 +106,7 @@ def workers(value: Any, distributed: Any) -> int | None:
     if distributed:
         raise ValueError(
             f"workers={value!r} with distributed=True: give workers for processes of this machine, or "
-            "distributed=True for a cluster that there is"
+            "distributed=True for a running cluster"
         )
     return whole("workers", value, 1)
 

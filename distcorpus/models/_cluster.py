@@ -232,7 +232,7 @@ def train_on(cluster: Cluster, name: str, attempt: Callable[[Training], T], *, r
                 raise RuntimeError(
                     "the dispatcher is gone, and the corpus, a generator, cannot be read again to go on with "
                     "another one: train again, with a corpus that can be read more than once, or with a "
-                    "dispatcher that keeps trainings on disk (--spool DIR --resume)"
+                    "dispatcher that keeps training runs on disk (--spool DIR --resume)"
                 ) from error
             _say_broken(error)
         proxy = cluster.reconnect(name)
@@ -479,7 +479,7 @@ class Training:
             raise
         if there is None or there < self._num_there:
             raise error
-        logger.info("the training goes on: the dispatcher has %s of it", plural(there, "chunk"))
+        logger.info("the training run goes on: the dispatcher has %s of it", plural(there, "chunk"))
         while self._num_there < there and self._sent:
             self._sent.popleft()
             self._num_there += 1
@@ -500,7 +500,7 @@ class Training:
         if len(self._broke_at) == RECONNECTS and now < self._broke_at[0] + RECONNECTS_WITHIN:
             raise RuntimeError(
                 f"the dispatcher was lost {RECONNECTS} times within {RECONNECTS_WITHIN:g} s: see its log; "
-                "this training may be what ends it"
+                "this training run may be the cause"
             ) from error
         self._broke_at.append(now)
         _say_broken(error)

@@ -1,4 +1,4 @@
-"""Reports of trainings: what is asked for while they run, of the cluster and of this process."""
+"""Reports of training runs: data of the cluster and of this process, collected while they go on."""
 
 from __future__ import annotations
 
@@ -132,15 +132,15 @@ class _Report(EngineObserver):
 
 @contextmanager
 def performance_report(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Write down where the time of what is trained in a ``with`` block goes.
+    """Write a report that shows where the time of the training runs in a ``with`` block goes.
 
     Parameters
     ----------
     path : path
-        One HTML file, which holds all that it shows: the settings and results of each training of this
-        process, the versions, a timeline of jobs, and over time traffic and memory on a cluster of ours, or
-        memory and cores of this process. It is written when the block ends, also by an error. Other trainings
-        of the same cluster in that time are shown with it. Of a Dask cluster it has settings and results;
+        An HTML file that needs no other files. It has the settings and results of each training run of this
+        process, the versions, a timeline of jobs, and over time the traffic and memory of our cluster, or the
+        memory and cores of this process. It is written when the block ends, also by an error. It also shows
+        other training runs on the same cluster in that time. For a Dask cluster it has settings and results;
         `distributed.performance_report` has the rest.
 
     Raises

@@ -92,12 +92,12 @@ HOOKS = (
 class LdaModel(Saved, Shown, gensim.models.LdaModel):
     """Latent Dirichlet allocation, with everything that ``gensim.models.LdaModel`` has.
 
-    The arguments and methods are gensim's, of which docs/models.md says what is different. All arguments have
-    their effect in distributed mode too, ``alpha='auto'`` and ``eta='auto'`` included, and the corpus is read
+    The arguments and methods are gensim's; docs/models.md lists the differences. All arguments, including
+    ``alpha='auto'`` and ``eta='auto'``, have their effect in distributed mode too. A cluster reads the corpus
     once: it may be a generator, a scipy sparse matrix (terms x documents) or, with `client`, a Dask
     collection, whose documents stay on the cluster (docs/dask.md).
 
-    The same arguments and `random_state` give the same bytes here and on a cluster of any size.
+    The same arguments and `random_state` give the same bytes without a cluster and on a cluster of any size.
 
     Parameters
     ----------
@@ -108,36 +108,36 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
     distributed : bool
         Train on a cluster.
     ns_conf : dict, optional
-        Where its name server is: ``host``, ``port``, ``broadcast``, or ``address_file``. By default
+        Where the cluster's name server is: ``host``, ``port``, ``broadcast``, or ``address_file``. By default
         that of an active `LocalCluster`, else what DISTCORPUS_ADDRESS_FILE names, else PYRO_NS_HOST, else
-        whoever answers a broadcast.
+        the one that answers a broadcast.
     dtype : {numpy.float32, numpy.float64}
-        Of the computation. gensim's float16 is refused: its sums of statistics overflow at 65,504 words.
+        Type of the computation. gensim's float16 is refused, because sums in it overflow at 65,504 words.
     inference : {"vb", "cvb0"}
-        Variational Bayes, which is gensim's, or zero-order collapsed variational Bayes (Asuncion et al., On
+        Variational Bayes, as in gensim, or zero-order collapsed variational Bayes (Asuncion et al., On
         smoothing and inference for topic models, UAI 2009), which finds better topics in the same time.
     update_chunks : int, optional
         Chunks between two M-steps; `update_every` by default. gensim's class multiplies that by the number of
         workers; here the result does not depend on the cluster.
     progress : bool or callable
-        Show a progress bar; or call this with each event, a dict, see `training.lda.Reporter`.
+        True shows a progress bar; a function is called with each event, a dict, see `training.lda.Reporter`.
     checkpoint : path, optional
         Save the model there every `checkpoint_every` M-steps. ``LdaModel.load(path).update(corpus,
-        resume=True)`` goes on from there, to the same bytes as a training that was not interrupted.
+        resume=True)`` goes on from there, to the same bytes as a training run that was not interrupted.
     checkpoint_every : int
     workers : int, optional
-        Threads of this process that compute, where the model is not distributed; by default as many as there
-        are cores that it may use. The result is the same.
+        Threads of this process that compute, if the model is not distributed; by default as many as the cores
+        that the process may use. The result is the same.
     client : dask.distributed.Client or "active", optional
-        Compute on a Dask cluster, that of this client or of the current one. The result is the same. Not
-        saved with the model.
+        Compute on the Dask cluster of this client, or of the active client. The result is the same. It is
+        not saved with the model.
     report : path, optional
-        Write an HTML file there after each training: where its time went, see `performance_report`.
+        After each training run, write an HTML file that shows where its time went: `performance_report`.
 
     Raises
     ------
     ValueError, TypeError
-        If an argument is not what it has to be; before anything is sent.
+        If an argument has a wrong value or type; this is checked before anything is sent.
     RuntimeError
         If there is no cluster, or a chunk cannot be computed.
 
@@ -476,7 +476,7 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
         if mine:
             warnings.warn(
                 f"{type(self).__name__} has its own {', '.join(mine)}: distcorpus calls none of them "
-                "in training. Follow a training with callbacks=... or progress=..., or derive from "
+                "in training. Follow a training run with callbacks=... or progress=..., or derive from "
                 "gensim.models.LdaModel",
                 UserWarning,
                 stacklevel=check.outside(),
@@ -503,13 +503,13 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
     def _interrupted_training(self, documents: int | None) -> tuple[Plan, Progress, LazyTopics, int]:
         if self.interrupted is None:
             raise ValueError(
-                "resume=True, but no training of this model was interrupted: load its checkpoint first, "
+                "resume=True, but no training run of this model was interrupted: load its checkpoint first, "
                 "or leave resume out"
             )
         kept = self.interrupted
         if documents is not None and documents != kept["documents"]:
             raise ValueError(
-                f"resume=True with a corpus of {documents} documents: the training was interrupted on "
+                f"resume=True with a corpus of {documents} documents: the training run was interrupted on "
                 f"{kept['documents']}; give the same corpus"
             )
         topics = LazyTopics(**{**kept["topics"], "table": kept["topics"]["table"].copy()})

@@ -62,9 +62,9 @@ SECONDS_BETWEEN_EVENTS = 1.0
 class LsiModel(Saved, Shown, gensim.models.LsiModel):
     """Latent semantic indexing, with everything that ``gensim.models.LsiModel`` has.
 
-    The arguments and methods are gensim's, of which docs/models.md says what is different. The corpus is
-    read once; it may be a generator, a scipy sparse matrix or, with `client`, a Dask collection, and all
-    singular values are accurate, where gensim's one pass merges truncated factorisations.
+    The arguments and methods are gensim's; docs/models.md lists the differences. The corpus is read once; it
+    may be a generator, a scipy sparse matrix or, with `client`, a Dask collection. All singular values are
+    accurate, whereas gensim's one-pass algorithm merges truncated factorisations.
 
     Parameters
     ----------
@@ -77,35 +77,35 @@ class LsiModel(Saved, Shown, gensim.models.LsiModel):
     onepass : bool
         False: `decay` weighs the earlier documents against all new ones together, not chunk by chunk.
     power_iters, extra_samples : int, optional
-        How much work to do: ``power_iters + 1`` steps with blocks of ``num_topics + extra_samples`` columns,
-        which is more accurate than as many power iterations of gensim's. Where only one is given the other is
-        gensim's, 2 or 100; where none is, the iteration goes on until every singular value is accurate to
-        1e-4.
+        They fix the number of steps: ``power_iters + 1`` steps with blocks of ``num_topics + extra_samples``
+        columns, which are more accurate than the same number of gensim's power iterations. If only one is
+        given, the other has gensim's default, 2 or 100. If none is given, the iteration goes on until every
+        singular value is accurate to 1e-4.
     dtype : {numpy.float64, numpy.float32}
-        Of the result. float64 is computed in float32 first, where that is accurate enough.
+        Type of the result. A float64 model is computed in float32 first, if that is accurate enough.
     random_seed : int, optional
-        Seeds the block that the iteration starts from; 0 by default.
+        Seed of the random vectors that the iteration starts from; 0 by default.
     ns_conf : dict, optional
         Where the cluster's name server is: ``host``, ``port``, ``broadcast``, or ``address_file``. By default
         that of an active `LocalCluster`, else what DISTCORPUS_ADDRESS_FILE names, else PYRO_NS_HOST, else
-        whoever answers a broadcast.
+        the one that answers a broadcast.
     progress : bool or callable
-        Show a progress bar; or call this with each event, a dict: ``kind`` is "update" when a chunk was read
-        (with ``documents`` so far ``of`` all, or None), and "round" for products with the whole corpus (with
-        ``rounds`` so far and, on a cluster, ``workers``).
+        True shows a progress bar; a function is called with each event, a dict: ``kind`` is "update" when a
+        chunk was read (with ``documents`` so far ``of`` all, or None), and "round" for products with the
+        whole corpus (with ``rounds`` so far and, on a cluster, ``workers``).
     workers : int, optional
-        Threads of this process that compute, where the model is not distributed; by default as many as there
-        are cores that it may use. The result is the same.
+        Threads of this process that compute, if the model is not distributed; by default as many as the cores
+        that the process may use. The result is the same.
     client : dask.distributed.Client or "active", optional
-        Compute on a Dask cluster, that of this client or of the current one. The result is the same. Not
-        saved with the model.
+        Compute on the Dask cluster of this client, or of the active client. The result is the same. It is
+        not saved with the model.
     report : path, optional
-        Write an HTML file there after each training: where its time went, see `performance_report`.
+        After each training run, write an HTML file that shows where its time went: `performance_report`.
 
     Raises
     ------
     ValueError, TypeError
-        If an argument is not what it has to be; before anything is sent.
+        If an argument has a wrong value or type; this is checked before anything is sent.
     RuntimeError
         If there is no cluster, or a chunk cannot be computed.
     """

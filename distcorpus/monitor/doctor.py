@@ -367,7 +367,9 @@ def _versions(snapshot: Snapshot) -> Check:
     kernels = Counter(worker.kernels for worker in snapshot.workers if worker.kernels)
     if len(kernels) > 1:
         said = "; ".join(f"{number} with {name}" for name, number in kernels.most_common(NAMED))
-        remedy = "install the same numba and distcorpus everywhere: a training has workers of one kind only"
+        remedy = (
+            "install the same numba and distcorpus everywhere: a training run uses workers of one kind only"
+        )
         return Check("versions", "warn", f"workers have different kernels: {said}", remedy)
     if snapshot.may_differ:
         said = "; ".join(snapshot.may_differ[:NAMED])

@@ -36,7 +36,7 @@ class Round:
     num_terms : int
         Size of the vocabulary.
     rows : callable
-        Returns the broadcast rows of an array of term ids.
+        Returns the rows of the shared table for an array of term ids.
     keep_blocks : bool
         Whether the blocks come again in a later round.
     release : callable

@@ -115,7 +115,7 @@ class Registration:
                 away = False
             except (CommunicationError, NamingError) as error:
                 if not away:
-                    logger.warning("cannot see to the registration (%s): trying again", error)
+                    logger.warning("cannot check the registration (%s): trying again", error)
                 away = True
             except Exception:  # without this thread the names would be gone for good with the name server
                 logger.exception("unexpected, in keeping names registered")

@@ -403,4 +403,4 @@ def _is_for(loaded: _Loaded, host: str) -> bool:
 
 
 def _no_passphrase() -> str:
-    raise ValueError("the key has a passphrase, which a daemon cannot be asked for")
+    raise ValueError("the key has a passphrase, and a daemon cannot ask for it")

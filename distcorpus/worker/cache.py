@@ -1,4 +1,4 @@
-"""What a worker keeps between jobs: blocks of documents, and the broadcast rows of the rounds under way.
+"""What a worker keeps between jobs: blocks of documents, and rows of the shared tables of present rounds.
 
 Nothing here matters for a result. A worker that has forgotten something says so, and the dispatcher sends it
 again. All of it takes memory in proportion to what arrived, whatever size of vocabulary a job states, and all
@@ -19,8 +19,8 @@ from distcorpus.algorithms.chunk import DENSE_TERMS
 from distcorpus.algorithms.postings import Postings
 from distcorpus.kernels import Packed
 
-#: Seconds that a job waits for broadcast rows that the dispatcher sent with the worker's other slot and that
-#: are still on their way; after that the job asks for them itself.
+#: Seconds that a job waits for rows of the shared table that the dispatcher sent with the worker's other slot
+#: and that have not arrived yet; after that the job asks for them itself.
 ROWS_IN_FLIGHT = 10.0
 
 _TABLE = "table"
@@ -96,7 +96,7 @@ class KeptBlock:
 
 
 class Table:
-    """The broadcast rows of one round that this worker holds, one a term, in order of arrival.
+    """The rows of a round's shared table that this worker holds, one for each term, in order of arrival.
 
     Parameters
     ----------

@@ -89,9 +89,9 @@ class Worker(Slices):
     name : str
         The worker's name, the same in the name server, in logs and in errors.
     threads : int, default 1
-        Threads that compute the blocks of one job side by side, sharing one broadcast and one partial.
+        Threads that compute the blocks of one job in parallel, with one table and one partial result.
     cache_bytes : int, default 4 GiB
-        Bytes to keep between jobs: documents, and broadcast rows.
+        Bytes to keep between jobs: documents, and rows of shared tables.
     blas : str
         The BLAS and its threads, which kernels without numba use.
     corpora : Roots, optional
@@ -195,9 +195,9 @@ class Worker(Slices):
             ``lease``, ``session``, ``round``, ``kernel``, ``params``, ``num_terms``; ``blocks``, a list of
             (number, key); ``stored``, of which corpus those are that this
             worker may have on its disk; ``payload``, the documents of those blocks that it is thought not to
-            hold; ``keep``, whether they come again; ``words`` and ``rows``, the broadcast rows that it is
-            thought not to hold. The arrays are taken out of it, so that the message that they came in can be
-            freed.
+            hold; ``keep``, whether they come again; ``words`` and ``rows``, the rows of the shared table that
+            it is thought not to hold. The arrays are taken out of it, so that the message that they came in
+            can be freed.
 
         Returns
         -------
@@ -284,11 +284,11 @@ class Worker(Slices):
     def _stored(self, kernel: Any, number: int, reference: Reference, num_terms: int) -> KeptBlock | None:
         """Return a block of a corpus that this worker has; None where it has not."""
         check_block(kernel, number, reference.stop - reference.start)
-        store = self._corpora.find(reference.corpus)
-        if store is None:
-            return None
-        chunk = self._reader.documents(store, reference, num_terms, kernel.counts)
-        words = store.words_about(reference.start, reference.stop)
+        with self._corpora.reading(reference.corpus) as store:
+            if store is None:
+                return None
+            chunk = self._reader.documents(store, reference, num_terms, kernel.counts)
+            words = store.words_about(reference.start, reference.stop)
         return KeptBlock(words, kernel.pack(held_against(reference, chunk, words)))
 
     def _is_unwanted(self, job: dict[str, Any]) -> bool:

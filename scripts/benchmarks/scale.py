@@ -300,10 +300,9 @@ def train(made: Made, model: str, source: str, place: str, quick: bool) -> Measu
     options: dict[str, Any] = {
         "num_topics": QUICK_TOPICS if quick else TOPICS[model],
         "id2word": FakeDict(on_disk.num_terms),
-        "random_state": 1,
     }
     if model == "lda":
-        options["eval_every"] = None
+        options |= {"random_state": 1, "eval_every": None}
     textfiles.warm()
     kind = LdaModel if model == "lda" else LsiModel
     with ExitStack() as stack:

@@ -18,10 +18,11 @@ from distcorpus import LocalCluster
 
 NOTE = """\
 gensim's own models of 20 Newsgroups on a cluster of this machine with two workers, trained in peace and, in
-turn, while another process on this machine attacks every daemon at once. "Bad peers": 1,000 idle connections,
-slow senders in handshakes and in messages, headers that claim 2 GiB, garbage and truncated frames. "Small
-messages": those that ask for a crash, or for much memory or time, by few bytes. "All": both, smuggled code, forged documents, decompression bombs, hostile names and replays as well. The attackers have a
-core to themselves, as if they were elsewhere; the cluster and the program have the others, in peace too."""
+turn, while another process on this machine attacks every daemon at once. "Bad peers": 1,000 idle
+connections, slow senders in handshakes and in messages, headers that claim 2 GiB, garbage and truncated
+frames. "Small messages": those that ask for a crash, or for much memory or time, by few bytes. "All": both,
+smuggled code, forged documents, decompression bombs, hostile names and replays as well. The attackers have
+a core to themselves, as if they were elsewhere; the cluster and the program have the others, in peace too."""
 
 SIEGES = {
     "bad peers": ("idle_connections", "slow_handshakes", "slow_messages", "lying_headers", "garbage"),

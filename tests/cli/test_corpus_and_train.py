@@ -115,6 +115,6 @@ def test_building_says_what_it_passed_over(tmp_path: Path, capsys: pytest.Captur
     assert "x.jsonl:2: this is no JSON" in failing(*command)
     main([*map(str, command), "--skip-bad", "--keep", "all", "--stopwords", str(stop)])
     shown = capsys.readouterr()
-    assert "passed over 1 record without text" in shown.out
+    assert "skipped 1 record without text" in shown.out
     assert "x.jsonl:2" in shown.err
     assert dict(Corpus(tmp_path / "c").id2word) == {0: "one"}

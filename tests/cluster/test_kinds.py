@@ -86,7 +86,7 @@ def test_those_without_numba_train_where_there_are_no_others(no_numba, lee_corpu
         )
         assert "numpy " in status.stdout
         assert "numba " in status.stdout
-        assert "each training has those of one kind" in status.stdout
+        assert "each training run uses those of one kind" in status.stdout
 
 
 @pytest.mark.long

@@ -257,7 +257,7 @@ def test_a_worker_that_is_killed_and_a_dispatcher_that_is(
                 run = partial(train, progress=reached, **at(cluster))
                 assert resuming.killed_and_restarted(reached, run) == wanted
         resuming.close()
-    assert caplog.text.count("the training goes on: the dispatcher has") == 2
+    assert caplog.text.count("the training run goes on: the dispatcher has") == 2
 
 
 def test_a_damaged_shard_is_refused_with_its_name(corpus: Corpus, root: Path, tmp_path: Path):

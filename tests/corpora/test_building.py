@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bz2
 import csv
+import errno
 import gzip
 import json
 import os
@@ -23,8 +24,9 @@ from gensim.utils import PAT_ALPHABETIC, simple_preprocess
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distcorpus.corpora import Corpus, InputError, counting, inputs, vocabulary
+from distcorpus.corpora import Corpus, InputError, counting, files, inputs, vocabulary
 from distcorpus.corpora.crew import Crew
+from distcorpus.corpora.fingerprint import of_tokenizer
 from distcorpus.corpora.vocabulary import Vocabulary
 from distcorpus.corpora.words import GENSIM, LETTERS, letters_of, runs, tokens, wanted
 
@@ -283,7 +285,7 @@ def test_bad_records_are_passed_over_and_counted(
     assert [record.getMessage().split(" ")[0] for record in caplog.records[:4]] == [
         f"{path}:{line}:" for line in (1, 6, 11, 16)
     ]
-    assert "passed over 4 records without text" in caplog.records[-1].getMessage()
+    assert "skipped 4 records without text" in caplog.records[-1].getMessage()
     path.write_text("{\n")
     with pytest.raises(InputError, match="no document in the input but bad ones"):
         Corpus.build(path, tmp_path / "d", skip_bad=True, processes=1)
@@ -414,3 +416,157 @@ def test_a_process_that_dies_is_one_error() -> None:
             list(crew.map(divmod, [(1, 1), (1, 0), (1, 1)]))
     with Crew(2) as crew, pytest.raises(RuntimeError, match=r"was killed by signal 9.*goes on from where"):
         list(crew.map(signal.raise_signal, [(signal.SIGKILL,)]))
+
+
+# What is counted already.
+
+
+TOKENIZER = """
+import re
+PATTERN = re.compile({pattern!r})
+def words(text):
+    return [word for word in PATTERN.findall(text.{case}()) if word not in {{"the", "of", "a", "an", "or"}}]
+SHOUTS = lambda text: text.upper().split()
+"""
+FINGERPRINT = """
+import sys
+from importlib import import_module
+from distcorpus.corpora.fingerprint import of_tokenizer
+print(of_tokenizer(eval(sys.argv[1], vars(import_module("mine")))))
+"""
+
+
+def fingerprint(folder: Path, what: str = "words", case: str = "lower", pattern: str = "[a-z]+") -> str:
+    """What another process takes for the fingerprint of a tokenizer of a module."""
+    (folder / "mine.py").write_text(TOKENIZER.format(case=case, pattern=pattern))
+    path = os.pathsep.join([str(folder), str(Path(inputs.__file__).parents[2])])
+    environment = {**os.environ, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [sys.executable, "-c", FINGERPRINT, what]
+    return subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout
+
+
+@pytest.mark.parametrize(
+    "what", ["words", "SHOUTS", "PATTERN.findall", "__import__('functools').partial(words)"]
+)
+def test_a_tokenizer_is_known_again_in_another_process_and_a_changed_one_is_not(
+    tmp_path: Path, what: str
+) -> None:
+    first = fingerprint(tmp_path, what)
+    assert fingerprint(tmp_path, what) == first
+    assert fingerprint(tmp_path, what, pattern="[a-f]+") != first
+    if "words" in what:
+        assert fingerprint(tmp_path, what, case="upper") != first
+
+
+def test_parts_of_a_tokenizer_that_are_in_no_file_are_never_known_again() -> None:
+    made = [lambda text, by=by: text.split(by) for by in "ab"]
+    assert of_tokenizer(made[0]) == of_tokenizer(made[0]) != of_tokenizer(made[1])
+    by = "c"
+    inner = lambda text: text.split(by)  # noqa: E731
+    assert of_tokenizer(inner) != of_tokenizer(inner)
+    names: dict = {"__name__": "no_module_of_that_name"}
+    exec("def words(text): return text.split()", names)
+    assert of_tokenizer(names["words"]) != of_tokenizer(names["words"])
+
+
+def test_a_changed_tokenizer_counts_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = lines_file(tmp_path, ["One one", "two"])
+    with pytest.MonkeyPatch.context() as interrupted:
+        interrupted.setattr("distcorpus.corpora.building._Build.write", _interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            Corpus.build(
+                path, tmp_path / "c", tokenizer=lambda text: text.lower().split(), processes=1, **ALL
+            )
+    corpus = Corpus.build(
+        path, tmp_path / "c", tokenizer=lambda text: text.upper().split(), processes=1, **ALL
+    )
+    assert list(corpus.id2word.token2id) == ["ONE", "TWO"]
+
+
+def _interrupted(*anything: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_the_output_may_be_in_the_folder_of_the_input(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines_file(tmp_path)
+    (tmp_path / ".hidden").mkdir()
+    (tmp_path / ".hidden" / "a.txt").write_text("hiddenword\n")
+    with pytest.MonkeyPatch.context() as interrupted:
+        interrupted.setattr("distcorpus.corpora.writing.ShardWriter.finish", _interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            Corpus.build(tmp_path, tmp_path / "c", processes=1, **ALL)
+    assert {"c.counted", "c.unfinished"} <= {entry.name for entry in tmp_path.iterdir()}
+    corpus = Corpus.build(tmp_path, tmp_path / "c", processes=1, **ALL)
+    again = Corpus.build(tmp_path, tmp_path / "d", processes=1, **ALL)
+    assert contents(again.directory) == contents(corpus.directory)
+    assert "hiddenword" not in corpus.id2word.token2id
+
+
+# What inputs may be.
+
+
+def test_globs_of_this_machine(tmp_path: Path) -> None:
+    for name in ("sb.txt", "sa.txt", "t.txt", "s[1].txt"):
+        (tmp_path / name).write_text(f"word {name[:2]}\n")
+    assert [Path(one.path).name for one in inputs.find([tmp_path / "s?.txt"])] == ["sa.txt", "sb.txt"]
+    assert [Path(one.path).name for one in inputs.find([tmp_path / "s[1].txt"])] == ["s[1].txt"]
+    assert len(inputs.find([tmp_path.parent / f"{tmp_path.name[:-1]}?"])) == 4
+    with pytest.raises(InputError, match=r"there is no file .*x\*\.txt"):
+        inputs.find([tmp_path / "x*.txt"])
+
+
+def test_what_is_no_regular_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InputError, match="pipe is no regular file: write what it gives to one"):
+        inputs.find([tmp_path / "pipe"])
+
+
+def test_a_field_that_is_there_twice(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("text,n,text\na,1,b\n")
+    table = pyarrow.table([["a"], ["b"]], names=["text", "text"])
+    parquet.write_table(table, tmp_path / "b.parquet")
+    with pyarrow.ipc.new_file(str(tmp_path / "c.arrow"), table.schema) as writer:
+        writer.write_table(table)
+    for name in ("a.csv", "b.parquet", "c.arrow"):
+        with pytest.raises(InputError, match=rf"{name}: several fields are called 'text': give each a name"):
+            Corpus.build(tmp_path / name, tmp_path / "c", processes=1, **ALL)
+
+
+@pytest.mark.parametrize("form", ["jsonl", "csv", "parquet", "arrow file"])
+def test_the_text_may_be_the_name(tmp_path: Path, form: str) -> None:
+    corpus = Corpus.build(FORMS[form](tmp_path), tmp_path / "c", id="text", processes=1, **ALL)
+    assert corpus.names is not None
+    assert corpus.names[3] == TEXTS[3]
+
+
+def test_a_cell_of_a_table_may_be_too_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("distcorpus.corpora.records.LARGEST_RECORD", 100)
+    parquet.write_table(pyarrow.table({"text": ["short", "long " * 30]}), tmp_path / "a.parquet")
+    with pytest.raises(InputError, match=r"a\.parquet:2: a record is longer than 32 MB"):
+        Corpus.build(tmp_path / "a.parquet", tmp_path / "c", processes=1, **ALL)
+
+
+OF_MAIN = """
+import sys
+from distcorpus.corpora import Corpus
+def serve(text):
+    return text.split()
+Corpus.build(sys.argv[1], sys.argv[2], tokenizer=serve, processes=2, no_below=1, no_above=1.0)
+"""
+
+
+def test_a_tokenizer_of_the_program_itself_is_refused_for_other_processes(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", OF_MAIN, lines_file(tmp_path), tmp_path / "c"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert (
+        "cannot be sent to another process: serve is of the program itself. Define the function in a module"
+        in (done.stderr.splitlines()[-1])
+    )
+
+
+def test_the_remedy_fits_the_error() -> None:
+    assert "make room there" in files.remedy(OSError(errno.ENOSPC, ""))
+    assert files.remedy(OSError(errno.EACCES, "")) == "give a folder that can be written to"

@@ -109,6 +109,78 @@ def test_a_shard_that_was_changed_is_refused_with_its_name(corpus: Corpus, root:
         store.chunk(0, 1)
 
 
+def read(roots: Roots, checksum: str) -> None:
+    with roots.reading(checksum) as store:
+        assert store is not None
+        store.chunk(0, 2)
+
+
+def test_a_folder_that_was_replaced_is_found_again(
+    corpus: Corpus, root: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("distcorpus.corpora.roots.LOOK_EVERY", 0.0)
+    shutil.copytree(corpus.directory, root / "c")
+    roots = Roots([str(root)])
+    assert roots.find(corpus.checksum) is not None
+    shutil.rmtree(root / "c")
+    shutil.copytree(corpus.directory, root / "c")
+    again = roots.find(corpus.checksum)
+    assert again is not None
+    assert again.chunk(0, 2).nnz == 3
+    (root / "c").rename(root / "moved")
+    moved = roots.find(corpus.checksum)
+    assert moved is not None
+    assert moved.path == root / "moved"
+    shutil.rmtree(root / "moved")
+    assert roots.find(corpus.checksum) is None
+
+
+def test_what_is_damaged_is_used_again_when_it_was_repaired(
+    corpus: Corpus, root: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("distcorpus.corpora.roots.LOOK_EVERY", 0.0)
+    shutil.copytree(corpus.directory, root / "c")
+    (root / "c" / "shard-00000-data.npy").unlink()
+    roots = Roots([str(root)])
+    for _ in range(2):
+        with pytest.raises(DamagedError, match="is missing: copy it again"):
+            read(roots, corpus.checksum)
+    shutil.copytree(corpus.directory, root / "copy")
+    shutil.rmtree(root / "c")
+    with roots.reading(corpus.checksum) as store:
+        assert store is not None
+        assert store.path == root / "copy"
+        assert store.chunk(0, 2).nnz == 3
+
+
+def test_a_folder_whose_corpus_became_another_one_is_looked_at_again(
+    corpus: Corpus, root: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("distcorpus.corpora.roots.LOOK_EVERY", 0.0)
+    shutil.copytree(corpus.directory, root / "c")
+    roots = Roots([str(root)])
+    assert roots.find(corpus.checksum) is not None
+    other = Corpus.write(root.parent / "other", [[(0, 5.0), (1, 1.0)]])
+    for path in other.directory.iterdir():
+        shutil.copy(path, root / "c" / path.name)  # in place: the folder stays the same
+    with pytest.raises(DamagedError):
+        read(roots, corpus.checksum)
+    assert roots.find(corpus.checksum) is None
+    assert roots.find(other.checksum) is not None
+
+
+def test_files_are_not_opened_as_folders(corpus: Corpus, root: Path, monkeypatch: pytest.MonkeyPatch):
+    shutil.copytree(corpus.directory, root / "c")
+    roots, opened = Roots([str(root)]), []
+    real = os.open
+    monkeypatch.setattr(
+        os, "open", lambda path, *rest, **more: opened.append(str(path)) or real(path, *rest, **more)
+    )
+    assert roots.find(corpus.checksum) is not None
+    assert opened.count("manifest.json") == 3  # of the root, of the corpus, and of the store
+    assert not [path for path in opened if path.endswith(".npy")]
+
+
 @pytest.mark.parametrize(
     "checksum",
     [

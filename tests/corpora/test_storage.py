@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import pickle
@@ -424,3 +425,143 @@ def test_what_was_written_can_be_discarded(tmp_path: Path, bags: list):
         writer.add(bags)
         writer.discard()
     assert not list(tmp_path.iterdir())
+
+
+# Many tokens, large ids, large values.
+
+
+def test_more_tokens_than_a_term_may_have_are_read_by_workers(tmp_path: Path):
+    corpus = Corpus.write(tmp_path / "many", [[(0, 2.0**30)], [(1, 2.0**30)], [(2, 1.0)]])
+    assert corpus.is_referable(counts=True)
+    corpus = Corpus.write(tmp_path / "of one", [[(0, 2.0**30)], [(0, 2.0**30)]])
+    assert not corpus.is_referable(counts=True)
+    assert corpus.is_referable(counts=False)
+
+
+def test_a_vocabulary_of_gaps_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    with pytest.raises(
+        ValueError, match=r"largest term id, 30000000, .* 457 MB, .* 1 entries: number the words"
+    ):
+        Corpus.write(tmp_path / "c", [[(30_000_000, 1)]])
+    assert sum(path.stat().st_size for path in (tmp_path / "c.unfinished").iterdir()) < 10_000_000
+    monkeypatch.setattr(writing, "SMALL_VOCABULARY", 100)
+    with pytest.raises(ValueError, match="or give id2word, where the vocabulary is so large"):
+        Corpus.write(tmp_path / "small", [[(100, 1)]])
+    assert Corpus.write(tmp_path / "more", [[(100, 1)], [(1, 1)]]).num_terms == 101
+    assert Corpus.write(tmp_path / "words", [[(100, 1)]], {n: f"w{n}" for n in range(101)}).num_terms == 101
+    assert Corpus.write(tmp_path / "matrix", scipy.sparse.csc_matrix(([1.0], [100], [0, 1]))).num_terms == 101
+    monkeypatch.setattr(writing, "free_memory", lambda: 1600)
+    with pytest.raises(ValueError, match=r"largest term id, 100, .* GiB are free: number the words"):
+        Corpus.write(tmp_path / "large", [[(100, 1)], [(1, 1)]])
+
+
+def test_values_whose_sum_is_not_finite_are_refused_at_once(tmp_path: Path):
+    with (
+        ShardWriter(tmp_path / "c") as writer,
+        pytest.raises(ValueError, match=r"documents from 0 on: document 1: .* the value 1\.7e\+308"),
+    ):
+        writer.add([[(0, 1.0)], [(0, 1.7e308)]])
+
+
+# Some of the documents.
+
+
+@pytest.fixture
+def named(small_shards: None, tmp_path: Path) -> Corpus:
+    words, names = [f"w{n}" for n in range(12)], [f"d{n}" for n in range(40)]
+    return Corpus.write(tmp_path / "named", [*many(35), [], [], [(0, 0.1)], [], [(3, 1)]], words, names=names)
+
+
+@pytest.mark.parametrize("which", [[39, 0, 37, 37, 20, 35], list(range(0, 40, 3)), [], [36]])
+@pytest.mark.parametrize("weighed", [False, True])
+def test_a_selection_is_a_corpus(named: Corpus, which: list[int], weighed: bool):
+    corpus = named.tfidf() if weighed else named
+    documents = list(corpus)
+    selection = corpus[which]
+    assert list(selection) == [documents[n] for n in which]
+    assert [selection[n] for n in range(len(which))] == [documents[n] for n in which]
+    assert selection.names == [f"d{n}" for n in which]
+    assert (selection.num_terms, dict(selection.id2word.items())) == (12, dict(corpus.id2word.items()))
+    assert list(pickle.loads(pickle.dumps(selection))) == list(selection)
+
+
+def test_selections_of_selections_and_slices(named: Corpus):
+    documents = list(named)
+    part = named[5:][[1, 2, 3]]
+    assert list(part[[0]]) == [documents[6]]
+    assert list(part[::-1][:2]) == [documents[8], documents[7]]
+    assert part[np.array([False, True, True])].names == ["d7", "d8"]
+    assert part[-1] == documents[8]
+    with pytest.raises(IndexError):
+        part[[3]]
+    assert (part.to_scipy() != named[6:9].to_scipy()).nnz == 0
+    assert not part.is_referable(counts=False)
+
+
+def test_a_selection_trains_as_a_list_does(named: Corpus):
+    which = list(range(0, 34, 2))
+    found = distcorpus.LdaModel(named[which], num_topics=2, random_state=0, workers=1)
+    documents = [bag for n, bag in enumerate(many(35)) if n in which]
+    wanted = distcorpus.LdaModel(documents, id2word=named.id2word, num_topics=2, random_state=0, workers=1)
+    assert found.get_topics().tobytes() == wanted.get_topics().tobytes()
+    assert found.id2word[3] == "w3"
+
+
+# What was changed together with its checksum.
+
+
+def forge(directory: Path, part: str, place: int, value: float, shard: int = 0) -> None:
+    path = directory / f"shard-{shard:05d}-{part}.npy"
+    array = np.load(path)
+    array[place] = value
+    np.save(path, array)
+    content = json.loads((directory / manifest.NAME).read_text())
+    content["shards"][shard]["checksums"][part] = hashlib.sha256(path.read_bytes()).hexdigest()
+    (directory / manifest.NAME).write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    ("part", "place", "value", "match"),
+    [
+        ("indices", 5, 500_000_000, "term ids that are not below"),
+        ("indices", 5, -1, "term ids that are not below"),
+        ("indptr", 0, 1, "places of documents that are none"),
+        ("indptr", -1, 10**9, "places of documents that are none"),
+        ("indptr", 3, 0, "places of documents that are none"),
+        ("data", 3, 1e6, "values that are not from 1 to 10"),
+        ("data", 3, -1, "values that are not from 1 to 10"),
+        ("data", 3, np.nan, "values that are not from 1 to 10"),
+    ],
+)
+def test_contents_that_cannot_be_are_refused(
+    written: Corpus, part: str, place: int, value: float, match: str
+):
+    assert list(written) == many()
+    forge(written.directory, part, place, value, shard=0)
+    with pytest.raises(DamagedError, match=rf"shard-00000-{part}\.npy has {match}.*: it was changed with"):
+        list(Corpus(written.directory))
+    with pytest.raises(DamagedError, match=match):
+        list(Corpus(written.directory).verify())
+
+
+def test_what_was_right_for_one_manifest_is_looked_at_for_another(written: Corpus):
+    assert list(written) == many()
+    path = written.directory / manifest.NAME
+    content = json.loads(path.read_text())
+    content["shards"][0]["terms"] = 8
+    path.write_text(json.dumps(content))
+    with pytest.raises(DamagedError, match="term ids that are not below 8"):
+        Corpus(written.directory).chunk(0, 5)
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".bz2"])
+def test_to_mm_compresses(tmp_path: Path, suffix: str):
+    corpus = Corpus.write(tmp_path / "c", many())
+    for name in ("a", "b"):
+        corpus.to_mm(tmp_path / f"{name}.mm{suffix}")
+    assert list(MmCorpus(str(tmp_path / f"a.mm{suffix}"))) == many()
+    content = (tmp_path / f"a.mm{suffix}").read_bytes()
+    assert content == (tmp_path / f"b.mm{suffix}").read_bytes()
+    assert not content.startswith(b"%%")
+    with pytest.raises(ValueError, match=r"\.zst is not written: let the name end with"):
+        corpus.to_mm(tmp_path / "a.mm.zst")

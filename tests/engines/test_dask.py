@@ -35,7 +35,8 @@ from distcorpus.algorithms.partial import Partial  # noqa: E402
 from distcorpus.algorithms.summation import GridSum  # noqa: E402
 from distcorpus.corpora.reading import chunks  # noqa: E402
 from distcorpus.engines import dask as engine_module  # noqa: E402
-from distcorpus.engines.dask import Broadcast, DaskEngine, Parcel, _aligned, compute_job, narrowed, widened  # noqa: E402
+from distcorpus.engines.dask import DaskEngine  # noqa: E402
+from distcorpus.engines.dasktasks import Broadcast, Parcel, _aligned, compute_job, narrowed, widened  # noqa: E402
 from distcorpus.engines.threads import ThreadsEngine  # noqa: E402
 from distcorpus.kernels import EStep, EStepParams, Product, ProductParams  # noqa: E402
 from distcorpus.models import LdaModel, LsiModel  # noqa: E402

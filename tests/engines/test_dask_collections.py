@@ -216,7 +216,8 @@ def test_no_document_comes_here(client, dictionary, monkeypatch):
 
     there = [dask.delayed(make)(n) for n in range(600, 604)]
     assert moved(there) < nbytes / 4
-    assert moved(here) > nbytes  # where they are here: what is counted is there
+    # Where they are here, they go straight to the workers: through the scheduler it would be thrice as much.
+    assert nbytes < moved(here) < 4 * nbytes
 
 
 def size_of(message: Any) -> int:

@@ -7,16 +7,19 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from gensim.corpora import MmCorpus
 
-from distcorpus import LocalCluster
+from distcorpus import Corpus, LocalCluster
 from distcorpus.models import LdaModel, LsiModel
+
+from .conftest import NUM_TERMS
 
 CASES = [
     (engine, kind)
     for engine, kinds in {
-        "threads": ["lists", "matrix"],
-        "pyro": ["lists", "matrix"],
-        "dask": ["lists", "matrix", "bag"],
+        "threads": ["lists", "matrix", "corpus", "mm"],
+        "pyro": ["lists", "matrix", "corpus", "mm"],
+        "dask": ["lists", "matrix", "corpus", "mm", "bag"],
     }.items()
     for kind in kinds
 ]
@@ -26,6 +29,15 @@ CASES = [
 def pyro() -> Iterator[LocalCluster]:
     with LocalCluster(n_workers=2) as cluster:
         yield cluster
+
+
+@pytest.fixture(scope="module")
+def stored(corpus, tmp_path_factory) -> dict[str, Any]:
+    """The documents on disk."""
+    folder = tmp_path_factory.mktemp("stored")
+    written = Corpus.write(folder / "c", corpus, dict.fromkeys(range(NUM_TERMS), "a"))
+    written.to_mm(folder / "c.mm")
+    return {"corpus": written, "mm": MmCorpus(str(folder / "c.mm"))}
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +74,7 @@ def expected(model, corpus, dictionary) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("what", ["lda", "lda of many topics", "lsi", "transform", "bound"])
 @pytest.mark.parametrize(("engine", "kind"), CASES)
-def test_equal_bytes(request, model, corpus, matrix, dictionary, expected, engine, kind, what):
+def test_equal_bytes(request, model, corpus, matrix, stored, dictionary, expected, engine, kind, what):
     if engine == "threads":
         arguments: dict[str, Any] = {"workers": 2}
     elif engine == "pyro":
@@ -70,7 +82,7 @@ def test_equal_bytes(request, model, corpus, matrix, dictionary, expected, engin
         arguments = {"distributed": True}
     else:
         arguments = {"client": request.getfixturevalue("client")}
-    documents = {"lists": corpus, "matrix": matrix}.get(kind)
+    documents = {"lists": corpus, "matrix": matrix, **stored}.get(kind)
     if kind == "bag":
         import dask.bag
 

@@ -1,4 +1,4 @@
-"""gensim's own tests of its two models, as installed, with ours in their place: here and on a cluster."""
+"""gensim's own tests of its two models, as installed, with ours in their place, on each engine."""
 
 from __future__ import annotations
 
@@ -21,20 +21,46 @@ class DistributedLsi(LsiModel):
         super().__init__(*args, **{"distributed": True, **kwargs})
 
 
+class DaskLda(LdaModel):
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **{"client": "active", **kwargs})
+
+
+class DaskLsi(LsiModel):
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **{"client": "active", **kwargs})
+
+
+MODELS = {
+    "here": (LdaModel, LsiModel),
+    "cluster": (DistributedLda, DistributedLsi),
+    "dask": (DaskLda, DaskLsi),
+}
+
+
 def cases():
     loader = unittest.TestLoader()
     for kind in (test_lsimodel.TestLsiModel, test_ldamodel.TestLdaModel):
         for name in loader.getTestCaseNames(kind):
-            for where in ("here", "cluster"):
-                marks = [pytest.mark.long] if name == "test_passes" and where == "cluster" else []
+            for where in MODELS:
+                is_long = where == "dask" or (where == "cluster" and name == "test_passes")
+                marks = [pytest.mark.long] if is_long else []
                 yield pytest.param(kind, name, where, marks=marks, id=f"{kind.__name__}.{name}-{where}")
+
+
+@pytest.fixture(scope="module")
+def dask_client():
+    distributed = pytest.importorskip("distributed", reason="pip install distcorpus[dask]")
+    options = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None, "memory_limit": 0}
+    with distributed.LocalCluster(**options) as cluster, distributed.Client(cluster) as client:
+        yield client
 
 
 @pytest.mark.parametrize(("kind", "name", "where"), list(cases()))
 def test_gensims_own(request, monkeypatch, kind, name, where):
-    if where == "cluster":
-        request.getfixturevalue("cluster")
-    lda, lsi = (LdaModel, LsiModel) if where == "here" else (DistributedLda, DistributedLsi)
+    if where != "here":
+        request.getfixturevalue({"cluster": "cluster", "dask": "dask_client"}[where])
+    lda, lsi = MODELS[where]
     monkeypatch.setattr(test_ldamodel, "ldamodel", SimpleNamespace(LdaModel=lda))
     monkeypatch.setattr(test_lsimodel, "lsimodel", SimpleNamespace(LsiModel=lsi))
     result = unittest.TestResult()

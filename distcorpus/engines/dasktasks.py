@@ -1,0 +1,290 @@
+"""What runs on Dask's workers for the engine, and what travels to them and back."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import functools
+import os
+import sys
+import threading
+import traceback
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any
+
+import distributed
+import numpy as np
+import scipy
+from distributed.scheduler import KilledWorker, NoValidWorkerError
+from numpy.typing import NDArray
+
+from distcorpus._version import __version__
+from distcorpus.algorithms.chunk import positions_of
+from distcorpus.algorithms.partial import Partial
+from distcorpus.engines.threads import let_this_thread_limit
+from distcorpus.kernels import KERNELS
+from distcorpus.kernels.job import run
+
+#: What says that data or a worker are lost, and not that a job is wrong.
+LOST = (
+    distributed.CancelledError,
+    KilledWorker,
+    NoValidWorkerError,
+    OSError,
+    TimeoutError,
+    asyncio.TimeoutError,
+)
+
+_INT32_MAX = 2**31 - 1
+
+
+class JobError(RuntimeError):
+    """A job raised on a worker; the message is the traceback."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Broadcast:
+    """What a job needs besides its blocks."""
+
+    params: Any
+    words: NDArray[np.int32]
+    rows: NDArray
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of the rows and their term ids."""
+        return self.words.nbytes + self.rows.nbytes
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class NarrowPartial:
+    """A partial of which only some rows are too wide for int32.
+
+    Attributes
+    ----------
+    partial : Partial
+        In int32; the wide rows are zero.
+    wide : ndarray of int, shape (n_wide,)
+        Which rows are wide.
+    steps : ndarray of float64, shape (n_wide, width)
+        Those rows.
+    """
+
+    partial: Partial
+    wide: NDArray[np.intp]
+    steps: NDArray[np.float64]
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of all arrays."""
+        return self.partial.nbytes + self.wide.nbytes + self.steps.nbytes
+
+
+def narrowed(result: Any) -> Any:
+    """Return a result as it travels: one cell beyond int32 does not double a whole table."""
+    if not isinstance(result, Partial) or result.steps.dtype == np.int32 or not result.steps.size:
+        return result
+    if result.cells is not None:
+        return result
+    largest = np.maximum(result.steps.max(axis=1), -result.steps.min(axis=1))
+    wide = np.flatnonzero(~(largest <= _INT32_MAX))
+    if 2 * len(wide) >= len(largest):
+        return result
+    steps = result.steps[wide]
+    narrow: NDArray[np.int32] = np.zeros(result.steps.shape, np.int32)
+    fits = largest <= _INT32_MAX
+    np.copyto(narrow, result.steps, where=fits[:, np.newaxis], casting="unsafe")
+    return NarrowPartial(Partial(result.words, narrow, result.extras), wide, steps)
+
+
+def widened(result: Any) -> Any:
+    """Return a result as the round takes it."""
+    if not isinstance(result, NarrowPartial):
+        return result
+    steps = result.partial.steps.astype(np.float64)
+    steps[result.wide] = result.steps
+    return Partial(result.partial.words, steps, result.partial.extras)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Placed:
+    """A block that is on the cluster already, and that Dask can compute again.
+
+    Attributes
+    ----------
+    future : Future
+        Of a `Parcel`.
+    address : str
+        The worker that its documents were on when they were looked at.
+    """
+
+    future: distributed.Future
+    address: str
+
+
+class Parcel:
+    """Something that travels, whose size Dask knows and whose arrays arrive as compiled loops take them."""
+
+    def __init__(self, content: Any) -> None:
+        self.content = content
+
+    def __sizeof__(self) -> int:
+        return int(getattr(self.content, "nbytes", 0)) + object.__sizeof__(self)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _unpacked, (self.content,)
+
+
+def _unpacked(content: Any) -> Parcel:
+    return Parcel(_aligned(content))
+
+
+def _aligned(value: Any) -> Any:
+    """Return a value whose arrays are contiguous, aligned and writable: what arrives may be none of these."""
+    if isinstance(value, np.ndarray):
+        return np.require(value, None, ["C", "A", "W"])
+    if isinstance(value, Mapping):
+        return {key: _aligned(item) for key, item in value.items()}
+    if is_dataclass(value) and not isinstance(value, type):
+        return replace(value, **{part.name: _aligned(getattr(value, part.name)) for part in fields(value)})
+    return value
+
+
+#: One job of ours at a time computes in a process, with all threads of the worker.
+_computing = threading.Lock()
+
+
+def compute_job(
+    kernel: Any, num_terms: int, keys: Sequence[tuple[int, ...]], broadcast: Parcel, *blocks: Parcel
+) -> Parcel:
+    """Compute a job, on a worker.
+
+    Everything that it is given is shared with whatever else runs there, and is sent on by Dask: nothing of it
+    is written to.
+    """
+    try:
+        threads = int(distributed.get_worker().state.nthreads)
+        content = broadcast.content
+        with _computing, _one_blas_thread(), ThreadPoolExecutor(threads, "distcorpus") as pool:
+            result, _ = run(
+                kernel,
+                content.params,
+                [(block.content, key) for block, key in zip(blocks, keys, strict=True)],
+                content.words,
+                kernel.prepare(content.rows, content.params),
+                positions_of(content.words, num_terms),
+                pool if threads > 1 else None,
+            )
+        return Parcel(narrowed(result))
+    except Exception:
+        raise JobError(traceback.format_exc()) from None
+
+
+@functools.cache
+def _blas() -> Any:
+    """Return what controls this process' BLAS; to find the libraries takes as long as a small job."""
+    import scipy.linalg  # noqa: F401  its BLAS is one of them
+    import threadpoolctl
+
+    return threadpoolctl.ThreadpoolController().select(user_api="blas")
+
+
+def _one_blas_thread() -> AbstractContextManager[Any]:
+    """Limit BLAS to a thread, as its bits depend on how many there are; a nanny has done so already."""
+    blas = _blas()
+    if all(library.num_threads == 1 for library in blas.lib_controllers):
+        return nullcontext()
+    let_this_thread_limit(blas)
+    limited: AbstractContextManager[Any] = blas.limit(limits=1)
+    return limited
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of all that bits depend on."""
+    from distcorpus.algorithms.summation import compiled_kernels
+
+    compiled_kernels()
+    numba = sys.modules.get("numba")
+    found = {
+        "distcorpus": __version__,
+        "numpy": np.__version__,
+        "scipy": scipy.__version__,
+        "numba": numba.__version__ if numba is not None else "not installed",
+    }
+    return found | {f"kernel {name}": str(kernel.version) for name, kernel in sorted(KERNELS.items())}
+
+
+def greet(engine: str) -> dict[str, str]:
+    """Prepare a worker, on that worker: no job has to wait for what is compiled.
+
+    Parameters
+    ----------
+    engine : str
+        Who will `part` from it.
+
+    Returns
+    -------
+    dict
+        Its `versions`.
+    """
+    _engines.add(engine)
+    keep_freed_memory()
+    for kernel in KERNELS.values():
+        _warm(kernel)
+    return versions()
+
+
+def part(engine: str) -> None:
+    """Leave a worker, on that worker, as it was before the first engine came."""
+    _engines.discard(engine)
+    if not _engines:
+        give_back_memory()
+
+
+_engines: set[str] = set()
+
+
+@functools.cache
+def _warm(kernel: Any) -> None:
+    kernel.warm()
+
+
+def here(parcel: Parcel) -> Parcel:
+    """Return what is given: on the worker that it then is on."""
+    return parcel
+
+
+def nothing() -> None:
+    """A task that waits for a worker, which adaptive clusters start for one."""
+
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+
+
+def keep_freed_memory() -> bool:
+    """Undo, on a worker, that Dask's nannies have freed memory go back to the system at once.
+
+    With their ``MALLOC_TRIM_THRESHOLD_`` each table of a job is mapped anew, and every page of it costs a
+    fault. `give_back_memory` returns to their setting.
+    """
+    return _set_malloc(1 << 30, 1 << 30)
+
+
+def give_back_memory() -> None:
+    """Return, on a worker, what a training has freed to the system, and to the settings that there were."""
+    threshold = os.environ.get("MALLOC_TRIM_THRESHOLD_", "")
+    if threshold.isdecimal() and _set_malloc(int(threshold), 128 << 10):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def _set_malloc(trim: int, mmap: int) -> bool:
+    if "MALLOC_TRIM_THRESHOLD_" not in os.environ:
+        return False
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError, TypeError):  # not glibc
+        return False
+    return bool(mallopt(_M_TRIM_THRESHOLD, trim) and mallopt(_M_MMAP_THRESHOLD, mmap))
