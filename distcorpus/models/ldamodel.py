@@ -433,6 +433,8 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
         update_chunks = self.update_chunks or update_every
         read = self._read_while_drawing(corpus, chunksize)
         topics = self._topics_to_train()
+        if not np.isfinite(topics.sums).all():
+            raise ValueError("state.sstats has what is no number: give state the statistics of a trained model")
         watched = logger.isEnabledFor(logging.INFO)
         plan = Plan(
             passes=schedule["passes"],
