@@ -440,7 +440,7 @@ def test_a_sum_beyond_the_exact_range_is_refused(backend):
     )
     for number in range(2):
         step.add(as_chunk([[(0, 1.5 * 2**30)]], 1), (number,))
-    with pytest.raises(OverflowError, match="^term id 0: a sum exceeds .* no longer exact"):
+    with pytest.raises(OverflowError, match=r"^term id 0: a sum exceeds .* no longer exact"):
         step.result()
 
 

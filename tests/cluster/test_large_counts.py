@@ -64,3 +64,10 @@ def test_lsi_has_room(cluster, kind):
         for term, value in document:
             matrix[term, column] = value
     np.testing.assert_allclose(model.projection.s, np.linalg.svd(matrix)[1][:2], rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", [LsiModel, gensim.models.LsiModel])
+@pytest.mark.parametrize(("value", "message"), [(1e-160, "1e-160|add up to"), (1e154, r"the value 1e\+154|add up to")])
+def test_lsi_refuses_what_it_cannot_hold(cluster, kind, value, message):
+    with pytest.raises((ValueError, RuntimeError), match=message):
+        train(kind, [[(0, value)], [(1, value)]], distributed=True)
