@@ -141,9 +141,21 @@ def _topic_weights(rows: np.ndarray, shifts: np.ndarray, scales: np.ndarray) -> 
 
 
 def topic_weights(rows: np.ndarray, totals: np.ndarray) -> np.ndarray:
-    shifts = np.rint(LOG2_E / np.maximum(totals, SMALLEST_ARGUMENT))  # exp(psi(totals)) is about 2**-shifts
-    scales = np.exp(-psi(totals) - LN2 * shifts)
-    return np.asarray(_topic_weights(rows, shifts.astype(rows.dtype), scales.astype(rows.dtype)))
+    small = totals < 2 * SMALLEST_ARGUMENT  # of larger ones, smaller rows weigh nothing anyway
+    of_kernel = np.where(small, 1.0, totals)
+    shifts = np.rint(LOG2_E / of_kernel)  # exp(psi(totals)) is about 2**-shifts
+    scales = np.exp(-psi(of_kernel) - LN2 * shifts)
+    weights = np.asarray(_topic_weights(rows, shifts.astype(rows.dtype), scales.astype(rows.dtype)))
+    if small.any():
+        weights[:, small] = _small_weights(rows[:, small].astype(np.float64), totals[small])
+        weights[weights < np.finfo(rows.dtype).tiny] = 0
+    return weights
+
+
+def _small_weights(rows: np.ndarray, totals: np.ndarray) -> np.ndarray:
+    """exp(psi(rows) - psi(totals)) near 0, where psi(x) = psi(1 + x) - 1/x is all but -1/x."""
+    rows = np.minimum(rows, totals)  # which rounding may exceed
+    return np.asarray(np.exp((rows - totals) / rows / totals + psi(1 + rows) - psi(1 + totals)))
 
 
 @register_jitable

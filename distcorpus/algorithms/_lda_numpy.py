@@ -45,7 +45,7 @@ def digamma(values: np.ndarray) -> np.ndarray:
 
 def topic_weights(rows: np.ndarray, totals: np.ndarray) -> np.ndarray:
     """Return exp(psi(rows) - psi(totals)) in the dtype of rows (m, K); totals (K,) float64."""
-    return np.exp(digamma(rows) - psi(totals)).astype(rows.dtype)
+    return np.exp(np.minimum(digamma(rows) - psi(totals), 0)).astype(rows.dtype)  # no row exceeds its total
 
 
 def expectation(

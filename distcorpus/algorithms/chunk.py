@@ -27,6 +27,8 @@ MAX_TERMS = 2**31 - 1
 MAX_COUNT = 2.0**31
 #: Values that are larger may have squares whose sums cannot be held any more.
 LARGEST_WEIGHT = 1e150
+#: Where no value is larger than that, their squares are no normal numbers.
+SMALLEST_WEIGHT = 1e-150
 
 #: Terms of the vocabulary for each id that is looked at, up to which a table of all terms is used.
 DENSE_TERMS = 32

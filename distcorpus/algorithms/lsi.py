@@ -24,6 +24,7 @@ import numpy as np
 from ._lsi_basis import Map, Rows, orthonormal
 from ._lsi_iteration import Approach, Task, Unfit, iterate, noise
 from ._lsi_stop import eigenvalues
+from .chunk import SMALLEST_WEIGHT
 from .summation import grid_for
 
 #: An earlier factorisation: left singular vectors (terms x k) and singular values (k).
@@ -42,6 +43,11 @@ SINGLE_TOLERANCE = 1e-5
 
 #: Squared norms for which an iteration in float32 is tried: its products are in range then.
 SINGLE_NORMS = 2.0**-100, 2.0**120
+
+#: What a corpus' squared norm, with all weights, may be: of more, products leave the range of float64.
+LARGEST_NORM = 2.0**1020
+#: Of less, unless it is 0, products are no normal numbers.
+SMALLEST_NORM = SMALLEST_WEIGHT**2
 
 #: How much larger than its first chunk (by squared norm) a corpus may grow before the first product, which a
 #: cluster sums while the chunks arrive and thus on a grid chosen early, has to be computed again.
@@ -389,8 +395,56 @@ def chunk_weights(
     weights = {}
     for number in numbers:
         squared = settled[number] if number < len(settled) else 1.0
-        weights[number] = squared * decay ** (2 * chunks_since(number + 1, last + 1, len(settled)))
+        since = chunks_since(number + 1, last + 1, len(settled))
+        weights[number] = squared * decayed(decay, 2 * since)
     return weights
+
+
+def decayed(decay: float, times: int) -> float:
+    """Return what something weighs that was weighed down so many times.
+
+    Raises
+    ------
+    ValueError
+        If that is more than numbers can hold.
+    """
+    try:
+        return float(decay**times)
+    except OverflowError:
+        raise ValueError(
+            f"decay={decay:g}: it was applied {times} times to the squares of the first documents' values, "
+            "which then count infinitely much; give a decay of 1 or less, or a larger chunksize"
+        ) from None
+
+
+def check_norm(squared_norm: float, decay: float, entries: int) -> None:
+    """Refuse documents whose products could not be told from 0, or not be held.
+
+    Parameters
+    ----------
+    squared_norm : float
+        Of all documents, as they are weighed.
+    decay : float
+        What they are weighed by.
+    entries : int
+        Their words.
+
+    Raises
+    ------
+    ValueError
+        They are.
+    """
+    weighed = "" if decay == 1 else f", weighed by decay={decay:g},"
+    if not squared_norm < LARGEST_NORM:
+        raise ValueError(
+            f"the squares of the documents' values{weighed} add up to {squared_norm:g}, and must to less "
+            f"than {LARGEST_NORM:.3g}: divide the values by a number, or give a decay of 1 or less"
+        )
+    if squared_norm < SMALLEST_NORM and entries:
+        raise ValueError(
+            f"the squares of the documents' values{weighed} add up to {squared_norm:g}, and must to "
+            f"{SMALLEST_NORM:g} or more: multiply the values by a number, or give a decay near 1"
+        )
 
 
 def bound_foreseen(squared_norm: float) -> float:
@@ -400,4 +454,4 @@ def bound_foreseen(squared_norm: float) -> float:
     While the chunks arrive, their product with `start_block` is summed on a grid made for that bound; where
     the corpus outgrows it, the product is computed again.
     """
-    return GROWTH_FORESEEN * (squared_norm or 1.0)
+    return min(GROWTH_FORESEEN * (squared_norm or 1.0), LARGEST_NORM)

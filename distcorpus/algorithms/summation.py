@@ -87,7 +87,7 @@ def to_steps(values: np.ndarray, grid: float) -> np.ndarray:
         np.rint(np.divide(values, grid, out=steps), out=steps)
         exact = in_range(steps)
     if not exact:
-        raise overflow(grid)
+        raise inexact(steps, grid)
     return steps
 
 
@@ -106,11 +106,30 @@ def compiled_kernels() -> ModuleType | None:
     return _sum_kernels
 
 
-def overflow(grid: float) -> OverflowError:
-    """Return the error for a sum that has left the range in which it is exact."""
+def inexact(steps: np.ndarray, grid: float, terms: np.ndarray | None = None) -> OverflowError:
+    """Return the error for sums of which some have left the range in which they are exact.
+
+    Parameters
+    ----------
+    steps : ndarray
+        The sums, in whole steps.
+    grid : float
+        The value of a step; 1 where that is not known.
+    terms : ndarray, optional
+        The term id of each row of `steps`.
+    """
+    wrong = np.argwhere(~(np.abs(steps) < MAX_STEPS))[0]
+    of = "" if terms is None else f"term id {terms[wrong[0]]}: "
+    value = steps[tuple(wrong)]
+    if not np.isfinite(value):
+        return OverflowError(
+            f"{of}a sum is not finite ({value:g}): the topics, a prior or a document have what is no number, "
+            "or is too large or too small for its type"
+        )
+    limit = "" if grid == 1.0 else f" of {grid:g} ({MAX_STEPS * grid:.10g})"
     return OverflowError(
-        f"a sum exceeds 2**53 steps of {grid:g} ({MAX_STEPS * grid:g}) and is no longer exact; give smaller "
-        "counts or weights, or grid_for a larger bound"
+        f"{of}a sum exceeds 2**53 steps{limit} and is no longer exact; give smaller counts or weights, or "
+        "for LDA fewer documents an update (update_every)"
     )
 
 
@@ -229,8 +248,8 @@ class GridSum:
                 total = self.steps[rows] + steps
                 self.steps[rows] = total
                 exact = in_range(total)
-        if not exact:
-            raise overflow(self.grid)
+            if not exact:
+                raise inexact(self.steps[rows], self.grid, rows)
 
     def values(self, dtype: Any = np.float64) -> np.ndarray:
         """Return the sum, shape (num_rows, width); in float64 it is exact, as the grid is a power of two."""

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from .summation import MAX_STEPS, add_cells, check_steps, overflow
+from .summation import MAX_STEPS, add_cells, check_steps, inexact
 
 #: Fewer rows than this are not worth loading the compiled loops for; the bits are the same.
 FEW_ROWS = 10_000
@@ -295,7 +295,7 @@ class StatisticsSum:
                 else add_cells(self._steps, rows, cells, steps)
             )
             if not exact:
-                raise overflow(self.grid)
+                raise inexact(self._steps[rows], self.grid, words)
 
     def clear(self) -> None:
         """Forget every sum; the memory is kept for the next ones."""

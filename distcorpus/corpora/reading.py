@@ -32,6 +32,7 @@ LARGEST_SINGLE = 1e18
 
 #: Words of a document that is read without making a chunk of a corpus of it.
 SMALL = 8
+_NUMBERS = int, float, np.float64, np.float32
 _POSITIONS = np.arange(SMALL, dtype=np.int32)
 
 
@@ -84,6 +85,17 @@ def is_sparse(corpus: Any) -> bool:
     return bool(scipy.sparse.issparse(corpus))
 
 
+def _shape_of(matrix: Any) -> tuple[int, int]:
+    """Return the terms and documents of a sparse matrix."""
+    if matrix.ndim != 2:
+        raise ValueError(
+            f"the corpus is a sparse array of shape {matrix.shape}: give one of terms x documents (of one "
+            "document, of shape (terms, 1))"
+        )
+    terms, documents = matrix.shape
+    return int(terms), int(documents)
+
+
 def as_corpus(corpus: Any) -> Any:
     """Return a corpus as `chunks` and `length` take it.
 
@@ -102,6 +114,7 @@ def as_corpus(corpus: Any) -> Any:
         return corpus
     matrix = getattr(corpus, "sparse", corpus)
     if is_sparse(matrix):
+        _shape_of(matrix)
         return matrix.tocsc()
     if isinstance(corpus, str | bytes) or not isinstance(corpus, Iterable):
         raise TypeError(
@@ -129,7 +142,7 @@ def check_corpus(corpus: Any, num_terms: int) -> None:
         return
     if not is_sparse(corpus):
         return
-    rows, columns = corpus.shape
+    rows, columns = _shape_of(corpus)
     if rows != num_terms and columns == num_terms:
         raise ValueError(
             f"the corpus is a matrix of {rows} x {columns}, and the vocabulary (id2word) has {columns} "
@@ -146,7 +159,7 @@ def check_corpus(corpus: Any, num_terms: int) -> None:
 def length(corpus: Any) -> int | None:
     """Return the number of documents, or None where only reading the corpus can tell."""
     if is_sparse(corpus):
-        return int(corpus.shape[1])
+        return _shape_of(corpus)[1]
     if (file := text_file(corpus)) is not None:
         return file.length()
     try:
@@ -234,7 +247,8 @@ def vocabulary(id2word: Any, corpus: Any) -> tuple[Any, int]:
                 "at least one of corpus/id2word must be specified, to establish input space dimensionality"
             )
         if is_sparse(corpus):
-            return utils.FakeDict(corpus.shape[0]), int(corpus.shape[0])
+            terms, _ = _shape_of(corpus)
+            return utils.FakeDict(terms), terms
         if is_placed(corpus):
             if corpus.num_terms is None:
                 raise ValueError(
@@ -308,27 +322,32 @@ def free_memory() -> int | None:
     return min(limits, default=None)
 
 
-def small_document(document: Any, num_terms: int) -> tuple[np.ndarray, Chunk] | None:
-    """Return what `compact` does of a few pairs, ascending and with counts; None for any other document.
+def small_document(
+    document: Any, num_terms: int, *, counts: bool = True, most: int = SMALL
+) -> tuple[np.ndarray, Chunk] | None:
+    """Return what `compact` does of up to `most` pairs, ascending and with counts, or weights; None for any
+    other document.
 
     To read it as a chunk takes longer than to infer its topics.
     """
-    if type(document) is not list or len(document) > SMALL:
+    least, largest = (0.0, LARGEST_COUNT) if counts else (-LARGEST_WEIGHT, LARGEST_WEIGHT)
+    if type(document) is not list or len(document) > most:
         return None
-    words, counts, last = [], [], -1
+    words, values, last = [], [], -1
     for pair in document:
         if type(pair) is not tuple or len(pair) != 2:
             return None
         word, count = pair
-        if type(word) is not int or type(count) not in (int, float):
+        if type(word) is not int or type(count) not in _NUMBERS:
             return None
-        if not (last < word < num_terms and 0 < count < LARGEST_COUNT):
+        if not (last < word < num_terms and least < count < largest and count):
             return None
         words.append(word)
-        counts.append(count)
+        values.append(count)
         last = word
     size = len(words)
-    chunk = Chunk(np.array([0, size]), _POSITIONS[:size], np.array(counts, np.float64), size)
+    positions = _POSITIONS[:size] if size <= SMALL else np.arange(size, dtype=np.int32)
+    chunk = Chunk(np.array([0, size]), positions, np.array(values, np.float64), size)
     return np.array(words, np.int32), chunk
 
 

@@ -748,13 +748,16 @@ class DaskEngine:
 
     def _take_in(self, worker: _Worker, hands: Sequence[Hand], round_: Round, result: Any) -> None:
         """Add what some jobs come to together to the sum."""
+        numbers = [number for hand in hands for number in hand.blocks]
+        blocks = [block for number in numbers[:3] if (block := round_.block(number)) is not None]
         try:
-            round_.add([number for hand in hands for number in hand.blocks], widened(result))
+            round_.add(numbers, widened(result))
         except Exception as error:
             logger.exception("a result cannot be taken in")
-            round_.failed(
-                RuntimeError(f"the result of Dask worker {worker.name} cannot be added to the sum: {error}")
-            )
+            # Sums that grow too large are the documents' fault, and no worker's.
+            of = "" if isinstance(error, OverflowError) else f" of Dask worker {worker.name}"
+            what = "; ".join(str(block) for block in blocks)
+            round_.failed(RuntimeError(f"{what}: the result{of} cannot be added to the sum: {error}"))
         self._count_as_summed(hands)
 
     def _count_as_summed(self, hands: Sequence[Hand]) -> None:

@@ -288,12 +288,17 @@ class ThreadsEngine:
                 self._tell_pending(job.round)
             try:
                 self._compute(job, block)
+            except OverflowError as error:
+                self._fail(job, OverflowError(f"{'; '.join(map(str, job.blocks))}: {error}"))
             except BaseException as error:  # it is raised where the round is waited for
-                with self._changed:
-                    if self._rounds.get(job.round.session) is job.round:
-                        self._drop(job.round.session)
-                        job.round.failed(error)
+                self._fail(job, error)
             del job, block  # a thread that waits for the next one holds nothing of a round
+
+    def _fail(self, job: _Job, error: BaseException) -> None:
+        with self._changed:
+            if self._rounds.get(job.round.session) is job.round:
+                self._drop(job.round.session)
+                job.round.failed(error)
 
     def _compute(self, job: _Job, block: Block) -> None:
         round_ = job.round

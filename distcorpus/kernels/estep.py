@@ -32,9 +32,9 @@ from distcorpus.algorithms.partial import Partial
 from distcorpus.algorithms.summation import (
     add_cells,
     in_range,
+    inexact,
     narrow_in_place,
     narrow_steps,
-    overflow,
     to_steps,
 )
 from distcorpus.kernels.base import Key
@@ -252,10 +252,10 @@ class EStep:
                 cells = np.concatenate([none, *(cells for _, cells, _ in parts)])
                 steps = np.concatenate([none, *(steps for _, _, steps in parts)])
                 if not in_range(steps):
-                    raise overflow(LDA_GRID)
+                    raise inexact(steps, LDA_GRID, self._words[cells // len(self._alpha)])
                 return Partial(self._words, narrow_steps(steps), extras, cells)
             if not in_range(self._steps):
-                raise overflow(LDA_GRID)
+                raise inexact(self._steps, LDA_GRID, self._words)
             self._steps = narrow_in_place(self._steps)
             return Partial(self._words, self._steps, extras)
 

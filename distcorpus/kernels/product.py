@@ -14,7 +14,7 @@ from distcorpus.algorithms.chunk import Chunk, positions_of
 from distcorpus.algorithms.lda import floats
 from distcorpus.algorithms.partial import Partial
 from distcorpus.algorithms.postings import Postings, postings
-from distcorpus.algorithms.summation import compiled_kernels, in_range, narrow_steps, overflow
+from distcorpus.algorithms.summation import compiled_kernels, in_range, inexact, narrow_steps
 from distcorpus.kernels.base import Key, Packed
 from distcorpus.kernels.checking import MARGIN, check_extras
 from distcorpus.kernels.registry import register
@@ -133,7 +133,7 @@ class Product:
         for other in others:
             total += other
             if not in_range(total):
-                raise overflow(self._grid)
+                raise inexact(total, self._grid, self._words)
         self._totals, self._idle = [total], [total]
         return total
 
@@ -187,7 +187,7 @@ def _add_product(
     multiply = _compiled_multiply() or _multiply
     entries = block.indptr, block.documents, block.data, block.n_docs
     if not multiply(rows, *entries, q, weight / grid, total):
-        raise overflow(grid)
+        raise inexact(total[rows], grid, block.words)
 
 
 def _lined_up(rows: np.ndarray, dtype: np.dtype) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What ``model[corpus]`` returns for LDA."""
+"""What ``model[corpus]`` returns, and what it takes."""
 
 from __future__ import annotations
 
@@ -7,6 +7,40 @@ from typing import Any
 
 import numpy as np
 from gensim.interfaces import TransformedCorpus
+from gensim.matutils import Dense2Corpus
+
+from distcorpus.corpora.reading import as_corpus, chunks
+
+
+def begun(given: Any) -> Any:
+    """Return a document or corpus as gensim's ``is_corpus`` takes it.
+
+    That takes the first document of an iterator before it is iterated over. A corpus that is its own iterator
+    would begin anew then, and give that document twice.
+    """
+    if hasattr(given, "__next__") and "Corpus" not in type(given).__name__:
+        return (document for document in given)
+    return given
+
+
+class Projections(TransformedCorpus):
+    """A corpus' documents in the space of an LSI model's topics, projected each time that it is read.
+
+    Parameters
+    ----------
+    model : LsiModel
+    corpus : iterable of documents
+    chunksize : int
+        Documents that are projected at once.
+    """
+
+    def __init__(self, model: Any, corpus: Any, chunksize: int) -> None:
+        super().__init__(model, corpus, chunksize)
+
+    def __iter__(self) -> Iterator[Any]:
+        corpus, model = as_corpus(self.corpus), self.obj
+        for chunk in chunks(corpus, self.chunksize, model.num_terms, counts=False):
+            yield from Dense2Corpus(model._projected(chunk).T)
 
 
 class DocumentTopics(TransformedCorpus):

@@ -54,7 +54,7 @@ from distcorpus.kernels import EStep, Inference, InferenceParams
 from distcorpus.models import _check as check
 from distcorpus.models._answers import check_topics
 from distcorpus.models._cluster import Cluster, Training, train_on
-from distcorpus.models._documents import DocumentTopics
+from distcorpus.models._documents import DocumentTopics, begun
 from distcorpus.models._drawing import Drawing
 from distcorpus.models._engine import chosen_client, engine_of, placed, placed_with
 from distcorpus.models._progress import ProgressBar
@@ -433,6 +433,8 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
         update_chunks = self.update_chunks or update_every
         read = self._read_while_drawing(corpus, chunksize)
         topics = self._topics_to_train()
+        if not np.isfinite(topics.sums).all():
+            raise ValueError("state.sstats has what is no number: give it the statistics of a trained model")
         watched = logger.isEnabledFor(logging.INFO)
         plan = Plan(
             passes=schedule["passes"],
@@ -585,7 +587,9 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
         """Return the topics of a document, or of each document of a corpus, chunk by chunk as it is read.
         Arguments and result are as in gensim; a corpus may also be a scipy sparse matrix (terms x documents).
         """
-        corpus = Sparse2Corpus(bow) if is_sparse(bow) else bow
+        if is_sparse(bow):
+            check_corpus(bow, self.num_terms)
+        corpus = Sparse2Corpus(bow) if is_sparse(bow) else begun(bow)
         return super().get_document_topics(corpus, minimum_probability, minimum_phi_value, per_word_topics)
 
     def _apply(self, corpus: Any, chunksize: int | None = None, **options: Any) -> DocumentTopics:

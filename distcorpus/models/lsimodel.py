@@ -6,20 +6,23 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Any, ClassVar, cast
 
 import gensim.models
+import gensim.utils
 import numpy as np
 import scipy.sparse
-from gensim.matutils import Sparse2Corpus
+from gensim.matutils import Dense2Corpus, Sparse2Corpus, full2sparse
 from gensim.models.lsimodel import P2_EXTRA_DIMS, P2_EXTRA_ITERS, Projection
 
 from distcorpus.algorithms import lsi
-from distcorpus.algorithms.chunk import Chunk, Divisible, warm
+from distcorpus.algorithms.chunk import SMALLEST_WEIGHT, Chunk, Divisible, joined, warm
 from distcorpus.corpora.reading import (
     LARGEST_SINGLE,
     EmptyCorpusError,
+    as_corpus,
     check_corpus,
     check_memory,
     chunks,
@@ -27,6 +30,7 @@ from distcorpus.corpora.reading import (
     is_rereadable,
     is_sparse,
     length,
+    small_document,
     vocabulary,
 )
 from distcorpus.corpora.reference import StoredChunk, refers_to
@@ -34,6 +38,7 @@ from distcorpus.kernels import DocumentProjection, Product, ProjectionParams, as
 from distcorpus.models import _check as check
 from distcorpus.models._answers import check_factors
 from distcorpus.models._cluster import Cluster, Training, train_on
+from distcorpus.models._documents import Projections, begun
 from distcorpus.models._engine import chosen_client, engine_of, placed, placed_with
 from distcorpus.models._kept import Addition, Kept
 from distcorpus.models._progress import ProgressBar
@@ -55,6 +60,8 @@ FOLDED = (
     "the dispatcher has folded this model's documents, which are more than it keeps of a model: singular "
     "values may come out too small. Start it with a larger --memory, or with --spool DIR"
 )
+#: Words of a document that is projected without making a chunk of it: that is faster.
+MOST_WORDS = 300
 #: Seconds between two looks at how far a cluster is.
 SECONDS_BETWEEN_EVENTS = 1.0
 
@@ -270,6 +277,11 @@ class LsiModel(Saved, Shown, gensim.models.LsiModel):
                 f"singular values up to {s[0]:g} are beyond dtype={np.dtype(self.dtype)}: give "
                 "dtype=numpy.float64, or divide the documents' values by a number"
             )
+        if (narrow[1] < np.finfo(self.dtype).tiny).any():
+            raise ValueError(
+                f"singular values down to {s[-1]:g} are below what dtype={np.dtype(self.dtype)} holds: give "
+                "dtype=numpy.float64, or multiply the documents' values by a number"
+            )
         if not self._has(had):
             raise RuntimeError(
                 "the model was changed while documents were added to it (by its corpus or `progress`): these "
@@ -389,13 +401,60 @@ class LsiModel(Saved, Shown, gensim.models.LsiModel):
         return train_on(cluster, names.LSI_MODELS, attempt, rereadable=reading.rereadable)
 
     def __getitem__(self, bow: Any, scaled: bool = False, chunksize: int | None = 512) -> Any:
-        """Project a document, or each document of a corpus. Arguments and result are as in gensim; a corpus
-        may also be a scipy sparse matrix (terms x documents).
+        """Project a document, or each document of a corpus, chunk by chunk as it is read. Arguments and
+        result are as in gensim; a corpus may also be a scipy sparse matrix (terms x documents).
+
+        Raises
+        ------
+        ValueError, TypeError
+            If the model has not been trained, or a document is none; of a corpus when it comes to that.
         """
+        if self.projection.u is None:
+            raise ValueError("this model has not been trained: call add_documents(corpus) first")
         if is_sparse(bow):
             check_corpus(bow, self.num_terms)
             bow = Sparse2Corpus(bow.tocsc())
-        return super().__getitem__(bow, scaled, chunksize)
+        is_corpus, given = gensim.utils.is_corpus(begun(bow))
+        if is_corpus and chunksize:
+            return self._apply(given, check.whole("chunksize", chunksize, 1))
+        if is_corpus:
+            projected = self._projected(joined([*self._chunks(as_corpus(given))], self.num_terms))
+        else:
+            projected = self._projected_document(given)
+        if scaled:
+            projected = projected * (1.0 / self.projection.s[: self.num_topics])
+        return Dense2Corpus(projected.T) if is_corpus else full2sparse(projected)
+
+    def _apply(self, corpus: Any, chunksize: int | None = None, **options: Any) -> Projections:
+        return Projections(self, corpus, chunksize or self.chunksize, **options)
+
+    def _chunks(self, corpus: Any) -> Iterator[Chunk]:
+        return chunks(corpus, self.chunksize, self.num_terms, counts=False)
+
+    def _projected(self, documents: Chunk) -> np.ndarray:
+        """Project documents as gensim does; shape (n_docs, k)."""
+        u = self.projection.u[:, : self.num_topics]
+        matrix = scipy.sparse.csr_array(
+            (documents.data.astype(u.dtype, copy=False), documents.indices, documents.indptr),
+            shape=(documents.n_docs, self.num_terms),
+        )
+        return np.asarray(matrix @ u)
+
+    def _projected_document(self, document: Any) -> np.ndarray:
+        """Project a document; shape (k,). Rows of a few words are added up sooner than a matrix is made."""
+        u = self.projection.u
+        document = document if hasattr(document, "__len__") else list(document)
+        single = small_document(document, self.num_terms, counts=False, most=MOST_WORDS)
+        if single is None and type(document) is list:
+            with suppress(TypeError, ValueError):  # what cannot be put in order
+                single = small_document(sorted(document), self.num_terms, counts=False, most=MOST_WORDS)
+        if single is None:
+            (chunk,) = self._chunks([document])
+            words = chunk.indices
+        else:
+            words, chunk = single
+        values = chunk.data.astype(u.dtype, copy=False)
+        return np.asarray((values[:, np.newaxis] * u[words, : self.num_topics]).sum(axis=0))
 
     def transform(
         self, corpus: Any, chunksize: int | None = None, *, client: Any = None
@@ -459,6 +518,15 @@ class LsiModel(Saved, Shown, gensim.models.LsiModel):
         return plain
 
 
+def _where_largest(number: int, chunk: Divisible) -> str:
+    """Say where the largest value of a chunk is."""
+    if not isinstance(chunk, Chunk):
+        return f"chunk {number}"
+    entry = int(np.argmax(np.abs(chunk.data)))
+    document = int(np.searchsorted(chunk.indptr, entry, side="right")) - 1
+    return f"chunk {number}: document {document}: term id {chunk.indices[entry]}"
+
+
 class _Reading:
     """The chunks of a corpus, counted and shown as they are read."""
 
@@ -479,8 +547,11 @@ class _Reading:
 
     def __iter__(self) -> Iterator[Divisible]:
         self.documents = 0
+        most: tuple[float, str] = (0.0, "")
         for number, chunk in enumerate(self._read()):
             largest = chunk.largest()
+            if most[0] < largest:
+                most = largest, _where_largest(number, chunk)
             if largest > self._largest:
                 raise ValueError(
                     f"chunk {number}: a document has the value {largest:g}: with dtype=float32 values are "
@@ -494,6 +565,11 @@ class _Reading:
             self.bar.told(event, passes=1)
         if not self.documents:
             raise EmptyCorpusError
+        if 0 < most[0] < SMALLEST_WEIGHT and not self._before:
+            raise ValueError(
+                f"{most[1]} has the value {most[0]:g}, and no document a larger one: the squares of values "
+                f"below {SMALLEST_WEIGHT:g} cannot be added up; multiply them by a number"
+            )
 
     def tell_round(self, rounds: int, **facts: Any) -> None:
         """Tell of a product with the corpus."""

@@ -281,7 +281,10 @@ class LsiTraining(Session):
     def _squared_norm(self, blocks: Iterable[Block], weights: Mapping[int, float] | None = None) -> float:
         """Return the squared Frobenius norm of some blocks, each chunk with its squared weight, or 1."""
         norms = [(block.key[0], self._squared_norms[block.number]) for block in blocks]
-        return exact_sum(np.array([norm if weights is None else weights[n] * norm for n, norm in norms]))
+        try:
+            return exact_sum(np.array([norm if weights is None else weights[n] * norm for n, norm in norms]))
+        except OverflowError:  # which `check_norm` refuses
+            return math.inf
 
     def _weights(self, blocks: Iterable[Block], end: int) -> dict[int, float]:
         """Return the squared weight of each block's chunk when those before number `end` are all."""
@@ -294,6 +297,7 @@ class LsiTraining(Session):
         width = lsi.block_width(task.num_terms, task.num_topics, task.power_iters, task.extra_samples)
         blocks, end = list(self._blocks.values()), self._num_taken
         self._streamed_norm = self._squared_norm(blocks)
+        lsi.check_norm(self._streamed_norm, 1.0, 0)
         self._streamed_bound = lsi.bound_foreseen(self._streamed_norm)
         dtype = lsi.iteration_dtype(
             task.num_terms,
@@ -338,7 +342,9 @@ class LsiTraining(Session):
         base, start = None, None
         if self._base is not None:
             newer = lsi.chunks_since(self._base.last + 1, end, len(self.task.squared_weights))
-            base = self._base.U, self._base.s * self.task.decay**newer
+            base = self._base.U, self._base.s * lsi.decayed(self.task.decay, newer)
+        whole = squared_norm + (0.0 if base is None else float(np.square(base[1]).sum()))
+        lsi.check_norm(whole, self.task.decay, sum(block.nnz for block in blocks))
         if self._streamed is not None and end == self.num_chunks:
             start = self._computed(self._streamed, np.float64)
         with self.engine.algebra():

@@ -53,6 +53,26 @@ def test_weights_are_relative_to_their_total(total):
     np.testing.assert_allclose(got, wanted, rtol=3e-6, atol=1.2e-38)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("total", [1.1e-4, 6e-5, 4e-5, 1e-6, 1e-30])
+def test_weights_of_tiny_topics(total, dtype, monkeypatch):
+    """Where exp(psi(total)) is no number in any type. Of one term the weight is 1."""
+    shares = np.array([1.0, 1 - total, 1 - 30 * total, 0.5, 1e-3])
+    x = np.maximum(total * shares, np.finfo(dtype).tiny).astype(dtype)
+    exact = x.astype(np.longdouble)
+    whole = max(np.longdouble(total), exact[0])
+    wanted = np.exp(1 / whole - 1 / exact)
+    wanted[wanted < np.finfo(dtype).tiny] = 0
+    totals = np.array([float(whole), 3.0])  # beside a topic of the usual size
+    got = numba_kernels.topic_weights(np.stack([x, np.full_like(x, 2.0)], axis=1), totals)
+    assert got.dtype == dtype
+    np.testing.assert_allclose(got[:, 0], wanted.astype(dtype), rtol=1e-3)
+    np.testing.assert_allclose(got[:, 1], np.exp(psi(2.0) - psi(3.0)), rtol=1e-6)
+    above = numba_kernels.topic_weights(x[:1, None], np.array([float(exact[0]) * (1 - 1e-7)]))
+    assert above == 1  # rounding may put a row above its total
+    assert _lda_numpy.topic_weights(x[:1, None], np.array([float(exact[0]) * (1 - 1e-7)])) == 1
+
+
 def test_digamma():
     x = np.geomspace(1e-4, 1e6, 100_001)
     error = np.abs(numba_kernels.digamma(x) - psi(x))

@@ -134,8 +134,11 @@ def test_sum_refuses_what_it_cannot_hold():
         total.add(np.array([4], np.int32), np.ones((1, 2)))
     with pytest.raises(ValueError, match="shape"):
         total.add(word, np.ones((1, 3)))
-    with pytest.raises(OverflowError):
+    with pytest.raises(OverflowError, match=r"^term id 1: a sum exceeds"):
         total.add(word, np.full((1, 2), 2.0**53))
+    total.clear()
+    with pytest.raises(OverflowError, match=r"^term id 1: a sum is not finite \(nan\)"):
+        total.add(word, np.array([np.nan]), np.array([1], np.int32))
 
 
 @pytest.mark.parametrize("rho", [0.1, 1.0])

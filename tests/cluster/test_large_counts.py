@@ -48,7 +48,9 @@ def test_several_documents(cluster, kind):
 def test_several_chunks(cluster, kind):
     """Which is seen when they are added up."""
     with pytest.raises(
-        RuntimeError, match=r"chunk \d, documents 0-0: the result cannot be added.*2\.14748e\+09"
+        RuntimeError,
+        match=r"chunk \d, documents 0-0: the result cannot be added.*"
+        r"term id 1: a sum exceeds .*\(2147483648\).* give smaller counts",
     ):
         train(kind, [[(1, 2e9)]] * 4, distributed=True, chunksize=1, update_every=0)
 
@@ -62,3 +64,10 @@ def test_lsi_has_room(cluster, kind):
         for term, value in document:
             matrix[term, column] = value
     np.testing.assert_allclose(model.projection.s, np.linalg.svd(matrix)[1][:2], rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", [LsiModel, gensim.models.LsiModel])
+@pytest.mark.parametrize(("value", "message"), [(1e-160, "1e-160|add up to"), (1e154, r"the value 1e\+154|add up to")])
+def test_lsi_refuses_what_it_cannot_hold(cluster, kind, value, message):
+    with pytest.raises((ValueError, RuntimeError), match=message):
+        train(kind, [[(0, value)], [(1, value)]], distributed=True)

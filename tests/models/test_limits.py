@@ -1,0 +1,242 @@
+"""At the ends of what numbers can hold: the right answer, or an error that names the documents."""
+
+from __future__ import annotations
+
+import gensim.models
+import numpy as np
+import pytest
+import scipy.sparse
+from gensim.matutils import corpus2csc
+
+from distcorpus.algorithms import lsi as algorithms_lsi
+from distcorpus.models import LdaModel, LsiModel
+
+WORDS = dict(enumerate("abcd"))
+DOCUMENTS = [[(0, 1), (1, 2)], [(1, 1), (2, 3)], [(0, 2), (3, 1)], [(2, 1), (3, 2)]] * 3
+
+
+def lda(documents=DOCUMENTS, **options):
+    return LdaModel(documents, id2word=WORDS, **{"num_topics": 2, "random_state": 1, **options})
+
+
+@pytest.mark.parametrize("update", [{"update_every": 0}, {"update_every": 4}])
+def test_counts_of_several_chunks_that_add_up_to_too_much(update):
+    documents = [[(0, 1e9)], [(1, 1)], [(0, 1e9)], [(0, 1e9)]]
+    message = r"^chunk [023], documents 0-0: term id 0: a sum exceeds .*\(2147483648\).* give smaller counts"
+    with pytest.raises(OverflowError, match=message):
+        lda(documents, num_topics=1, chunksize=1, **update)
+    # As they come one by one, they can be counted.
+    assert lda(documents, num_topics=1, chunksize=1).state.get_lambda()[0, 0] > 1e9
+
+
+def test_statistics_that_are_no_numbers_are_refused():
+    model = lda()
+    model.state.sstats[1, 2] = np.nan
+    with pytest.raises(ValueError, match=r"^state\.sstats has what is no number"):
+        model.update(DOCUMENTS)
+
+
+def halves(count):
+    """Documents of a few words, every second one of other words than the rest."""
+    random = np.random.default_rng(0)
+    return [
+        [(int(word), count) for word in sorted(random.choice(20, 8, replace=False) + 20 * (number % 2))]
+        for number in range(60)
+    ]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("count", "passes"), [(1e-4, 20), (1e-4, 10), (1e-5, 3), (1e-5, 20)])
+def test_topics_of_hardly_any_words_are_gensims(count, passes, dtype):
+    """Their weights exp(psi(lambda) - psi(total)) are of numbers near 0, where psi has a pole."""
+    options = {"id2word": dict.fromkeys(range(40), "w"), "num_topics": 2, "random_state": 1, "passes": passes}
+    options |= {"eta": 1e-6, "alpha": 0.5, "chunksize": 60, "dtype": dtype, "eval_every": None}
+    ours, plain = (cls(halves(count), **options) for cls in (LdaModel, gensim.models.LdaModel))
+    assert np.isfinite(ours.expElogbeta).all()
+    # Each of the statistics is rounded to the grid in each pass.
+    np.testing.assert_allclose(ours.state.sstats, plain.state.sstats, atol=passes * 2.0**-22, rtol=1e-3)
+
+
+def lsi(documents=DOCUMENTS, **options):
+    return LsiModel(documents, id2word=WORDS, **{"num_topics": 2, **options})
+
+
+BAD = {
+    "beyond int32": ((2**31, 1), "term id 2147483648 is outside the vocabulary of 4 terms"),
+    "beyond": ((4, 1), "term id 4 is outside"),
+    "negative": ((-1, 1), "term id -1 is outside"),
+    "fraction": ((0.5, 1), "term id 0.5 is not a whole number"),
+    "NaN as an id": ((np.nan, 1), "term id nan is outside"),
+    "NaN": ((0, np.nan), "term id 0 has a value that is not finite"),
+    "infinite": ((0, np.inf), "term id 0 has a value that is not finite"),
+    "huge": ((0, 1e200), r"term id 0 has the value 1e\+200"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_lsi_refuses_documents_by_name(name):
+    """Compiled code would read beyond its arrays."""
+    pair, message = BAD[name]
+    model = lsi()
+    for document in ([pair], [(1, 1.0), pair], [(1, 1.0)] * 9 + [pair], np.array([pair], np.float64)):
+        with pytest.raises(ValueError, match=f"^chunk 0: document 0: {message}"):
+            model[document]
+    corpus = [[(0, 1)]] * 6 + [[pair]]
+    with pytest.raises(ValueError, match=f"^chunk 1: document 2: {message}"):
+        list(model.__getitem__(corpus, chunksize=4))
+    with pytest.raises(ValueError, match=f"document 6: {message}"):
+        model.__getitem__(corpus, chunksize=None)
+    for document in (["words"], [(0, "one")], [(0, 1, 2)]):
+        with pytest.raises(TypeError, match="document 0 is not a bag of words"):
+            model[document]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_lsi_projects_good_documents_as_gensim(lee_corpus, dtype):
+    ours = LsiModel(lee_corpus.tfidf, id2word=lee_corpus.dictionary, num_topics=10, dtype=dtype)
+    plain = ours.as_gensim()
+    tolerance = 2e-6 if dtype == np.float32 else 1e-14
+
+    def check(given, expected):
+        assert [topic for topic, _ in given] == [topic for topic, _ in expected]
+        values, others = (np.array([value for _, value in pairs]) for pairs in (given, expected))
+        assert values.dtype == others.dtype
+        np.testing.assert_allclose(values, others, rtol=tolerance, atol=tolerance)
+
+    for document in [[], lee_corpus.tfidf[3][:5], lee_corpus.tfidf[3], lee_corpus.tfidf[3][::-1]]:
+        for scaled in (False, True):
+            check(ours.__getitem__(document, scaled), plain.__getitem__(document, scaled))
+    check(ours[iter(lee_corpus.tfidf[3])], plain[lee_corpus.tfidf[3]])
+    check(ours[np.array(lee_corpus.tfidf[3])], plain[lee_corpus.tfidf[3]])  # which gensim cannot read
+    check(ours[[(5, 1.0), (2, -2.0), (5, 1.0), (7, 0)]], plain[[(2, -2.0), (5, 2.0)]])
+    assert ours[[(0, 0.0)]] == []
+    some = [lee_corpus.tfidf[number] for number in range(30)]
+    for chunksize in (7, 512, None):
+        found = [model.__getitem__(some, chunksize=chunksize) for model in (ours, plain)]
+        assert len(found[0]) == len(found[1]) == 30
+        assert type(found[1]) in type(found[0]).__mro__
+        for given, expected in zip(*found, strict=True):
+            check(given, expected)
+    check(ours[some][4], plain[some][4])
+    arrays = [np.array(document) for document in some]
+    for given, expected in zip(ours[arrays], plain[some], strict=True):
+        check(given, expected)
+    scaled = ours.__getitem__(some, scaled=True, chunksize=None)
+    for given, document in zip(scaled, some, strict=True):
+        check(given, plain.__getitem__(document, scaled=True))
+
+
+class Rewinding:
+    """A corpus that is its own iterator, and begins anew whenever it is iterated over."""
+
+    def __init__(self, documents):
+        self._documents = documents
+        iter(self)
+
+    def __len__(self):
+        return len(self._documents)
+
+    def __iter__(self):
+        self._left = iter(self._documents)
+        return self
+
+    def __next__(self):
+        return next(self._left)
+
+
+@pytest.mark.parametrize("before", [0, 1, 12])
+def test_a_corpus_that_is_its_own_iterator_is_read_once(before):
+    model, plain = lda(), lsi()
+    for infer in (model.__getitem__, model.get_document_topics, plain.__getitem__):
+        corpus = Rewinding(DOCUMENTS)
+        for _ in range(before):
+            next(corpus)
+        assert len(list(infer(corpus))) == 12
+    corpus = Rewinding(DOCUMENTS)
+    assert list(plain[corpus]) == [plain[document] for document in DOCUMENTS]
+    assert len(list(model.get_document_topics(Rewinding(DOCUMENTS), per_word_topics=True))) == 12
+
+
+def test_sparse_arrays_of_one_dimension_are_refused():
+    array = scipy.sparse.coo_array(np.ones(4))
+    for call in (lda, lsi, lda().update, lsi().add_documents, lda().__getitem__, lsi().__getitem__):
+        with pytest.raises(ValueError, match=r"sparse array of shape \(4,\): give one of terms x documents"):
+            call(array)
+    with pytest.raises(ValueError, match=r"sparse array of shape \(4,\)"):
+        LdaModel(array, num_topics=2)
+    for transform in (lda().transform, lsi().transform):
+        with pytest.raises(ValueError, match=r"sparse array of shape \(4,\)"):
+            next(transform(array))
+
+
+def scaled_spectrum(factor, **options):
+    """Singular values of some documents times a factor, divided by it, and those of LAPACK."""
+    documents = [[(word, factor * value) for word, value in document] for document in DOCUMENTS]
+    exact = np.linalg.svd(corpus2csc(DOCUMENTS, num_terms=4).toarray(), compute_uv=False)
+    return lsi(documents, num_topics=4, **options).projection.s / factor, exact
+
+
+@pytest.mark.parametrize("factor", [1e-150, 1e-140, 1e140, 3e149])
+def test_lsi_up_to_the_ends_of_the_range(factor):
+    for chunksize in (5, 100):
+        np.testing.assert_allclose(*scaled_spectrum(factor, chunksize=chunksize), rtol=1e-4)
+
+
+@pytest.mark.parametrize("factor", [1e-151, 1e-155, 1e-160, 1e-162, 1e-165, 1e-200])
+def test_lsi_refuses_weights_whose_squares_are_too_small(factor):
+    documents = [[(0, factor)], [(1, -2 * factor), (2, factor)], [(1, factor)]]
+    for chunksize, where in ((10, "chunk 0: document 1"), (1, "chunk 1: document 0")):
+        with pytest.raises(ValueError, match=rf"^{where}: term id 1 has the value 2e-\d+, and no document"):
+            lsi(documents, chunksize=chunksize)
+    assert lsi([*documents, [(3, 2.0)]], chunksize=1).projection.s[0] == pytest.approx(2.0)
+    model = lsi()
+    before = model.projection.s.copy()
+    model.add_documents(documents)  # which weigh nothing beside the others
+    np.testing.assert_allclose(model.projection.s, before, rtol=1e-12)
+
+
+def test_lsi_of_many_documents_with_large_weights():
+    """Each value may be 9e149, and a thousand of their squares are more than the grid had room for."""
+    documents = [[(0, 9e149)]] * 1000 + [[(1, 9e149)]]
+    s = lsi(documents, chunksize=100).projection.s
+    np.testing.assert_allclose(s / 9e149, [np.sqrt(1000), 1], rtol=1e-4)
+
+
+def test_lsi_refuses_squares_that_add_up_to_too_much(monkeypatch):
+    monkeypatch.setattr(algorithms_lsi, "LARGEST_NORM", 1e300)
+    message = (
+        r"^the squares of the documents' values add up to 4\.05e\+301, and must to less than 1e\+300: divide"
+    )
+    with pytest.raises(ValueError, match=message):
+        lsi([[(0, 9e149)]] * 120, chunksize=50)
+
+
+@pytest.mark.parametrize(
+    ("decay", "chunksize", "message"),
+    [
+        (1e200, 4, r"^decay=1e\+200: it was applied 4 times"),
+        (1e80, 4, r"^decay=1e\+80: it was applied 4 times"),
+        (1e76, 4, r"^the squares of the documents' values, weighed by decay=1e\+76, add up to"),
+    ],
+)
+def test_lsi_refuses_a_decay_that_grows_beyond_all_bounds(decay, chunksize, message):
+    with pytest.raises(ValueError, match=message):
+        lsi([[(0, 1e10), (1, 1.0)]] * 12, decay=decay, chunksize=chunksize)
+    assert np.isfinite(lsi(decay=1e50, chunksize=4).projection.s).all()
+
+
+def test_lsi_refuses_a_decay_that_leaves_nothing():
+    with pytest.raises(ValueError, match=r"weighed by decay=1e-200, add up to 0, and must to 1e-300 or more"):
+        lsi([*DOCUMENTS, [], []], decay=1e-200, chunksize=2)
+    s = lsi([*DOCUMENTS, [(0, 3.0)], []], decay=1e-200, chunksize=2).projection.s
+    np.testing.assert_allclose(s, [3.0])
+
+
+@pytest.mark.parametrize("factor", [1e-46, 1e-40])
+def test_lsi_refuses_singular_values_that_float32_does_not_hold(factor):
+    with pytest.raises(
+        ValueError, match=r"^singular values down to \de-\d+ are below what dtype=float32 holds"
+    ):
+        lsi([[(0, factor)], [(1, 2 * factor)]], dtype=np.float32)
+    s = lsi([[(0, factor)], [(1, 2 * factor)]]).projection.s
+    np.testing.assert_allclose(s / factor, [2, 1], rtol=1e-4)
