@@ -35,6 +35,7 @@ from distcorpus.engines import dasksums
 from distcorpus.engines.base import Block, Round
 from distcorpus.engines.dasksums import Held, Job, SumOnWorkers
 from distcorpus.engines.dasktasks import (
+    KIND,
     LOST,
     Broadcast,
     JobError,
@@ -171,6 +172,7 @@ class DaskEngine:
         self._greeted: set[str] = set()  # addresses
         self._joining: dict[str, ConcurrentFuture[None]] = {}
         self._refused: dict[str, str] = {}  # why, by address
+        self._kind = ""  # see `_other_kind`
         self._lost: str | None = None  # why no round can be computed any more
         self._answered_at = time.monotonic()
         self._log_at = time.monotonic() + WAITING_LOG_EVERY
@@ -431,7 +433,7 @@ class DaskEngine:
         """Look whether a worker can be used, and prepare it."""
         name = f"{info['name']} ({address})" if str(info["name"]) != address else address
         refusal: str | None = None
-        worker = None
+        worker, kind = None, ""
         try:
             self._greeted.add(address)
             greeting = self._client.submit(
@@ -444,7 +446,8 @@ class DaskEngine:
             )
             try:
                 direct = await self._reaches(address)  # meanwhile
-                refusal = _differences(await self._result(greeting, address, direct))
+                there = await self._result(greeting, address, direct)
+                refusal, kind = _differences(there), there[KIND]
             finally:
                 let_go(self._loop, greeting)
             worker = _Worker(name, address, int(info["nthreads"]), direct)
@@ -456,6 +459,8 @@ class DaskEngine:
             self._joining.pop(address, None)
             if not self._joining:
                 self._prepared.set()
+            if worker is not None and refusal is None:
+                refusal = self._other_kind(kind)
             if refusal is not None:
                 self._refused[address] = f"{name}: {refusal}"
                 logger.warning("Dask worker %s cannot be used: %s", name, refusal)
@@ -463,6 +468,19 @@ class DaskEngine:
                 self._workers[address] = self._by_name[name] = worker
                 logger.info("Dask worker %s joined, %s", name, plural(worker.threads, "thread"))
                 self._apply(self._schedule.worker_joined(name, time.monotonic(), threads=worker.threads))
+
+    def _other_kind(self, kind: str) -> str | None:
+        """Return in what a worker's kernels differ from those of the first one, if they do (under the lock).
+
+        This process only adds up: its own may be others.
+        """
+        self._kind = self._kind or kind
+        if kind == self._kind:
+            return None
+        return (
+            f"its kernels are {kind}, and those of the workers that train {self._kind}, which gives other "
+            "last bits: install numba on all workers, or use machines of one kind"
+        )
 
     async def _reaches(self, address: str) -> bool:
         """Return whether this process can connect to a worker itself."""
@@ -876,7 +894,7 @@ def _differences(there: Mapping[str, str]) -> str | None:
     differ = [
         f"{name} is {there[name]} there and {here[name]} here"
         for name in here
-        if name in there and there[name] != here[name]
+        if name != KIND and name in there and there[name] != here[name]
     ]
     return f"{', '.join(differ)}: install the same versions there" if differ else None
 

@@ -344,7 +344,7 @@ class DaskCorpus:
                         f"{ours}: give the client that made the future"
                     )
             elif not isinstance(part, Delayed):
-                of = "" if parts == [collection] else f"part {number} of "
+                of = f"part {number} of " if isinstance(collection, list | tuple) else ""
                 raise TypeError(f"{of}the corpus is a {type(part).__name__}: give {KINDS}")
         return "documents", [[part] for part in parts]
 

@@ -24,9 +24,11 @@ from numpy.typing import NDArray
 from distcorpus._version import __version__
 from distcorpus.algorithms.chunk import positions_of
 from distcorpus.algorithms.partial import Partial
+from distcorpus.algorithms.summation import compiled_kernels
 from distcorpus.engines.threads import let_this_thread_limit
 from distcorpus.kernels import KERNELS
 from distcorpus.kernels.job import run
+from distcorpus.kernels.kind import kind_of_kernels
 
 #: What says that data or a worker are lost, and not that a job is wrong.
 LOST = (
@@ -37,6 +39,9 @@ LOST = (
     TimeoutError,
     asyncio.TimeoutError,
 )
+
+#: What `versions` calls the kernels of a worker's CPU, which are held against those of other workers.
+KIND = "kind"
 
 _INT32_MAX = 2**31 - 1
 
@@ -203,18 +208,23 @@ def _one_blas_thread() -> AbstractContextManager[Any]:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of all that bits depend on."""
-    from distcorpus.algorithms.summation import compiled_kernels
-
-    compiled_kernels()
-    numba = sys.modules.get("numba")
+    """Return the versions of all that bits depend on, and under `KIND` what they depend on besides."""
+    compiled = compiled_kernels() is not None
     found = {
         "distcorpus": __version__,
         "numpy": np.__version__,
         "scipy": scipy.__version__,
-        "numba": numba.__version__ if numba is not None else "not installed",
+        "numba": sys.modules["numba"].__version__ if compiled else "not used",
+        KIND: kind_of_kernels(_name_of_blas()),
     }
     return found | {f"kernel {name}": str(kernel.version) for name, kernel in sorted(KERNELS.items())}
+
+
+def _name_of_blas() -> str:
+    """Name the BLAS libraries and what they have made of this CPU; each uses one thread."""
+    found = (library.info() for library in _blas().lib_controllers)
+    names = {f"{one['internal_api']} {one['version']} {one.get('architecture', '')}".strip() for one in found}
+    return ", ".join(sorted(names))
 
 
 def greet(engine: str) -> dict[str, str]:

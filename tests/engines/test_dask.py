@@ -35,6 +35,7 @@ from distcorpus.algorithms.partial import Partial  # noqa: E402
 from distcorpus.algorithms.summation import GridSum  # noqa: E402
 from distcorpus.corpora.reading import chunks  # noqa: E402
 from distcorpus.engines import dask as engine_module  # noqa: E402
+from distcorpus.engines import dasktasks  # noqa: E402
 from distcorpus.engines.dask import DaskEngine  # noqa: E402
 from distcorpus.engines.dasktasks import Broadcast, Parcel, _aligned, compute_job, narrowed, widened  # noqa: E402
 from distcorpus.engines.threads import ThreadsEngine  # noqa: E402
@@ -477,6 +478,49 @@ def test_workers_with_other_versions_are_not_used(client, corpus, dictionary, mo
     monkeypatch.setattr(engine_module, "versions", lambda: real() | {"numpy": "0.1", "kernel lda": "x"})
     with pytest.raises(RuntimeError, match=r"no worker .* can be used: .*numpy is .* there and 0\.1 here"):
         lda(corpus, dictionary, client=client)
+
+
+def compute_with(instructions: str) -> None:
+    """Let a worker, on that worker, take itself for one without numba, on such a CPU."""
+    from distcorpus.kernels import kind
+
+    kind.compiled_kernels = lambda: None
+    kind.instructions = lambda: instructions
+
+
+def compute_as_before() -> None:
+    from importlib import reload
+
+    from distcorpus.kernels import kind
+
+    reload(kind)
+
+
+@pytest.fixture
+def two_kinds(client) -> Iterator[None]:
+    addresses = sorted(client.scheduler_info()["workers"])
+    for address, instructions in zip(addresses, ["AVX2", "AVX512F"], strict=True):
+        client.run(compute_with, instructions, workers=[address])
+    yield
+    client.run(compute_as_before)
+
+
+def test_workers_of_two_kinds_do_not_train_together(two_kinds, client, corpus, dictionary, expected, caplog):
+    assert content(lda(corpus, dictionary, client=client)) == expected["lda"]
+    refused = [record.getMessage() for record in caplog.records if "cannot be used" in record.getMessage()]
+    assert len(refused) == 1
+    assert "its kernels are numpy" in refused[0]
+    assert "AVX2, openblas" in refused[0]
+    assert "AVX512F, openblas" in refused[0]
+    assert "install numba on all workers" in refused[0]
+
+
+def test_numba_has_a_version_where_kernels_are_compiled(monkeypatch):
+    import numba
+
+    assert dasktasks.versions()["numba"] == numba.__version__
+    monkeypatch.setattr(dasktasks, "compiled_kernels", lambda: None)
+    assert dasktasks.versions()["numba"] == "not used"
 
 
 # Clients

@@ -310,6 +310,9 @@ def test_what_is_refused(client, matrix, dictionary, train):
         train([dask.delayed(documents[:, :0])], dictionary, client=client)
     with pytest.raises(TypeError, match=r"part 1 of the corpus is a int: give a dask\.bag"):
         train([dask.delayed(documents), 3], dictionary, client=client)
+    for ones in (dask.array.ones((4, 3)), dask.array.ones((4, 3))[:, :2]):
+        with pytest.raises(TypeError, match=r"part 0 of the corpus is a Array: give a dask\.bag"):
+            DaskCorpus(client, [ones, ones], print)
     with pytest.raises(TypeError, match=r"a dask\.array of 1 dimensions: give one of documents x terms"):
         train(dask.array.ones(3), dictionary, client=client)
     wide = dask.array.ones((3, NUM_TERMS + 1))
