@@ -77,6 +77,12 @@ def many(times: int, start: bytes, each: bytes) -> bytes:
     return b"(" + start + each * times + b"t"
 
 
+def doubled(first: bytes, each: bytes, levels: int = 40) -> bytes:
+    """Something in something in something, twice or more often in each: few bytes, and 2**levels leaves."""
+    chain = b"".join(each.replace(b"%s", get(at)) + put(at + 1) + b"0" for at in range(levels))
+    return first + put(0) + b"0" + chain + get(levels)
+
+
 def keys(numbers: list[int]) -> bytes:
     """A dictionary with these keys."""
     return b"}(" + b"".join(whole(number) + b"N" for number in numbers) + b"u"
@@ -138,6 +144,13 @@ def _matrix() -> bytes:
     return pickle.dumps(state, 4)[2:-1] + put(900) + name("scipy.sparse._csc", "csc_matrix") + put(901)
 
 
+def long_strings(size: int, times: int, buffer: bytes | None = None) -> bytes:
+    """Scalars of a long type, each a copy of the same bytes: of a bytearray, or of a buffer by the pickle."""
+    dtype = name("numpy", "dtype") + text(f"S{size}") + b"\x89\x88\x87R" + put(3)
+    some = b"\x96" + struct.pack("<Q", size) + b"a" * size if buffer is None else buffer
+    return many(times, some + put(0) + dtype + _SCALAR, get(4) + get(3) + get(0) + b"\x86R")
+
+
 #: An argument of each kind.
 CASES: dict[str, Callable[[], bytes]] = {
     "a deep tuple": lambda: b")" + b"\x85" * 600_000,
@@ -184,6 +197,15 @@ CASES: dict[str, Callable[[], bytes]] = {
     "dtypes": lambda: many(30_000, _DTYPE, get(1) + get(2) + b"R"),
     "numpy's numbers": lambda: many(
         20_000, _DTYPE + _SCALAR + get(3) + b"C\x011\x86" + put(5), get(4) + get(5) + b"R"
+    ),
+    "numpy's long strings": lambda: long_strings(500_000, 1500),
+    "lists in lists": lambda: doubled(b"](G" + bytes(8) + b"e", b"](%s%se"),
+    "tuples in tuples": lambda: doubled(b"G" + bytes(8) + b"\x85", b"%s%s\x86"),
+    "long tuples in long tuples": lambda: doubled(b")", b"(" + b"%s" * 12 + b"t"),
+    "lists in lists after the fact": lambda: many(
+        1,
+        b"".join(b"]" + put(at) for at in range(40)),
+        b"".join(get(at) + b"(" + get(at + 1) * 2 + b"e0" for at in range(39)),
     ),
     "an array of nothing": lambda: array(whole(25_000_000) + b"K\x00\x86"),
     "an array of empty strings": lambda: array(whole(10**9) + b"\x85", of="S0"),

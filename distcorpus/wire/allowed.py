@@ -264,6 +264,8 @@ def _array_state(charge: Charge, array: np.ndarray, state: Any) -> None:
 
 
 def _scalar(charge: Charge, dtype: Any, contents: Any) -> Any:
+    if isinstance(dtype, np.dtype):  # what else it is, is refused below
+        charge(2 * dtype.itemsize)  # `[()]` copies, and its copy is the scalar's
     return _array_from_buffer(charge, contents, dtype, (), "C")[()]
 
 

@@ -15,6 +15,10 @@ Nothing that is read is deeper than `MAX_DEPTH`, and what reading makes is accou
 against a budget that follows from the size of the message. An opcode that makes no more than some thirty
 bytes of memory for each of its own is bounded by that already; for the others a reader charges
 (`_Reader.charge`). A charge stands for time as well: what takes long to make is charged as if it were large.
+
+What stands in several places is one object, and whoever goes through what was read meets it in each of them,
+so that a hundred lists can have 2**100 leaves. So each time that the memo hands a container out it is charged
+as if it were written again, and what a message unfolds to is bounded by its size as well.
 """
 
 from __future__ import annotations
@@ -90,7 +94,8 @@ OBJECT = 400
 _LIST = 112
 _HASH_TABLE = 256
 _ENTRY = 96  # of a set or dictionary, whose tables are sparse
-_NESTED = 128  # to know how deep something is
+_NESTED = 128  # to know how deep something is, and how large
+_PLACE = 8  # of something in a container that is in one more place
 _FEW = 8
 #: Of what is charged, so much is asked for at once.
 _QUANTUM = 1 << 20
@@ -100,11 +105,10 @@ _ENDS_WITHIN = "malformed pickle: it ends within a value"
 
 _SCALARS = {str, bytes, int, float, bool, type(None)}
 #: Types whose values hold no others.
-LEAVES: set[type] = _SCALARS | {bytearray, memoryview, complex}
-_CONTAINERS = frozenset({tuple, list, dict, set, frozenset})
+LEAVES: set[type] = _SCALARS | {bytearray, memoryview, complex, type, Rule}
+_CONTAINERS = frozenset({tuple, list, dict, set, frozenset, Counter})
 _MAPPINGS = frozenset({dict, OrderedDict, defaultdict, Counter})
 _CHANGEABLE = _MAPPINGS | {list, set}
-_GOT = _CHANGEABLE | {tuple}
 _BYTES_EACH: dict[type, int] = {
     **dict.fromkeys((*_MAPPINGS, set, frozenset), _ENTRY),
     bytes: 1,
@@ -121,6 +125,8 @@ _BATCH = 1000
 _PROBES = 20_000_000
 #: Items that are looked at at once.
 _SLICE = 1 << 16
+#: What is known of a container is one number, as there are many: so many times its size, and its depth.
+_SIZE = 1 << 7
 
 
 class OutsideVocabulary(ValueError):
@@ -204,12 +210,14 @@ class _Reader:
         "end",
         "far_memo",
         "finishing",
+        "grown",
         "hashing",
-        "heights",
         "kept",
+        "known",
         "late",
         "marks",
         "memo",
+        "parts",
         "pending",
         "reserved",
         "resolve",
@@ -244,20 +252,22 @@ class _Reader:
         self.budget = self.size + min(BYTES_FREE + BYTES_A_BYTE * self.size, MAX_OBJECT_BYTES)
         self.account = account
         self.reserved = self.room = _QUANTUM  # bytes that may be charged, and how many of them are left
-        # How deep things are, by id; they are kept, so that no id is used again.
-        self.heights: dict[int, int] = {}
+        # How deep and large things are, by id; they are kept, so that no id is used again.
+        self.known: dict[int, int] = {}
         self.kept: list[Any] = []
-        # What the memo has handed out may be in something else already when it grows deeper: by id, and by
-        # how much all of them have.
+        self.parts: dict[int, list[Any]] = {}  # what objects were made of, by their ids
+        # What the memo has handed out may be in something else already when it grows: by id; by how much all
+        # of them have grown deeper; and whether one has grown at all.
         self.shared: set[int] = set()
         self.late = 0
+        self.grown = False
         self.hashing = HASHING_SECONDS
 
     def load(self) -> Any:
         # The commonest opcodes are read here: a call for each would take twice as long.
         data, operations, view, end = self.data, _OPERATIONS, self.view, self.end
-        stack, marks, memo, pending = self.stack, self.marks, self.memo, self.pending
-        leaves, got = LEAVES, _GOT
+        stack, marks, memo = self.stack, self.marks, self.memo
+        leaves = LEAVES
         push, memoize = stack.append, memo.append
         position = 0
         for _ in repeat(None, MAX_OPERATIONS):
@@ -267,7 +277,7 @@ class _Reader:
                 memoize(stack[-1])
             elif code == _BINGET and data[position] < len(memo):
                 value = memo[data[position]]
-                if type(value) in got or (pending and id(value) in pending):
+                if type(value) not in leaves:
                     self.got(value)
                 push(value)
                 position += 1
@@ -301,6 +311,8 @@ class _Reader:
             raise SecurityError(f"refused a pickle of more than {MAX_OPERATIONS} opcodes")
         if self.marks or len(stack) != 1:
             raise SerializeError("malformed pickle: objects left over at its end")
+        if self.grown:
+            self.unfold(stack[0])
         for rule, value in self.finishing:
             self.apply(rule, rule.finish, value)
         return stack[0]
@@ -336,49 +348,111 @@ class _Reader:
             self.account(more)
         self.room += more
 
-    # Depth. A container of scalars is 1 deep; what is deeper is in `heights`, and so is each object that
-    # holds what it was made of. Whoever holds a container is deeper than that was when it was put there. If
-    # it grows deeper later, which takes the memo, it is so by no more than what `late` sums up.
+    # Depth and size. A container of scalars is 1 deep, and as large as it is long. Of what is deeper, and of
+    # each object that holds what it was made of, both are `known`. Whoever holds a container is deeper than
+    # that was when it was put there, and as large as its own length and all that is in what it holds, each
+    # time that it does. What grows later, which takes the memo, makes its holders deeper by no more than what
+    # `late` sums up; how large they are is counted anew when all has been read (`unfold`).
 
-    def highest(self, values: Sequence[Any]) -> int:
-        """How deep the deepest of some values is."""
+    def measure(self, values: Sequence[Any]) -> tuple[int, int]:
+        """How deep the deepest of some values is, and how large all of them are together."""
         if len(values) > _SLICE:
-            return max(self.highest(values[at : at + _SLICE]) for at in range(0, len(values), _SLICE))
+            parts = [self.measure(values[at : at + _SLICE]) for at in range(0, len(values), _SLICE)]
+            return max(depth for depth, _ in parts), sum(size for _, size in parts)
         kinds = set(map(type, values))
         if kinds <= LEAVES:
-            return 0
-        heights = self.heights
-        if not heights or heights.keys().isdisjoint(map(id, values)):
-            return 0 if kinds.isdisjoint(_CONTAINERS) else 1
-        return max(heights.get(id(value), 1) for value in values)
+            return 0, 0
+        known = self.known
+        if not known or known.keys().isdisjoint(map(id, values)):
+            flat = values if kinds <= _CONTAINERS else [v for v in values if type(v) in _CONTAINERS]
+            return (1, sum(map(len, flat))) if flat else (0, 0)
+        found = [known.get(id(value)) or self.look_up(value) for value in values]
+        depths = [one % _SIZE for one in found]
+        return max(depths), (sum(found) - sum(depths)) // _SIZE
+
+    def look_up(self, value: Any) -> int:
+        """How large and deep one value is, in one number."""
+        found = self.known.get(id(value), 0)
+        return found or (_SIZE * len(value) + 1 if type(value) in _CONTAINERS else 0)
 
     def nest(self, target: Any, values: Sequence[Any]) -> None:
-        """Account for the depth of a container or object that gets some values."""
-        height = self.highest(values) + 1
+        """Account for a container or object that gets some values, or for a tuple of them."""
+        depth, size = self.measure(values)
         key = id(target)
-        before = self.heights.get(key, 0)
-        if height <= (before or 1):
-            return
-        if not before:
+        found = self.known.get(key)
+        shared = key in self.shared
+        if shared and values:
+            self.grown = True
+        if found is None:
+            if not depth:
+                return
+            found = 1 if values is target else self.look_up(target)
             self.keep(target)
-        if key in self.shared:
-            self.late += height - (before or 1)
-        if height > MAX_DEPTH or self.late > MAX_DEPTH:
-            raise SecurityError(_TOO_DEEP)
-        self.heights[key] = height
+        elif key in self.parts:
+            self.parts[key] += values
+        deeper = depth + 1 - found % _SIZE
+        if deeper > 0:
+            if shared:
+                self.late += deeper
+            if depth >= MAX_DEPTH or self.late > MAX_DEPTH:
+                raise SecurityError(_TOO_DEEP)
+            found += deeper
+        self.known[key] = found + _SIZE * (len(values) + size)
 
     def got(self, value: Any) -> None:
-        """Account for what the memo hands out: it may be in something else already."""
-        if type(value) is tuple:
-            if len(value) <= _FEW:
-                self.nest(value, value)  # see `tuple_from_mark`
-        elif type(value) in _CHANGEABLE or id(value) in self.pending:
-            self.shared.add(id(value))
+        """Account for what the memo hands out: it is in one more place, and may grow there."""
+        kind, key = type(value), id(value)
+        found = self.known.get(key, 0)
+        if not found and kind in _CONTAINERS:
+            # See `tuple_from_mark`.
+            if kind is tuple and len(value) <= _FEW and not LEAVES.issuperset(map(type, value)):
+                self.nest(value, value)
+            found = self.look_up(value)
+        if kind in _CHANGEABLE or key in self.pending:
+            self.shared.add(key)
+        self.room -= _PLACE * (found // _SIZE)
+        if self.room < 0:
+            self.enlarge()
 
     def keep(self, value: Any) -> None:
         self.charge(_NESTED)
-        self.heights[id(value)] = 1
+        self.known[id(value)] = 1
         self.kept.append(value)
+
+    def unfold(self, root: Any) -> None:
+        """Account for all that is in the value that was read, as many times as it is there.
+
+        What comes back to itself is counted once around.
+        """
+        sizes: dict[int, int] = {id(root): 0}  # what is on the way, too: nothing of it is in itself
+        path: list[list[Any]] = [[id(root), iter(self.inside(root)), 0]]
+        while path:
+            step = path[-1]
+            for value in step[1]:
+                step[2] += 1
+                if type(value) in LEAVES:
+                    continue
+                if id(value) not in sizes:
+                    self.charge(_NESTED)
+                    sizes[id(value)] = 0
+                    path.append([id(value), iter(self.inside(value)), 0])
+                    break
+                step[2] += sizes[id(value)]
+            else:
+                path.pop()
+                key, _, size = step
+                sizes[key] = size
+                if path:
+                    path[-1][2] += size
+                # What is beyond the budget already, at once: the sizes of what holds it may have no end.
+                if not path or _PLACE * size > self.budget:
+                    self.charge(_PLACE * size)
+
+    def inside(self, value: Any) -> Iterable[Any]:
+        """What is in a value."""
+        if type(value) in _MAPPINGS:
+            return list(value.values())
+        return value if type(value) in _CONTAINERS else self.parts.get(id(value), ())
 
     # Making.
 
@@ -395,6 +469,8 @@ class _Reader:
             value = make(*args)
         if rule.holds:
             self.keep(value)
+            if type(value) not in _MAPPINGS:
+                self.parts[id(value)] = []
             self.nest(value, args)
         if rule.restore is not None:
             self.pending[id(value)] = value, rule
@@ -416,8 +492,8 @@ class _Reader:
             if type(items) is not dict:
                 raise SecurityError("refused a Counter of anything but a dictionary")
             counter: Counter[Any] = Counter()
-            self.fill(counter, list(items), list(items.values()))
             self.nest(counter, list(items.values()))
+            self.fill(counter, list(items), list(items.values()))
             return counter
         if type(items) not in (list, tuple):
             raise SecurityError("refused a set of anything but a list")
@@ -621,7 +697,9 @@ class _Reader:
 
     def additems(self, position: int) -> int:
         items = self.pop_mark()
-        self.fill(self._top(set), items)
+        target = self._top(set)
+        self.nest(target, items)
+        self.fill(target, items)
         return position
 
     def frozenset_from_mark(self, position: int) -> int:

@@ -217,6 +217,21 @@ def framed(pickled: bytes, buffers: int = 0) -> bytes:
     return head + bytes(-len(head) % 64) + pickled + bytes(-len(pickled) % 64 if buffers else 0)
 
 
+def test_copies_of_a_buffer_are_charged(plain: Attacked):
+    size = 500_000
+    argument = fuzzgrammar.long_strings(size, 1500, b"\x97")
+    for role, method in [*CALLS[roles.CLIENT], (roles.WORKER, "forget")]:
+        payload = framed_with(plain.call(role, method, argument), b"a" * size)
+        assert b"of memory" in plain.attack(role, payload, serializer=64)
+
+
+def framed_with(pickled: bytes, buffer: bytes) -> bytes:
+    """A message of the other serializer, with one buffer."""
+    head = struct.pack("!4sI2Q", b"DCF1", 1, len(pickled), len(buffer))
+    head += bytes(-len(head) % 64) + pickled
+    return head + bytes(-len(head) % 64) + buffer
+
+
 @pytest.mark.parametrize("asked_for", [False, True])
 def test_empty_buffers_take_little(plain: Attacked, asked_for: bool):
     count = 400_000

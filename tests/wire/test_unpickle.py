@@ -490,3 +490,106 @@ def test_keys_that_were_chosen_to_be_slow_are_refused_in_time(kind: str):
 def test_random_keys_of_64_bits_are_read():
     keys = np.random.default_rng(1).integers(-(2**63), 2**63 - 1, 200_000).tolist()
     assert load(pickle.dumps(dict.fromkeys(keys))) == dict.fromkeys(keys)
+
+
+# What stands in several places is one object, but whoever goes through it finds it in each of them.
+
+
+def put(index: int) -> bytes:
+    return b"r" + index.to_bytes(4, "little")
+
+
+def get(index: int) -> bytes:
+    return b"j" + index.to_bytes(4, "little")
+
+
+def doubled(levels: int, start: bytes = b"]", each: bytes = b"](%s%se") -> bytes:
+    """Something that holds twice what holds twice what holds twice ..."""
+    built = b"\x80\x04" + start + put(0) + b"0"
+    for at in range(levels):
+        built += each.replace(b"%s", get(at)) + put(at + 1) + b"0"
+    return built + get(levels) + b"."
+
+
+DICTIONARY = stack_global("gensim.corpora.dictionary", "Dictionary") + b")\x81"
+DOUBLED = {
+    "lists": (b"](K\x01e", b"](%s%se"),
+    "empty lists": (b"]", b"](%s%se"),
+    "tuples": (b"K\x01\x85", b"%s%s\x86"),
+    "threes": (b")", b"%s%s%s\x87"),
+    "long tuples": (b")", b"(" + b"%s" * 12 + b"t"),
+    "dictionaries": (b"}", b"}(\x8c\x01a%s\x8c\x01b%su"),
+    "ordered dictionaries": (
+        b"]",
+        stack_global("collections", "OrderedDict") + b")R(\x8c\x01a%s\x8c\x01b%su",
+    ),
+    "Counters": (b"]", stack_global("collections", "Counter") + b"}(\x8c\x01a%s\x8c\x01b%su\x85R"),
+    "objects": (b"]", DICTIONARY + b"}(\x8c\x01a%s\x8c\x01b%sub"),
+    "sets in lists": (b"\x8f(K\x01K\x02\x90", b"](%s%se"),
+}
+
+
+@pytest.mark.parametrize("kind", DOUBLED)
+def test_what_is_shared_is_bounded_in_what_it_unfolds_to(kind: str):
+    load(doubled(8 if kind != "long tuples" else 4, *DOUBLED[kind]))
+    for levels in (25, 40, 98):
+        with pytest.raises(SecurityError, match="of memory"):
+            load(doubled(levels, *DOUBLED[kind]))
+
+
+def after_the_fact(levels: int, empty: bytes, fill: bytes) -> bytes:
+    """As `doubled`, but each was handed out when nothing was in it."""
+    built = b"\x80\x04(" + b"".join(empty + put(at) for at in range(levels))
+    for at in range(levels - 1):
+        built += get(at) + fill.replace(b"%s", get(at + 1)) + b"0"
+    return built + b"t."
+
+
+FILLED_LATER = {
+    "lists": (b"]", b"(%s%se"),
+    "one by one": (b"]", b"%sa%sa"),
+    "dictionaries": (b"}", b"(\x8c\x01a%s\x8c\x01b%su"),
+    "objects": (DICTIONARY, b"}(\x8c\x01a%s\x8c\x01b%sub"),
+}
+
+
+@pytest.mark.parametrize("kind", FILLED_LATER)
+def test_what_grows_after_the_fact_is_bounded_too(kind: str):
+    load(after_the_fact(8, *FILLED_LATER[kind]))
+    for levels in (25, 40, 49):
+        with pytest.raises(SecurityError, match="of memory"):
+            load(after_the_fact(levels, *FILLED_LATER[kind]))
+
+
+@pytest.mark.parametrize(("empty", "fill"), [(b"]", b"(%se"), (b"\x8f", b"(%s\x90")])
+def test_scalars_that_come_after_the_fact_count_in_each_place(empty: bytes, fill: bytes):
+    many = b"".join(b"M" + number.to_bytes(2, "little") for number in range(5000))
+    for times in (10, 5000):
+        shared = b"\x80\x04(" + empty + put(0) + get(0) * times + fill.replace(b"%s", many) + b"t."
+        with contextlib.nullcontext() if times == 10 else pytest.raises(SecurityError, match="of memory"):
+            assert len(load(shared)[0]) == 5000
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        np.arange(2000.0),
+        "word" * 1000,
+        (1, 2.0),
+        ("a", (1, 2)),
+        [np.arange(3)] * 3,
+        {"one": 1},
+        frozenset({1, 2}),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_an_honest_message_may_say_the_same_thing_often(value: Any):
+    many = [[value, value] for _ in range(50_000)]
+    assert len(load(pickle.dumps(many))) == len(many)
+
+
+def test_a_circle_is_counted_once_around():
+    head: list[Any] = [1, 2, 3]
+    head.append([{"head": head, "number": number} for number in range(2000)])
+    read = load(pickle.dumps([head, head]))
+    assert all(part["head"] is read[0] for part in read[1][3])
