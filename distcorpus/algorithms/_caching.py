@@ -54,11 +54,11 @@ def folder() -> Path | None:
         if _is_writable(path):
             return _with_copies(path)
     # What lies there is executed, and others may write to the folder above.
-    private = Path(tempfile.gettempdir()) / f"distcorpus-kernels-{os.getuid()}"
     try:
+        private = Path(tempfile.gettempdir()) / f"distcorpus-kernels-{os.getuid()}"
         private.mkdir(mode=0o700, exist_ok=True)
         status = private.lstat()
-    except OSError:
+    except OSError:  # `gettempdir` raises it too, where no temporary folder can be written to
         return None
     ours = stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid() and not status.st_mode & 0o077
     return _with_copies(private) if ours and _is_writable(private) else None

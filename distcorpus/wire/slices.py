@@ -52,14 +52,23 @@ class _Arriving:
         self._taken = 0
         self._lock = threading.Lock()
 
+    def check(self, nbytes: int) -> None:
+        """Refuse an array that would not fit if nothing else were arriving."""
+        if nbytes > self.most:
+            raise self._too_much(nbytes)
+
     def take(self, nbytes: int) -> None:
+        """Account for bytes that have arrived."""
         with self._lock:
             if self._taken + nbytes > self.most:
-                raise ValueError(
-                    f"an array of {nbytes / 1e6:,.0f} MB does not fit into this machine's memory beside what "
-                    "else is arriving: train fewer topics"
-                )
+                raise self._too_much(nbytes)
             self._taken += nbytes
+
+    def _too_much(self, nbytes: int) -> ValueError:
+        return ValueError(
+            f"{nbytes / 1e6:,.0f} MB of an array do not fit into this machine's memory beside what else is "
+            "arriving: train fewer topics"
+        )
 
     def give_back(self, nbytes: int) -> None:
         with self._lock:
@@ -83,14 +92,16 @@ class _Parcels:
 
     def put(self, number: int, nbytes: int, start: int, part: np.ndarray) -> None:
         buffer, here = self._in.get(number, (None, 0))
+        end = start + part.nbytes
+        fits = part.dtype == np.uint8 and part.ndim == 1 and end <= nbytes
+        if not fits or start != here or (buffer is not None and nbytes != len(buffer)):
+            raise ValueError("a slice that does not follow the one before")
         if buffer is None:
             if len(self._in) >= MOST_ARRAYS:
                 raise ValueError(f"{MOST_ARRAYS} arrays have arrived, and the call that they are for has not")
-            _arriving.take(nbytes)
-            buffer = np.empty(nbytes, np.uint8)
-        end = start + part.nbytes
-        if start != here or nbytes != len(buffer) or end > nbytes or part.dtype != np.uint8:
-            raise ValueError("a slice that does not follow the one before")
+            _arriving.check(nbytes)
+            buffer = np.empty(nbytes, np.uint8)  # takes memory where it is written to
+        _arriving.take(part.nbytes)
         buffer[start:end] = part
         self._in[number] = buffer, end
 
@@ -102,7 +113,7 @@ class _Parcels:
 
     def arrived(self, number: int, dtype: str, shape: tuple[int, ...]) -> np.ndarray:
         buffer, here = self._in.pop(number)
-        _arriving.give_back(len(buffer))
+        _arriving.give_back(here)
         kind = _number_type(dtype)
         if kind is None or math.prod(shape) * kind.itemsize != len(buffer) or here < len(buffer):
             raise ValueError("an array has not arrived as a whole")
@@ -116,7 +127,7 @@ class _Parcels:
         return _marked(answer, self.limit, self._out)
 
     def __del__(self) -> None:
-        _arriving.give_back(sum(len(buffer) for buffer, _ in self._in.values()))
+        _arriving.give_back(sum(here for _, here in self._in.values()))
 
 
 class Slices:

@@ -78,6 +78,17 @@ def test_what_others_may_write_to_is_not_used(tmp_path):
     assert run(NOWHERE + SUM, TMPDIR=str(tmp_path)) == "None"
 
 
+def test_without_any_temporary_folder_there_is_no_cache():
+    """As in a container that can be read only."""
+    nothing = """
+import tempfile
+def gettempdir():
+    raise FileNotFoundError(2, "No usable temporary directory found")
+tempfile.gettempdir = gettempdir
+"""
+    assert run(nothing + NOWHERE + SUM) == "None"
+
+
 def test_a_read_only_install_without_a_home_uses_the_chosen_folder(tmp_path):
     chosen = tmp_path / "chosen"
     program = "from distcorpus.algorithms import _caching\n" + SUM
