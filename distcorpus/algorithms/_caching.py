@@ -54,8 +54,8 @@ def folder() -> Path | None:
         if _is_writable(path):
             return _with_copies(path)
     # What lies there is executed, and others may write to the folder above.
-    private = Path(tempfile.gettempdir()) / f"distcorpus-kernels-{os.getuid()}"
     try:
+        private = Path(tempfile.gettempdir()) / f"distcorpus-kernels-{os.getuid()}"
         private.mkdir(mode=0o700, exist_ok=True)
         status = private.lstat()
     except OSError:

@@ -78,6 +78,17 @@ def test_what_others_may_write_to_is_not_used(tmp_path):
     assert run(NOWHERE + SUM, TMPDIR=str(tmp_path)) == "None"
 
 
+def test_without_any_folder_kernels_are_compiled_without_a_cache():
+    """As in a container whose file systems are all read-only, where Python finds no temporary folder."""
+    nowhere = """
+import tempfile
+def none():
+    raise FileNotFoundError(2, "No usable temporary directory found")
+tempfile.gettempdir = none
+"""
+    assert run(NOWHERE + nowhere + SUM) == "None"
+
+
 def test_a_read_only_install_without_a_home_uses_the_chosen_folder(tmp_path):
     chosen = tmp_path / "chosen"
     program = "from distcorpus.algorithms import _caching\n" + SUM
