@@ -145,7 +145,7 @@ def _matrix() -> bytes:
 
 
 def long_strings(size: int, times: int, buffer: bytes | None = None) -> bytes:
-    """Scalars of a long type, each a copy of the same bytes: of a bytearray, or of a buffer by the pickle."""
+    """Scalars of a long type, each a copy of the same bytes: a bytearray's, or those beside the pickle."""
     dtype = name("numpy", "dtype") + text(f"S{size}") + b"\x89\x88\x87R" + put(3)
     some = b"\x96" + struct.pack("<Q", size) + b"a" * size if buffer is None else buffer
     return many(times, some + put(0) + dtype + _SCALAR, get(4) + get(3) + get(0) + b"\x86R")

@@ -15,7 +15,6 @@ from contextlib import suppress
 from dataclasses import dataclass, fields
 from functools import partial
 from random import Random
-from types import SimpleNamespace
 from typing import Any
 
 import fuzzgrammar
@@ -366,6 +365,15 @@ def name_server() -> Target:
     return Target(check, seeds, ())
 
 
+class _Client:
+    """A connection, as far as daemons look at it: arrays that arrive in slices are kept by it."""
+
+    peer, role = "fuzz", None
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+
+
 def calls() -> Target:
     """What all daemons offer: calls that a grammar writes are read, and made, and their answers written."""
     wait_until_connected = {"wait_for_workers": lambda self, timeout: True}
@@ -373,7 +381,7 @@ def calls() -> Target:
     dispatcher = Dispatcher(engine)
     daemon = Daemon()
     near, _far = socket.socketpair()
-    current_context.client = SimpleNamespace(sock=near, peer="fuzz", role=None)
+    current_context.client = _Client(near)
     reader = RestrictedPickleSerializer()
     fronts = {
         names.LSI_DISPATCHER: GensimLsi,

@@ -58,6 +58,8 @@ def compiled_or_numpy() -> ModuleType:
         return importlib.import_module("._lda_numpy", __package__)
 
 
+_LONGEST_TYPE = 20  # characters of the name of a type of numbers
+
 #: Documents that are inferred without the compiled kernels before these are loaded: it takes as long.
 WORTH_LOADING = 300
 
@@ -84,6 +86,9 @@ def as_compiled(values: Any, dtype: Any) -> np.ndarray:
 
 
 def floats(name: Any) -> np.dtype:
+    # numpy makes types of lists, and of long texts, in as long a time.
+    if not isinstance(name, type | np.dtype) and (type(name) is not str or len(name) > _LONGEST_TYPE):
+        raise TypeError(f"dtype is a {type(name).__name__}; pass 'float32' or 'float64'")
     dtype = np.dtype(name)
     if dtype not in (np.float32, np.float64):
         raise ValueError(f"dtype={dtype} is not computed in; pass 'float32' or 'float64'")

@@ -13,6 +13,7 @@ import numpy as np
 
 from .chunk import Chunk, Divisible, positions_of
 from .lda import LDA_GRID, bound, infer, log_topics, topic_bound, topic_weights
+from .received import NUMBER, WHOLE, check_kinds
 from .topics import LazyTopics, StatisticsSum, newton_step
 
 
@@ -60,6 +61,12 @@ class Plan:
     eval_chunks: int = 0
     details: bool = False
 
+    def __post_init__(self) -> None:
+        check_kinds(*WHOLE, passes=self.passes, update_chunks=self.update_chunks, chunksize=self.chunksize)
+        check_kinds(*WHOLE, iterations=self.iterations, seed=self.seed, eval_chunks=self.eval_chunks)
+        check_kinds(*NUMBER, decay=self.decay, offset=self.offset, gamma_threshold=self.gamma_threshold)
+        check_kinds(str, variant=self.variant)
+
 
 @dataclass(slots=True)
 class Progress:
@@ -81,6 +88,11 @@ class Progress:
     chunk: int = 0
     documents: int = 0
     updates: int = 0
+
+    def __post_init__(self) -> None:
+        check_kinds(
+            *WHOLE, pass_=self.pass_, chunk=self.chunk, documents=self.documents, updates=self.updates
+        )
 
 
 class OnlineLda:

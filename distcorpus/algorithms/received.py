@@ -1,4 +1,6 @@
-"""What documents that arrived will take when they are unrolled, from what they state alone.
+"""What arrived, held against what it may be before anything goes through it.
+
+What documents will take when they are unrolled follows from what they state alone.
 
 A message may state much in few bytes: an array without elements has a shape, a matrix without entries has
 columns, and one document may stand in a list a thousand times. In a program's own hands none of this is
@@ -8,6 +10,7 @@ wrong.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -19,6 +22,30 @@ UNROLLED, UNROLLED_PER_BYTE = 64 << 20, 8
 _ENTRY, _DOCUMENT = 16, 16
 #: Bytes of a row of an array when it becomes an object of its own.
 _ROW = 128
+
+WHOLE: tuple[type, ...] = (int, np.integer)
+NUMBER: tuple[type, ...] = (int, float, np.integer, np.floating)
+
+
+def check_kinds(*kinds: type | None, **values: Any) -> None:
+    """Refuse values of other types, which are not looked at: lists in lists in lists may have no end.
+
+    Parameters
+    ----------
+    *kinds : type or None
+        Those that they may have.
+    **values : any
+        By their names.
+
+    Raises
+    ------
+    TypeError
+        One has another; the message names it.
+    """
+    for name, value in values.items():
+        if not isinstance(value, tuple(type(None) if kind is None else kind for kind in kinds)):
+            wanted = " or ".join("None" if kind is None else kind.__name__ for kind in kinds)
+            raise TypeError(f"{name} is a {type(value).__name__}: give {wanted}")
 
 
 def check_received(documents: Any, what: str = "chunk") -> None:
@@ -65,6 +92,7 @@ def _of_matrix(matrix: Any) -> tuple[int, int, int]:
 def _of_sequence(documents: Any) -> tuple[int, int, int]:
     """Return the number of documents, and the bytes that they will take and have brought."""
     seen: set[int] = set()
+    arrays = []
     taken = brought = 0
     for document in documents:
         try:
@@ -76,7 +104,18 @@ def _of_sequence(documents: Any) -> tuple[int, int, int]:
             continue
         seen.add(id(document))
         if isinstance(document, np.ndarray):
-            brought += document.nbytes
+            arrays.append(document)
         elif isinstance(document, list | tuple):
             brought += _DOCUMENT + _ENTRY * entries
-    return len(documents), taken, brought
+    return len(documents), taken, brought + distinct_bytes(arrays)
+
+
+def distinct_bytes(arrays: Iterable[np.ndarray]) -> int:
+    """Return the bytes of some arrays; of those that begin at one place in memory, as arrays of the same
+    buffer do, the bytes of the longest.
+    """
+    at: dict[int, int] = {}
+    for array in arrays:
+        place = array.__array_interface__["data"][0]
+        at[place] = max(at.get(place, 0), array.nbytes)
+    return sum(at.values())

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from .received import NUMBER, check_kinds
 from .summation import MAX_STEPS, add_cells, check_steps, inexact
 
 #: Fewer rows than this are not worth loading the compiled loops for; the bits are the same.
@@ -68,6 +69,9 @@ class LazyTopics:
         numdocs: int = 0,
         sums: np.ndarray | None = None,
     ) -> None:
+        check_kinds(np.ndarray, eta=eta, table=table)
+        check_kinds(np.ndarray, None, sums=sums)
+        check_kinds(*NUMBER, scale=scale, numdocs=numdocs)
         if table.ndim != 2 or table.dtype not in (np.float32, np.float64):
             raise ValueError(
                 f"a table of shape {table.shape} and type {table.dtype}: give terms x topics in float32 "

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distcorpus.algorithms.chunk import Chunk
+from distcorpus.algorithms.received import check_kinds
 from distcorpus.corpora.store import Store
 
 #: Terms whose global weight is not above are left out, as gensim does.
@@ -47,7 +48,8 @@ class Weighting:
     slope: float = 0.25
 
     def __post_init__(self) -> None:
-        if type(self.smartirs) is not str or len(self.smartirs) != 3:
+        check_kinds(str, smartirs=self.smartirs)
+        if len(self.smartirs) != 3:
             raise ValueError(f"smartirs={self.smartirs!r}: give three letters, such as 'nfc'")
         letters = [aliases.get(c, c) for aliases, c in zip(_ALIASES, self.smartirs, strict=True)]
         for letter, known in zip(letters, (LOCAL, GLOBAL, NORMS), strict=True):
@@ -59,7 +61,8 @@ class Weighting:
             if value is None and name == "pivot":
                 continue
             if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-                raise TypeError(f"{name}={value!r}: give a finite number")
+                shown = value if isinstance(value, int | float) else f"a {type(value).__name__}"
+                raise TypeError(f"{name}={shown}: give a finite number")
             object.__setattr__(self, name, float(value))
 
     def to_message(self) -> tuple[Any, ...]:

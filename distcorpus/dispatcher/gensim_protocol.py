@@ -12,11 +12,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import scipy.sparse
 from numpy.typing import NDArray
 
 from distcorpus.algorithms.chunk import as_chunk
 from distcorpus.algorithms.lda import LDA_GRID
-from distcorpus.algorithms.received import check_received
+from distcorpus.algorithms.received import NUMBER, check_kinds, check_received
 from distcorpus.algorithms.summation import GridSum
 from distcorpus.dispatcher.connection import Connection
 from distcorpus.dispatcher.dispatcher import Dispatcher
@@ -105,14 +106,15 @@ class GensimLsi(_GensimModel):
         """Add a chunk, terms x documents; waits while the queue is full."""
         self._check_initialized()
         what = self.arriving()
-        shape = getattr(job, "shape", None)
-        if shape is not None and shape[0] != self._num_terms:
-            raise ValueError(f"{what} has {shape[0]} terms, this model's vocabulary {self._num_terms}")
+        matrix = isinstance(job, np.ndarray) or scipy.sparse.issparse(job)
+        if matrix and job.shape[:1] != (self._num_terms,):
+            terms = job.shape[0] if job.ndim else 0
+            raise ValueError(f"{what} has {terms} terms, this model's vocabulary {self._num_terms}")
         check_received(job, what)
         chunk = as_chunk(job, self._num_terms, what=what)
         self._dispatcher.watch.documents_arrived(chunk.n_docs)
         if self._session is None:
-            self._open(np.dtype(getattr(job, "dtype", np.float64)))
+            self._open(job.dtype if matrix else np.dtype(np.float64))
         self._session.put(chunk)
 
     @expose
@@ -150,6 +152,7 @@ class GensimLda(_GensimModel):
             "num_terms": _num_terms(id2word),
             "dtype": np.float64,
         }
+        _check_prior(alpha)
         itemsize = np.dtype(np.float32).itemsize
         check_result(shape["num_terms"], shape["num_topics"], itemsize)
         # gensim's own reading of what it accepts as a prior, without making a model.
@@ -177,12 +180,14 @@ class GensimLda(_GensimModel):
         self._check_initialized()
         session = self._session
         shape = (session.num_topics, session.num_terms)
-        if state.sstats.shape != shape:
+        eta, sstats = state.eta, state.sstats
+        check_kinds(np.ndarray, eta=eta, sstats=sstats)
+        if sstats.shape != shape or eta.shape not in (shape, shape[1:]):
             raise ValueError(
-                f"the state has statistics of shape {state.sstats.shape}, this model's have {shape}"
+                f"the state has statistics of shape {sstats.shape} and eta of {eta.shape}, this model's have "
+                f"{shape} and {shape[1:]} or {shape}"
             )
         self._state = state
-        eta, sstats = np.asarray(state.eta), state.sstats
         dtype = "float64" if sstats.dtype == np.float64 else "float32"
         totals = sstats.sum(axis=1, dtype=np.float64) + eta.sum(axis=-1, dtype=np.float64)
 
@@ -211,7 +216,7 @@ class GensimLda(_GensimModel):
 
         self._check_initialized()
         total, documents = self._session.finish()
-        state = LdaState(np.asarray(self._state.eta), (0, 0), dtype=self._state.sstats.dtype)
+        state = LdaState(self._state.eta, (0, 0), dtype=self._state.sstats.dtype)
         state.sstats = np.ascontiguousarray(total.values().T, dtype=self._state.sstats.dtype)
         state.numdocs = documents
         return state
@@ -239,6 +244,13 @@ def _num_terms(id2word: Any) -> int:
     return 1 + int(max(ids, default=-1))
 
 
+def _check_prior(alpha: Any) -> None:
+    """Refuse what is no prior of gensim's before numpy makes an array of it."""
+    check_kinds(None, str, *NUMBER, np.ndarray, list, tuple, alpha=alpha)
+    if isinstance(alpha, list | tuple) and not all(isinstance(number, NUMBER) for number in alpha):
+        raise TypeError("alpha is a list with other things than numbers")
+
+
 def _words_of(id2word: Any) -> Callable[[int], str] | None:
     """Return what finds the word of a term id, for those who watch; None where there are no words."""
     from gensim.corpora import HashDictionary
@@ -249,7 +261,10 @@ def _words_of(id2word: Any) -> Callable[[int], str] | None:
 
     def word(number: int) -> str:
         try:
-            return "".join(filter(str.isprintable, str(id2word[number])[:LONGEST_WORD]))
+            found = id2word[number]
+            # What may have no end is not written out.
+            shown = str(found)[:LONGEST_WORD] if isinstance(found, (str, *NUMBER)) else ""
+            return "".join(filter(str.isprintable, shown))
         except Exception:  # whatever the program has put there
             return ""
 

@@ -270,6 +270,7 @@ class ModelLda(_ModelConnection):
             ``token``, for `go_on` (None where the dispatcher keeps nothing), and ``chunks``, how many need
             not be put.
         """
+        LdaTask.from_message(task)  # a program says nothing of what a dispatcher keeps for the next one
         return self._begin(task)
 
     def _nbytes(self, task: dict[str, Any]) -> int:

@@ -96,7 +96,8 @@ def _read(
     if "missing" in answer:
         numbers, rows = answer["missing"], answer.get("rows_missing")
         known = {block.number for block in blocks}
-        if type(numbers) is not list or type(rows) is not bool or not all(n in known for n in numbers):
+        whole = type(numbers) is list and set(map(type, numbers)) <= {int}
+        if not whole or type(rows) is not bool or not known.issuperset(numbers):
             raise ValueError("what it says it is missing is not of the job")
         return Missing(rows)
     if "handed_back" in answer:
@@ -109,7 +110,9 @@ def _read(
         result = Partial(of, steps, extras, *cells)
     else:
         items = answer["arrays"]
-        result = BlockResults({tuple(key): array for key, array in items})
+        if not all(type(key) is tuple and set(map(type, key)) <= {int} for key, _ in items):
+            raise ValueError("it has a block that is not called by numbers")
+        result = BlockResults(dict(items))
         if len(items) != len(result.arrays):
             raise ValueError("it has a block twice")
     keyed = [(block.documents, block.key) for block in blocks]

@@ -29,6 +29,7 @@ from distcorpus.algorithms.lda import (
     topic_weights,
 )
 from distcorpus.algorithms.partial import Partial
+from distcorpus.algorithms.received import NUMBER, WHOLE, check_kinds
 from distcorpus.algorithms.summation import (
     add_cells,
     in_range,
@@ -85,6 +86,10 @@ class TopicParams:
 
     def __post_init__(self) -> None:
         floats(self.dtype)
+        check_kinds(np.ndarray, alpha=self.alpha, totals=self.totals)
+        check_kinds(*WHOLE, iterations=self.iterations, seed=self.seed)
+        check_kinds(*NUMBER, gamma_threshold=self.gamma_threshold)
+        check_kinds(str, variant=self.variant)
         shapes = np.shape(self.alpha), np.shape(self.totals)
         if len(shapes[0]) != 1 or shapes[0] != shapes[1]:
             raise ValueError(

@@ -14,6 +14,7 @@ from distcorpus.algorithms.chunk import Chunk, positions_of
 from distcorpus.algorithms.lda import floats
 from distcorpus.algorithms.partial import Partial
 from distcorpus.algorithms.postings import Postings, postings
+from distcorpus.algorithms.received import NUMBER, WHOLE, check_kinds
 from distcorpus.algorithms.summation import compiled_kernels, in_range, inexact, narrow_steps
 from distcorpus.kernels.base import Key, Packed
 from distcorpus.kernels.checking import MARGIN, check_extras
@@ -50,6 +51,11 @@ class ProductParams:
 
     def __post_init__(self) -> None:
         floats(self.dtype)
+        check_kinds(*WHOLE, width=self.width)
+        check_kinds(*NUMBER, grid=self.grid)
+        check_kinds(dict, None, weights=self.weights)
+        if not all(issubclass(kind, NUMBER) for kind in set(map(type, (self.weights or {}).values()))):
+            raise TypeError("weights has something else than numbers")
 
 
 @register

@@ -36,6 +36,8 @@ def kernel_named(name: str) -> Any:
     ValueError
         If there is none of that name.
     """
+    if type(name) is not str:
+        raise ValueError(f"no kernel is called by a {type(name).__name__}")
     kernel = KERNELS.get(name)
     if kernel is None:
         raise ValueError(f"no kernel is called {name!r}: there are {', '.join(sorted(KERNELS))}")

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from distcorpus.algorithms import lsi
 from distcorpus.algorithms.chunk import Chunk, Divisible
+from distcorpus.algorithms.lda import floats
+from distcorpus.algorithms.received import NUMBER, WHOLE, check_kinds
 from distcorpus.algorithms.summation import GridSum, exact_sum, grid_for
 from distcorpus.engines.base import Block, Engine
 from distcorpus.kernels import NormParams, Product, ProductParams, SquaredNorm
@@ -81,8 +83,13 @@ class LsiTask:
                 "squared_weights: earlier documents count infinitely much, or less than nothing: give a "
                 "decay of 1 or less"
             )
+        check_kinds(*WHOLE, num_terms=self.num_terms, num_topics=self.num_topics, seed=self.seed)
+        check_kinds(*WHOLE, None, power_iters=self.power_iters, extra_samples=self.extra_samples)
+        check_kinds(*NUMBER, decay=self.decay, tolerance=self.tolerance)
+        floats(self.dtype)
         if self.base is not None:
             U, s = self.base
+            check_kinds(np.ndarray, U=U, s=s)
             if U.ndim != 2 or len(U) != self.num_terms or U.shape[1:] != s.shape:
                 raise ValueError(
                     f"base has shapes {U.shape} and {s.shape}: give ({self.num_terms}, k) and (k,)"

@@ -28,7 +28,10 @@ SLICE = 64 << 20
 SMALL = 4096
 #: The part of the memory of this machine, or its cgroup, that arrays may take which are arriving in slices.
 SHARE_OF_MEMORY = 0.5
+#: Bytes that are taken at once: the largest pages of usual systems.
+PAGE = 2 << 20
 _MOST_AXES = 8
+_LONGEST_TYPE = 20
 #: How many containers an array is in at most, from the arguments or the answer on.
 DEEPEST = 4
 #: Arrays of one call that travel in slices.
@@ -52,27 +55,24 @@ class _Arriving:
         self._taken = 0
         self._lock = threading.Lock()
 
-    def check(self, nbytes: int) -> None:
-        """Refuse an array that would not fit if nothing else were arriving."""
-        if nbytes > self.most:
-            raise self._too_much(nbytes)
-
-    def take(self, nbytes: int) -> None:
-        """Account for bytes that have arrived."""
+    def take(self, nbytes: int, of: int) -> None:
+        """Take so many bytes of an array that will have `of`."""
         with self._lock:
             if self._taken + nbytes > self.most:
-                raise self._too_much(nbytes)
+                raise too_large(of)
             self._taken += nbytes
-
-    def _too_much(self, nbytes: int) -> ValueError:
-        return ValueError(
-            f"{nbytes / 1e6:,.0f} MB of an array do not fit into this machine's memory beside what else is "
-            "arriving: train fewer topics"
-        )
 
     def give_back(self, nbytes: int) -> None:
         with self._lock:
             self._taken -= nbytes
+
+
+def too_large(nbytes: int) -> ValueError:
+    """Return what is said of an array for which there is no room."""
+    return ValueError(
+        f"an array of {nbytes / 1e6:,.0f} MB does not fit into this machine's memory beside what else is "
+        "arriving: train fewer topics"
+    )
 
 
 _arriving = _Arriving()
@@ -83,27 +83,40 @@ class FalseSliceError(ProtocolError):
 
 
 class _Parcels:
-    """The arrays of one connection that are on their way, at its server."""
+    """The arrays of one connection that are on their way, at its server.
+
+    What an array is said to have is claimed, and what of it is here takes memory. A connection claims no more
+    than all may take, since addresses have an end too; memory is taken as slices come, so that nobody keeps
+    others from theirs by what is merely said.
+    """
 
     def __init__(self) -> None:
         self.limit = message_limit()
         self._in: dict[int, tuple[np.ndarray, int]] = {}  # and the bytes of each that are here
+        self._claimed = 0
         self._out: dict[int, np.ndarray] = {}
 
     def put(self, number: int, nbytes: int, start: int, part: np.ndarray) -> None:
         buffer, here = self._in.get(number, (None, 0))
         end = start + part.nbytes
-        fits = part.dtype == np.uint8 and part.ndim == 1 and end <= nbytes
-        if not fits or start != here or (buffer is not None and nbytes != len(buffer)):
+        known = buffer is None or nbytes == len(buffer)
+        if start != here or not known or end > nbytes or part.dtype != np.uint8:
             raise ValueError("a slice that does not follow the one before")
         if buffer is None:
-            if len(self._in) >= MOST_ARRAYS:
-                raise ValueError(f"{MOST_ARRAYS} arrays have arrived, and the call that they are for has not")
-            _arriving.check(nbytes)
-            buffer = np.empty(nbytes, np.uint8)  # takes memory where it is written to
-        _arriving.take(part.nbytes)
+            buffer = self._begun(nbytes)
+        _arriving.take(_pages(end, nbytes) - _pages(here, nbytes), nbytes)
         buffer[start:end] = part
+        if number not in self._in:
+            self._claimed += nbytes
         self._in[number] = buffer, end
+
+    def _begun(self, nbytes: int) -> np.ndarray:
+        """Return room for an array, which takes no memory before it is written to."""
+        if len(self._in) >= MOST_ARRAYS:
+            raise ValueError(f"{MOST_ARRAYS} arrays have arrived, and the call that they are for has not")
+        if self._claimed + nbytes > _arriving.most:
+            raise too_large(nbytes)
+        return np.empty(nbytes, np.uint8)
 
     def get(self, number: int, start: int, size: int) -> np.ndarray:
         array = self._out[number]
@@ -111,9 +124,13 @@ class _Parcels:
             del self._out[number]
         return array[start : start + size]
 
-    def arrived(self, number: int, dtype: str, shape: tuple[int, ...]) -> np.ndarray:
+    def arrived(self, number: Any, dtype: Any, shape: Any) -> np.ndarray:
+        numbers = (number, *shape) if type(shape) in (tuple, list) else (None,)
+        if len(numbers) > 1 + _MOST_AXES or not all(type(one) is int for one in numbers):
+            raise ValueError("an array has arrived whose number and shape are none")
         buffer, here = self._in.pop(number)
-        _arriving.give_back(here)
+        self._claimed -= len(buffer)
+        _arriving.give_back(_pages(here, len(buffer)))
         kind = _number_type(dtype)
         if kind is None or math.prod(shape) * kind.itemsize != len(buffer) or here < len(buffer):
             raise ValueError("an array has not arrived as a whole")
@@ -127,7 +144,12 @@ class _Parcels:
         return _marked(answer, self.limit, self._out)
 
     def __del__(self) -> None:
-        _arriving.give_back(sum(here for _, here in self._in.values()))
+        _arriving.give_back(sum(_pages(here, len(buffer)) for buffer, here in self._in.values()))
+
+
+def _pages(here: int, nbytes: int) -> int:
+    """Return what an array takes of which so many bytes are here: the system gives whole pages."""
+    return min(-(-here // PAGE) * PAGE, nbytes)
 
 
 class Slices:
@@ -268,7 +290,8 @@ def _read_mark(mark: Any, most: int) -> tuple[int, np.dtype, tuple[int, ...]]:
 def _number_type(dtype: Any) -> np.dtype | None:
     """Return the type of numbers that a string names, or None."""
     try:
-        kind = np.dtype(dtype if type(dtype) is str else "O")
+        # numpy reads a longer text as one of several types, in its own time.
+        kind = np.dtype(dtype if type(dtype) is str and len(dtype) < _LONGEST_TYPE else "O")
     except (TypeError, ValueError):
         return None
     return kind if kind.kind in "fiub" else None

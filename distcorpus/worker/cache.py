@@ -23,6 +23,9 @@ from distcorpus.kernels import Packed
 #: and that have not arrived yet; after that the job asks for them itself.
 ROWS_IN_FLIGHT = 10.0
 
+#: Bytes that each thing that is kept takes, besides those of its arrays: they, and what holds them.
+KEPT = 1024
+
 _TABLE = "table"
 
 
@@ -85,7 +88,7 @@ class KeptBlock:
     @property
     def nbytes(self) -> int:
         """Its bytes in memory."""
-        return self.words.nbytes + self.documents.nbytes
+        return KEPT + self.words.nbytes + self.documents.nbytes
 
     def among(self, words: Places) -> Packed:
         """Return the documents with places among `words`, which have all of theirs, for ids."""
@@ -130,7 +133,8 @@ class Table:
     @property
     def nbytes(self) -> int:
         """Its bytes in memory."""
-        return self._rows.nbytes + self._words.nbytes + self._row_of.nbytes + self._places.nbytes
+        arrays = self._rows, self._words, self._row_of, self._places
+        return KEPT + sum(array.nbytes for array in arrays)
 
     def add(self, words: NDArray[np.int32], rows: NDArray) -> None:
         """Add the rows of `words`, ascending; those that are held already are left as they are."""

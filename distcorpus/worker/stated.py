@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from distcorpus.algorithms.chunk import MAX_TERMS
+from distcorpus.algorithms.received import UNROLLED, UNROLLED_PER_BYTE, check_kinds, distinct_bytes
 from distcorpus.kernels import kernel_named
-from distcorpus.worker.cache import KeptBlock
+from distcorpus.worker.cache import KEPT, KeptBlock
 
 #: Bytes that the documents of one block may take while they are computed, where the cache is not larger.
 SCRATCH = 1 << 30
@@ -28,6 +29,8 @@ def check_job(job: Mapping[str, Any]) -> tuple[Any, Any]:
     TypeError, ValueError
         It states a size, a type or a block that what it brings does not have; the message names it.
     """
+    check_kinds(str, session=job["session"], lease=job["lease"])
+    check_kinds(dict, params=job["params"], payload=job["payload"], stored=job.get("stored", {}))
     kernel = kernel_named(job["kernel"])
     params = kernel.params(**job["params"])
     num_terms, width = (
@@ -44,15 +47,41 @@ def check_job(job: Mapping[str, Any]) -> tuple[Any, Any]:
         raise ValueError(f"words: not ascending term ids of a vocabulary of {num_terms} terms")
     if rows.shape != (len(words), width):
         raise ValueError(f"rows of shape {rows.shape} for {len(words)} words and a width of {width}")
-    numbers = [number for number, _ in job["blocks"]]
+    numbers = _numbers(job["blocks"])
     if len(set(numbers)) < len(numbers):
         raise ValueError("a job has one of its blocks twice")
-    stored = job.get("stored", {})
-    if type(stored) is not dict or not set(stored) <= set(numbers):
+    if not set(job.get("stored", {})) <= set(numbers):
         raise ValueError("a job refers to documents of blocks that it does not have")
     if not set(job["payload"]) <= set(numbers):
         raise ValueError("a job brings documents of blocks that it does not have")
+    _check_payload(job["payload"])
     return kernel, params
+
+
+def _numbers(blocks: Any) -> list[int]:
+    """Return the numbers of a job's blocks, which say nothing else than numbers."""
+    if type(blocks) is not list or not all(type(block) is tuple and len(block) == 2 for block in blocks):
+        raise TypeError("blocks: not a list of (number, key)")
+    for number, key in blocks:
+        if type(key) is not tuple or not all(type(n) is int and 0 <= n < 2**63 for n in (number, *key)):
+            raise TypeError("blocks: not a list of (number, key), these of whole numbers")
+    return [number for number, _ in blocks]
+
+
+def _check_payload(payload: Mapping[int, Any]) -> None:
+    """Refuse documents that take far more memory as blocks than they did in their message, where all blocks
+    may have the same ones.
+    """
+    if not set(map(type, payload.values())) <= {tuple, list}:
+        raise TypeError("payload: not the arrays of blocks")
+    arrays = [array for arrays in payload.values() for array in arrays if type(array) is np.ndarray]
+    taken = KEPT * len(payload) + sum(array.nbytes for array in arrays)
+    brought = distinct_bytes(arrays)
+    if taken > UNROLLED + UNROLLED_PER_BYTE * brought:
+        raise ValueError(
+            f"a job brings {len(payload)} blocks that take {taken / 1e6:,.0f} MB, and only "
+            f"{brought / 1e6:,.1f} MB of them arrived: empty ones, or one many times"
+        )
 
 
 def check_block(kernel: Any, number: int, n_docs: int) -> None:
@@ -86,5 +115,7 @@ def check_scratch(number: int, block: KeptBlock, width: int, budget: int) -> Non
 
 def _size(name: str, size: Any, most: int) -> int:
     if type(size) is not int or not 0 <= size <= most:
-        raise ValueError(f"{name}={size!r}: not a whole number from 0 to {most}")
+        # What is no number, or a long one, is not written out.
+        shown = size if type(size) is int and abs(size) < 2**64 else f"a {type(size).__name__}"
+        raise ValueError(f"{name}={shown}: not a whole number from 0 to {most}")
     return size

@@ -78,15 +78,15 @@ def test_what_others_may_write_to_is_not_used(tmp_path):
     assert run(NOWHERE + SUM, TMPDIR=str(tmp_path)) == "None"
 
 
-def test_without_any_temporary_folder_there_is_no_cache():
-    """As in a container that can be read only."""
-    nothing = """
+def test_without_any_folder_kernels_are_compiled_without_a_cache():
+    """As in a container whose file systems are all read-only, where Python finds no temporary folder."""
+    nowhere = """
 import tempfile
-def gettempdir():
+def none():
     raise FileNotFoundError(2, "No usable temporary directory found")
-tempfile.gettempdir = gettempdir
+tempfile.gettempdir = none
 """
-    assert run(nothing + NOWHERE + SUM) == "None"
+    assert run(NOWHERE + nowhere + SUM) == "None"
 
 
 def test_a_read_only_install_without_a_home_uses_the_chosen_folder(tmp_path):

@@ -6,6 +6,8 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -229,3 +231,70 @@ def test_documents_that_would_take_all_memory():
     params = {**LSI, "width": width}
     with pytest.raises(ValueError, match=r"block 0: 5000 documents.*1\.2 GB.*--cache"):
         worker.process(job(kernel="lsi", params=params, payload={0: documents}, words=words, rows=rows))
+
+
+def same(blocks, arrays):
+    """A job of so many blocks, all of them with the same documents."""
+    return job(
+        num_terms=int(arrays[1].max(initial=1)) + 1,
+        blocks=[(number, (0, number)) for number in range(blocks)],
+        payload=dict.fromkeys(range(blocks), arrays),
+        keep=True,
+    )
+
+
+def aliases(entries):
+    """Documents as a forged message may bring them: arrays of their own, in the same memory."""
+    indices, data = bytearray(4 * entries), bytearray(4 * entries)
+    return lambda: (
+        np.array([0, entries]),
+        np.ndarray(entries, np.int32, indices),
+        np.ndarray(entries, np.float32, data),
+    )
+
+
+NO_DOCUMENTS = np.array([0]), np.empty(0, np.int32), np.empty(0, np.float32)
+
+
+@linux
+@pytest.mark.parametrize("blocks", [300, 100_000])
+def test_one_document_in_many_blocks_is_refused_before_it_is_copied(cluster, blocks):
+    entries = 250_000
+    document = np.array([0, entries]), np.arange(entries, dtype=np.int32), np.ones(entries, np.float32)
+    message = same(blocks, document if blocks == 300 else NO_DOCUMENTS)
+    size = len(bytes(encode(("x", "process", (message,), {}))))
+    with worker_of(cluster) as pid:
+        proxy, other = connect(uri_of(cluster)), connect(uri_of(cluster))
+        proxy.process(job())  # what the first loads is no fault of the next
+        pings = []
+        with peak(pid, (16 << 20) + 64 * size):
+            thread = threading.Thread(target=refused, args=(proxy, message, said := []))
+            thread.start()
+            while thread.is_alive():
+                began = time.perf_counter()
+                other.ping()
+                pings.append(time.perf_counter() - began)
+            thread.join()
+        assert max(pings) < 0.5
+        assert said
+        close(proxy)
+        close(other)
+
+
+def refused(proxy, message, said):
+    with pytest.raises(ValueError, match="many times") as error:
+        proxy.process(message)
+    said.append(str(error.value))
+
+
+def test_arrays_of_one_buffer_are_one_document():
+    forged, message = aliases(200_000), same(400, NO_DOCUMENTS)
+    message["payload"] = {number: forged() for number in range(400)}
+    with pytest.raises(ValueError, match="400 blocks that take 640 MB, and only"):
+        Worker("w").process(message)
+
+
+def test_small_blocks_are_kept_with_what_each_takes():
+    worker = Worker("w", cache_bytes=500 << 10)
+    worker.process(same(1000, NO_DOCUMENTS))
+    assert 400 << 10 < worker.status()["cached_bytes"] <= 500 << 10
