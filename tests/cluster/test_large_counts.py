@@ -67,7 +67,9 @@ def test_lsi_has_room(cluster, kind):
 
 
 @pytest.mark.parametrize("kind", [LsiModel, gensim.models.LsiModel])
-@pytest.mark.parametrize(("value", "message"), [(1e-160, "1e-160|add up to"), (1e154, r"the value 1e\+154|add up to")])
+@pytest.mark.parametrize(
+    ("value", "message"), [(1e-160, "1e-160|add up to"), (1e154, r"the value 1e\+154|add up to")]
+)
 def test_lsi_refuses_what_it_cannot_hold(cluster, kind, value, message):
     with pytest.raises((ValueError, RuntimeError), match=message):
         train(kind, [[(0, value)], [(1, value)]], distributed=True)
