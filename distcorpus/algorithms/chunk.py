@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import numbers
 import reprlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -165,8 +166,15 @@ class Chunk:
         return [self.slice(start, stop) for start, stop in pairwise(bounds)]
 
     def squared_norm(self) -> float:
-        """Return the sum of the squared values, correctly rounded (so the same in any order)."""
-        return exact_sum(np.square(self.data, dtype=np.float64))
+        """Return the sum of the squared values, correctly rounded (so the same in any order); infinite where
+        it is out of range.
+        """
+        with np.errstate(over="ignore"):
+            squares = np.square(self.data, dtype=np.float64)
+        try:
+            return exact_sum(squares)
+        except OverflowError:
+            return math.inf
 
     def total(self) -> float:
         """Return the sum of the values."""

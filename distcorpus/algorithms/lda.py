@@ -34,12 +34,15 @@ import numpy as np
 from scipy.special import gammaln
 
 from ._caching import is_compiled
-from .chunk import Chunk
+from .chunk import Chunk, Divisible
 from .partial import cell_type
 from .summation import narrow_steps
 
 #: Statistics are rounded to multiples of this: sums of expected counts are exact up to 2**31 in one cell.
 LDA_GRID = 2.0**-22
+
+#: What the largest count of a chunk has to be: of less than sixteen steps rounding would leave little.
+SMALLEST_COUNT = 16 * LDA_GRID
 
 VARIANTS = ("vb", "cvb0")
 
@@ -113,6 +116,29 @@ def rows_of(words: np.ndarray, table_row: np.ndarray, num_rows: int) -> np.ndarr
         missing = words[(rows < 0) | (rows >= num_rows)][0]
         raise ValueError(f"term id {missing} has no row in the table; pass one for each term that occurs")
     return rows
+
+
+def check_not_too_small(chunk: Divisible, number: int) -> None:
+    """Refuse documents whose counts would be rounded away.
+
+    Parameters
+    ----------
+    chunk : Divisible
+    number : int
+        The chunk's.
+
+    Raises
+    ------
+    ValueError
+        If it has counts, and none of `SMALLEST_COUNT`.
+    """
+    largest = chunk.largest()
+    if 0 < largest < SMALLEST_COUNT:
+        raise ValueError(
+            f"chunk {number}: its largest count is {largest:g}: expected counts are rounded to multiples of "
+            f"{LDA_GRID:.2g}, and topics are learnt from counts of {SMALLEST_COUNT:.2g} or more; multiply "
+            "them by a number"
+        )
 
 
 def is_collapsed(variant: str) -> bool:

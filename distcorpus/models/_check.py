@@ -231,6 +231,14 @@ def prior(
             f"{name} has the value {bad.flat[0]:g}, which is not a positive number in {values.dtype}: give "
             f"numbers from {np.finfo(values.dtype).tiny:.0e} to {np.finfo(values.dtype).max:.0e}"
         )
+    with np.errstate(over="ignore"):
+        sums = values.sum(axis=-1, dtype=np.float64)
+    if not (np.asarray(sums) < np.finfo(values.dtype).max / 2).all():
+        raise ValueError(
+            f"{name} adds up to {np.max(sums):.3g}, which is more than {values.dtype} has room for (counts "
+            f"come on top): give smaller numbers, of which the sum is below "
+            f"{np.finfo(values.dtype).max / 2:.2g}"
+        )
     if zeros:
         return values
     if not values.any():

@@ -24,6 +24,7 @@ from distcorpus.algorithms.chunk import Chunk, Divisible, compact, warm
 from distcorpus.algorithms.lda import (
     VARIANTS,
     bound,
+    check_not_too_small,
     document_weights,
     infer,
     log_topics,
@@ -365,6 +366,32 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
             num_updates=num_updates,
         )
 
+    def _setting(self, name: str) -> Any:
+        """Return an attribute that the program may have set, as the constructor would have it.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If it is not what it has to be.
+        """
+        value = getattr(self, name)
+        if name == "chunksize":
+            return check.whole(name, value, 1)
+        if name == "iterations":
+            return check.whole(name, value, 0)
+        if name == "gamma_threshold":
+            return check.number(name, value, 0.0)
+        if name == "minimum_probability":
+            return check.number(name, 0.0 if value is None else value, 0.0, 1.0)
+        shapes: list[tuple[int, ...]] = [(self.num_topics,)]
+        if name == "eta":
+            shapes = [(self.num_terms,), (self.num_topics, self.num_terms)]
+        if type(value) is np.ndarray and value.dtype == self.dtype and value.shape in shapes:
+            return value  # what the constructor and trainings leave
+        given = check.given_prior(name, value, ())
+        values, _ = self.init_dir_prior(given, name)
+        return check.prior(name, values, shapes, zeros=name == "eta")
+
     # Training.
 
     @np.errstate(all="ignore")
@@ -406,6 +433,7 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
             The model then has what had been learnt until then.
         """
 
+        self.alpha, self.eta = self._setting("alpha"), self._setting("eta")
         self._check_eta()
         self._warn_of_hooks()
         first = self.__dict__.pop("_first", None)  # where the constructor has looked already
@@ -424,7 +452,8 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
         schedule = check.schedule(**given)
         update_every, eval_every = schedule["update_every"], schedule["eval_every"] or 0
         if chunksize is None:
-            chunksize = min(self.chunksize, documents or self.chunksize)
+            chunksize = self._setting("chunksize")
+            chunksize = min(chunksize, documents or chunksize)
         chunksize = check.whole("chunksize", chunksize, 1)
         check_corpus(corpus, self.num_terms)
         if documents == 0:
@@ -569,10 +598,12 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
             if single is not None:
                 return self._infer_words(*single), None
         if collect_sstats:
-            documents = list(chunks(as_corpus(chunk), self.chunksize, self.num_terms, counts=True))
+            documents = list(
+                chunks(as_corpus(chunk), self._setting("chunksize"), self.num_terms, counts=True)
+            )
             parts = list(self._gammas(*_spread_if_many(documents, self._where(None, None))))
         else:
-            parts = list(self._gammas_of_corpus(chunk, self.chunksize))
+            parts = list(self._gammas_of_corpus(chunk, self._setting("chunksize")))
         gamma = np.concatenate(parts) if parts else np.empty((0, self.num_topics), self.dtype)
         return gamma, self._statistics(documents, parts) if collect_sstats else None
 
@@ -589,11 +620,13 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
         """
         if is_sparse(bow):
             check_corpus(bow, self.num_terms)
+        if minimum_probability is None:
+            minimum_probability = self._setting("minimum_probability")
         corpus = Sparse2Corpus(bow) if is_sparse(bow) else begun(bow)
         return super().get_document_topics(corpus, minimum_probability, minimum_phi_value, per_word_topics)
 
     def _apply(self, corpus: Any, chunksize: int | None = None, **options: Any) -> DocumentTopics:
-        gammas = partial(self._gammas_of_corpus, corpus, chunksize or self.chunksize)
+        gammas = partial(self._gammas_of_corpus, corpus, chunksize or self._setting("chunksize"))
         return DocumentTopics(self, corpus, gammas, **options)
 
     def _gammas_of_corpus(self, corpus: Any, chunksize: int) -> Iterator[np.ndarray]:
@@ -615,16 +648,17 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
     def _infer_words(self, words: np.ndarray, documents: Chunk) -> np.ndarray:
         """Infer documents whose term ids are positions among some words."""
         start = self.random_state.gamma(100.0, 1.0 / 100.0, (documents.n_docs, self.num_topics))
-        if not documents.indices.size and self.iterations:  # no words: the prior, whatever the start
-            return np.tile(self.alpha, (documents.n_docs, 1)).astype(self.dtype)
+        alpha, iterations = self._setting("alpha"), self._setting("iterations")
+        if not documents.indices.size and iterations:  # no words: the prior, whatever the start
+            return np.tile(alpha, (documents.n_docs, 1)).astype(self.dtype)
         return infer(
             documents,
             self._weights(words),
             np.arange(len(words), dtype=np.int32),
-            self.alpha,
+            alpha,
             variant=self.variant,
-            iterations=self.iterations,
-            gamma_threshold=self.gamma_threshold,
+            iterations=iterations,
+            gamma_threshold=self._setting("gamma_threshold"),
             gamma=start.astype(self.dtype),
             light=True,
         )
@@ -696,7 +730,7 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
             If there is no cluster, where one is asked for, or it cannot compute a chunk.
         """
         size = check.whole("chunksize", self.chunksize if chunksize is None else chunksize, 1)
-        least = self.minimum_probability if minimum_probability is None else minimum_probability
+        least = self._setting("minimum_probability") if minimum_probability is None else minimum_probability
         least = check.number("minimum_probability", least, 0.0, 1.0)
         if minimum_probability is not None and not sparse:
             raise ValueError("minimum_probability without sparse=True: arrays have all probabilities")
@@ -741,11 +775,11 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
         """
         topics = self._lazy_topics()
         params = InferenceParams(
-            alpha=np.asarray(self.alpha, dtype=np.float64),
+            alpha=np.asarray(self._setting("alpha"), dtype=np.float64),
             totals=topics.totals(),
             dtype=topics.dtype.name,
-            iterations=self.iterations,
-            gamma_threshold=self.gamma_threshold,
+            iterations=self._setting("iterations"),
+            gamma_threshold=self._setting("gamma_threshold"),
             seed=int(self.random_state.randint(2**31 - 1)),
             variant=self.variant,
             bound=bound,
@@ -807,10 +841,10 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
         check.positive("subsample_ratio", subsample_ratio)
         if gamma is None:
             corpus, client = placed_with(corpus, client, self.client, distributed)
-            read, where = self._spread(corpus, self.chunksize, distributed, client)
+            read, where = self._spread(corpus, self._setting("chunksize"), distributed, client)
             score = self._documents_bound(read, where, required=bool(distributed))
         else:
-            of_corpus = chunks(as_corpus(corpus), self.chunksize, self.num_terms, counts=True)
+            of_corpus = chunks(as_corpus(corpus), self._setting("chunksize"), self.num_terms, counts=True)
             score = self._bound_under(of_corpus, gamma)
         return float(score * subsample_ratio + self._topics_bound())
 
@@ -823,7 +857,7 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
             raise self._misfit(gamma)
         gamma = np.asarray(gamma)
         topics = self._lazy_topics()
-        totals = topics.totals()
+        totals, alpha = topics.totals(), self._setting("alpha")
         score, first = 0.0, 0
         for chunk in read:
             words, local = compact(chunk)
@@ -831,7 +865,7 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
             if len(of_chunk) != chunk.n_docs:
                 raise self._misfit(gamma)
             log_table = log_topics(topics.rows(words), totals)
-            score += bound(local, log_table, np.arange(len(words), dtype=np.int32), self.alpha, of_chunk)
+            score += bound(local, log_table, np.arange(len(words), dtype=np.int32), alpha, of_chunk)
             first += chunk.n_docs
         if first != len(gamma):
             raise self._misfit(gamma)
@@ -844,7 +878,7 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
     def _topics_bound(self) -> float:
         topics = self._lazy_topics()
         everything = topics.rows(np.arange(self.num_terms, dtype=np.int32))
-        return topic_bound(everything.T, self.eta)
+        return topic_bound(everything.T, self._setting("eta"))
 
     @np.errstate(all="ignore")
     def log_perplexity(
@@ -876,7 +910,7 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
 
         total = None if total_docs is None else check.whole("total_docs", total_docs, 1)
         corpus, client = placed_with(chunk, client, self.client, distributed)
-        read, where = self._spread(corpus, self.chunksize, distributed, client)
+        read, where = self._spread(corpus, self._setting("chunksize"), distributed, client)
         score = self._documents_bound(counted(read), where, required=bool(distributed))
         if not words:
             logger.warning("no words to estimate a perplexity from")
@@ -909,6 +943,34 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
             )
             other = adopted
         return super().diff(other, distance, num_words, n_ann_terms, diagonal, annotation, normed)
+
+    def show_topic(self, topicid: int, topn: int = 10) -> list[tuple[Any, Any]]:
+        """Return the leading words of a topic with their probabilities, as gensim does; an id where the
+        vocabulary has a gap.
+        """
+        return [(word_of(self.id2word, word), value) for word, value in self.get_topic_terms(topicid, topn)]
+
+    def top_topics(
+        self,
+        corpus: Any = None,
+        texts: Any = None,
+        dictionary: Any = None,
+        window_size: int | None = None,
+        coherence: str = "u_mass",
+        topn: int = 20,
+        processes: int = -1,
+    ) -> list[tuple[list[tuple[Any, Any]], Any]]:
+        """Return the topics with their coherences, the most coherent first. Arguments and result are as in
+        gensim; where the vocabulary has gaps, ids stand for words.
+        """
+        known = self.id2word
+        if len(known) < self.num_terms:  # gensim looks up every term
+            known = {word: word_of(known, word) for word in range(self.num_terms)}
+        given, self.id2word = self.id2word, known
+        try:
+            return super().top_topics(corpus, texts, dictionary, window_size, coherence, topn, processes)
+        finally:
+            self.id2word = given
 
     def pyldavis(self, corpus: Any, sample: int | None = None, **options: Any) -> Any:
         """Prepare what pyLDAvis shows, from documents that are read once, in memory for one chunk.
@@ -1173,7 +1235,9 @@ class _Run:
 
     def _chunks(self) -> Iterator[Divisible]:
         read, self._read = self._read, None
-        return read or self._read_again()
+        for number, chunk in enumerate(read or self._read_again()):
+            check_not_too_small(chunk, number)
+            yield chunk
 
     def read(self) -> Iterator[Numbered]:
         """Read the corpus once."""

@@ -422,18 +422,23 @@ class LsiModel(Saved, Shown, gensim.models.LsiModel):
         else:
             projected = self._projected_document(given)
         if scaled:
-            projected = projected * (1.0 / self.projection.s[: self.num_topics])
+            projected = projected * (1.0 / self.projection.s[: projected.shape[-1]])
         return Dense2Corpus(projected.T) if is_corpus else full2sparse(projected)
 
     def _apply(self, corpus: Any, chunksize: int | None = None, **options: Any) -> Projections:
         return Projections(self, corpus, chunksize or self.chunksize, **options)
 
     def _chunks(self, corpus: Any) -> Iterator[Chunk]:
-        return chunks(corpus, self.chunksize, self.num_terms, counts=False)
+        size = check.whole("chunksize", self.chunksize, 1)
+        return chunks(corpus, size, self.num_terms, counts=False)
+
+    def _vectors(self) -> np.ndarray:
+        """Return the left singular vectors of the topics."""
+        return np.asarray(self.projection.u[:, : check.whole("num_topics", self.num_topics, 1)])
 
     def _projected(self, documents: Chunk) -> np.ndarray:
         """Project documents as gensim does; shape (n_docs, k)."""
-        u = self.projection.u[:, : self.num_topics]
+        u = self._vectors()
         matrix = scipy.sparse.csr_array(
             (documents.data.astype(u.dtype, copy=False), documents.indices, documents.indptr),
             shape=(documents.n_docs, self.num_terms),
@@ -442,7 +447,7 @@ class LsiModel(Saved, Shown, gensim.models.LsiModel):
 
     def _projected_document(self, document: Any) -> np.ndarray:
         """Project a document; shape (k,). Rows of a few words are added up sooner than a matrix is made."""
-        u = self.projection.u
+        u = self._vectors()
         document = document if hasattr(document, "__len__") else list(document)
         single = small_document(document, self.num_terms, counts=False, most=MOST_WORDS)
         if single is None and type(document) is list:
@@ -454,7 +459,7 @@ class LsiModel(Saved, Shown, gensim.models.LsiModel):
         else:
             words, chunk = single
         values = chunk.data.astype(u.dtype, copy=False)
-        return np.asarray((values[:, np.newaxis] * u[words, : self.num_topics]).sum(axis=0))
+        return np.asarray((values[:, np.newaxis] * u[words]).sum(axis=0))
 
     def transform(
         self, corpus: Any, chunksize: int | None = None, *, client: Any = None
@@ -486,11 +491,11 @@ class LsiModel(Saved, Shown, gensim.models.LsiModel):
             matrix = scipy.sparse.csr_array(
                 (chunk.data, chunk.indices, chunk.indptr), shape=(chunk.n_docs, self.num_terms)
             )
-            yield matrix @ self.projection.u[:, : self.num_topics]
+            yield matrix @ self._vectors()
 
     def _project(self, corpus: Any, client: Any, chunksize: int) -> Iterator[np.ndarray]:
         """Project a corpus on a Dask cluster."""
-        vectors = np.ascontiguousarray(self.projection.u[:, : self.num_topics])
+        vectors = np.ascontiguousarray(self._vectors())
         read = divisible(corpus, chunksize, self.num_terms, counts=False, limits=DocumentProjection.limits)
         params = ProjectionParams(vectors.shape[1])
         with (

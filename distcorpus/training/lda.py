@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distcorpus.algorithms.chunk import Divisible
-from distcorpus.algorithms.lda import LDA_GRID
+from distcorpus.algorithms.lda import LDA_GRID, check_not_too_small
 from distcorpus.algorithms.online import OnlineLda, Plan, Progress
 from distcorpus.algorithms.received import WHOLE, check_kinds
 from distcorpus.algorithms.topics import LazyTopics, StatisticsSum
@@ -289,6 +289,7 @@ class EStepTraining(Session):
     def put(self, chunk: Divisible) -> None:
         """Add a chunk to the round; waits while the queue or the memory is full."""
         round_ = self._current()
+        check_not_too_small(chunk, self.num_chunks)
         self.wait_for_room(round_, chunk.nbytes)
         self.queue(round_, self.keep(chunk))
 

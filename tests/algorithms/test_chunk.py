@@ -113,6 +113,8 @@ def test_words_and_norm():
     assert chunk.words().dtype == np.int32
     assert chunk.squared_norm() == 10 + 0.1**2
     assert as_chunk([], NUM_TERMS).squared_norm() == 0
+    assert as_chunk([[(0, 1e154), (1, 1e154)], [(2, 1e200)]], NUM_TERMS).squared_norm() == np.inf
+    assert as_chunk([[(0, 1e154), (1, 1e154)]], NUM_TERMS).squared_norm() == np.inf
     assert as_chunk([], NUM_TERMS).words().size == 0
 
 

@@ -1,6 +1,7 @@
 """LSI is exact on every spectrum: against LAPACK, where many singular values are equal or nearly so.
 
-``LSI_SEEDS=20 pytest -m "" tests/algorithms/test_lsi_spectra.py`` tries more of the random matrices.
+``LSI_SEEDS=20 pytest -m "" tests/algorithms/test_lsi_spectra.py`` tries more of the random matrices, as
+``tox -e long`` does of the long ones.
 """
 
 from __future__ import annotations
@@ -155,6 +156,27 @@ def test_folding_loses_no_more_than_is_documented(dtype):
     chunks = chunks_of(matrix, 6)
     factors = lsi(chunks, len(matrix), 20, dtype=dtype, fold_at=2 * chunks[0].nbytes)
     assert_exact(factors, matrix, 20, 3e-4)  # a tolerance for each of the folds
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("n_chunks", [3, 6])
+def test_folding_of_more_equal_values_than_it_keeps(n_chunks, dtype):
+    """40 groups of 60 one-word documents, of which a fold keeps 30: no value grows, and none loses more than
+    the folds have dropped. They come before every third chunk, from which it is a bound (Weyl's) that the
+    first value beyond 2k is none larger than that of all documents so far.
+    """
+    matrix = np.kron(np.eye(40), np.ones((1, 60)))[:, np.random.default_rng(0).permutation(2400)]
+    chunks = chunks_of(matrix, n_chunks)
+    u, s = lsi(chunks, len(matrix), 15, dtype=dtype, fold_at=2 * chunks[0].nbytes)
+    per_chunk = 2400 // n_chunks
+    folds = [matrix[:, : number * per_chunk] for number in range(2, n_chunks, 2)]
+    dropped = sum(np.linalg.svd(before, compute_uv=False)[30] ** 2 for before in folds)
+    assert s.shape == (15,)
+    assert (s**2 <= 60 * (1 + 3e-4)).all()
+    assert (s**2 >= (60 - dropped) * (1 - 3e-4)).all()
+    assert (60 - dropped) > 0
+    # What it gives is what the documents of its directions are: no vector has a value that it has not.
+    assert (np.linalg.norm(matrix.T @ u.astype(np.float64), axis=0) >= s * (1 - 3e-4)).all()
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -240,3 +240,113 @@ def test_lsi_refuses_singular_values_that_float32_does_not_hold(factor):
         lsi([[(0, factor)], [(1, 2 * factor)]], dtype=np.float32)
     s = lsi([[(0, factor)], [(1, 2 * factor)]]).projection.s
     np.testing.assert_allclose(s / factor, [2, 1], rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"eta": 1e38}, r"^eta adds up to 4e\+38, which is more than float32 has room for"),
+        ({"alpha": [3e38, 3e38]}, r"^alpha adds up to 6e\+38, which is more than float32"),
+        ({"eta": 1e308, "dtype": np.float64}, "^eta adds up to inf, which is more than float64"),
+        ({"eta": np.full((2, 4), 5e37)}, r"^eta adds up to 2e\+38"),
+    ],
+)
+def test_priors_whose_sum_is_out_of_range_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        lda(**options)
+
+
+def test_large_priors_are_dirichlets():
+    model = lda(eta=1e36, alpha=[1e37, 3e37])
+    np.testing.assert_allclose(model.get_topics(), np.full((2, 4), 0.25), rtol=1e-5)
+    assert [probability for _, probability in model[DOCUMENTS[0]]] == pytest.approx([0.25, 0.75])
+    assert np.isfinite(model.log_perplexity(DOCUMENTS))
+
+
+def test_lda_refuses_counts_that_would_be_rounded_away():
+    for documents in (halves(1e-8), iter(halves(3e-6))):
+        with pytest.raises(
+            ValueError, match=r"^chunk 0: its largest count is \de-0\d: expected counts are round"
+        ):
+            LdaModel(documents, num_topics=2, id2word=dict.fromkeys(range(40), "w"))
+    with pytest.raises(ValueError, match=r"^chunk 2: its largest count is 1e-08"):
+        lda([*DOCUMENTS[:8], [(0, 1e-8)], []], chunksize=4)
+    lda([[], [(0, 1e-8), (1, 1)]], chunksize=2)  # beside others it may be rounded away
+    assert lda()[[(0, 1e-8)]] == lda()[[]]  # and inference rounds nothing
+
+
+@pytest.mark.parametrize("value", [0.3, [0.3] * 4, np.full(4, 0.3), np.full((2, 4), 0.3, np.float32)])
+def test_a_prior_that_is_set_later_counts(value):
+    model, made = lda(passes=0), lda(passes=0, eta=0.3)
+    model.eta = value
+    made.state, made.random_state = model.state, np.random.RandomState(7)
+    model.random_state = np.random.RandomState(7)
+    for trained in (model, made):
+        trained.update(DOCUMENTS, passes=1)
+    np.testing.assert_array_equal(model.get_topics(), made.get_topics())
+    model.alpha = [0.2, 0.4]
+    gamma, _ = model.inference([[]])
+    np.testing.assert_allclose(gamma, [[0.2, 0.4]], rtol=1e-6)
+    assert np.isfinite(model.bound(DOCUMENTS))
+
+
+USES = {
+    "update": lambda model: model.update(DOCUMENTS),
+    "document": lambda model: model[DOCUMENTS[0]],
+    "corpus": lambda model: list(model[DOCUMENTS]),
+    "transform": lambda model: list(model.transform(DOCUMENTS)),
+    "bound": lambda model: model.bound(DOCUMENTS),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message", "uses"),
+    [
+        ("eta", "auto", "^eta='auto': give", ["update", "bound"]),
+        ("eta", [1.0], r"^Invalid eta shape|^eta has shape \(1,\)", ["update", "bound"]),
+        ("alpha", [-1.0, 1.0], "^alpha has the value -1", ["update", "document", "corpus", "bound"]),
+        ("iterations", "many", "^iterations='many': give", ["update", "document", "corpus", "transform"]),
+        ("gamma_threshold", None, "^gamma_threshold=None: give", ["update", "document", "corpus"]),
+        ("chunksize", 2.5, "^chunksize=2.5: give", ["update", "corpus", "bound"]),
+        ("minimum_probability", 2, "^minimum_probability=2: give", ["document", "corpus", "transform"]),
+    ],
+)
+def test_attributes_that_are_set_later_are_checked_where_they_are_used(name, value, message, uses):
+    model = lda()
+    setattr(model, name, value)
+    for use in uses:
+        with pytest.raises((ValueError, TypeError, AssertionError), match=message):
+            USES[use](model)
+
+
+@pytest.mark.parametrize(("name", "value"), [("chunksize", 3.0), ("iterations", 50.0), ("iterations", "50")])
+@pytest.mark.filterwarnings("ignore:iterations='50':DeprecationWarning")
+def test_whole_numbers_that_are_set_later_are_taken(name, value):
+    model, other = lda(), lda()
+    setattr(model, name, value)
+    setattr(other, name, int(value))
+    for use in USES.values():
+        use(model), use(other)
+    np.testing.assert_array_equal(model.get_topics(), other.get_topics())
+
+
+def test_lsi_attributes_that_are_set_later():
+    model, expected = lsi(), lsi()[DOCUMENTS[0]]
+    model.num_topics, model.chunksize = 2.0, 3.0
+    assert model[DOCUMENTS[0]] == expected
+    assert next(iter(model.transform(DOCUMENTS))).shape == (3, 2)
+    model.num_topics = "two"
+    with pytest.raises(TypeError, match=r"^num_topics='two': give"):
+        model[DOCUMENTS[0]]
+
+
+def test_vocabularies_with_gaps():
+    model = LdaModel(DOCUMENTS, num_topics=2, id2word={0: "a", 3: "d"}, random_state=1)
+    assert {word for word, _ in model.show_topic(0)} == {"a", 1, 2, "d"}
+    full = lda()
+    for (topic, score), (words, expected) in zip(
+        model.top_topics(DOCUMENTS), full.top_topics(DOCUMENTS), strict=True
+    ):
+        assert score == pytest.approx(expected)
+        assert [word for _, word in topic] == [{"b": 1, "c": 2}.get(word, word) for _, word in words]
+    assert model.id2word == {0: "a", 3: "d"}
