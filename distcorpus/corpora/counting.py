@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from distcorpus.algorithms.chunk import Chunk
 from distcorpus.corpora.inputs import Input, InputError, Piece, needs
 from distcorpus.corpora.records import NOT_UNICODE, Fields, records
-from distcorpus.corpora.words import Tokenizer, runs, tokenizer, tokens, wanted
+from distcorpus.corpora.words import AT_ONCE, Tokenizer, Tokens, cut, runs, tokenizer, tokens, wanted
 
 #: Bad records of a piece that are told of, beside how many there are.
 TOLD = 20
@@ -80,8 +80,7 @@ def count(piece: Piece, reading: Reading, path: Path, known: Tally | None = None
     """
     if known is not None:
         return known
-    function = tokenizer(reading.tokenizer)
-    texts: list[Any] = []
+    words = _Words(reading, reading.sources[piece.source].path)
     names: list[str] = []
     told: list[tuple[str, int, str]] = []
     bad, line = 0, 0
@@ -89,41 +88,93 @@ def count(piece: Piece, reading: Reading, path: Path, known: Tally | None = None
         line = record.line
         if record.blank:
             continue
-        problem = record.problem
+        problem = record.problem or words.add(record.text, record.id)
         if not problem:
-            try:
-                encoded = (record.text if callable(function) else record.text.lower()).encode()
-                record.id.encode()
-            except UnicodeEncodeError:
-                problem = NOT_UNICODE
-        if problem:
-            bad += 1
-            if len(told) < TOLD:
-                told.append((record.where, record.line, problem))
-            if not reading.skip_bad:
-                return Tally(0, bad, 0, told)
+            names.append(record.id)
             continue
-        texts.append(record.text if callable(function) else encoded)
-        names.append(record.id)
-    if callable(function):
+        bad += 1
+        if len(told) < TOLD:
+            told.append((record.where, record.line, problem))
+        if not reading.skip_bad:
+            return Tally(0, bad, 0, told)
+    _save(path, *words.counted(), names if reading.named else [], [words.documents, bad, line])
+    return Tally(words.documents, bad, line, told)
+
+
+class _Words:
+    """Counts the words of texts, those of some texts or of a part of a long one at once.
+
+    Parameters
+    ----------
+    reading : Reading
+    where : str
+        The file that errors name.
+    """
+
+    def __init__(self, reading: Reading, where: str) -> None:
+        self.documents = 0
+        self._function = tokenizer(reading.tokenizer)
+        self._stopwords = reading.stopwords
+        self._where = where
+        self._texts: list[Any] = []
+        self._rows: list[int] = []  # the number of each text's document
+        self._size = 0
+        self._counted: list[tuple[NDArray[np.int64], Any, Any]] = []  # of documents, counts, and words
+
+    def add(self, text: str, name: str) -> str:
+        """Add a document; return what is wrong with it, where it is none."""
+        is_function = callable(self._function)
         try:
-            found = tokens(texts, function)
+            encoded = (text if is_function else text.lower()).encode()
+            name.encode()
+        except UnicodeEncodeError:
+            return NOT_UNICODE
+        parts: Iterable[Any] = [text] if is_function else cut(encoded)
+        for part in parts:
+            self._texts.append(part)
+            self._rows.append(self.documents)
+            self._size += len(part)
+            if self._size >= AT_ONCE:
+                self._count()
+        self.documents += 1
+        return ""
+
+    def _count(self) -> None:
+        codes, indptr, words = self._found()
+        keep = wanted(words, self._function, self._stopwords)
+        kept = keep[codes]
+        codes = (np.cumsum(keep, dtype=np.int32) - 1)[codes[kept]]
+        indptr = np.concatenate(([0], np.cumsum(kept, dtype=np.int32)))[indptr]
+        words = words.filter(needs("pyarrow").array(keep))
+        shape = (len(self._texts), len(words))
+        matrix = scipy.sparse.csr_array((np.ones(len(codes), np.int32), codes, indptr), shape=shape)
+        matrix.sum_duplicates()
+        self._counted.append((np.array(self._rows, np.int64), matrix, words))
+        self._texts, self._rows, self._size = [], [], 0
+
+    def _found(self) -> Tokens:
+        if not callable(self._function):
+            return runs(self._texts, self._function)
+        try:
+            return tokens(self._texts, self._function)
         except Exception as error:
-            where = reading.sources[piece.source].path
-            raise InputError(f"the tokenizer failed on a document of {where}: {error!r}") from error
-    else:
-        found = runs(texts, function)
-    codes, indptr, words = found
-    keep = wanted(words, function, reading.stopwords)
-    matrix = scipy.sparse.csr_array(
-        (np.ones(len(codes), np.int32), codes, indptr.astype(np.int32)), shape=(len(texts), len(words))
-    ).tocsc()
-    matrix.sum_duplicates()
-    words = words.filter(needs("pyarrow").array(keep))
-    _save(
-        path, matrix[:, np.flatnonzero(keep)], words, names if reading.named else [], [len(texts), bad, line]
-    )
-    return Tally(len(texts), bad, line, told)
+            raise InputError(f"the tokenizer failed on a document of {self._where}: {error!r}") from error
+
+    def counted(self) -> tuple[Any, Any]:
+        """Return the counts of all, documents x words (CSC), and the words (Arrow strings)."""
+        self._count()
+        every = needs("pyarrow").concat_arrays([words for _, _, words in self._counted]).dictionary_encode()
+        codes, rows, data, begin = [], [], [], 0
+        for of, matrix, words in self._counted:
+            codes.append(every.indices.slice(begin, len(words)).to_numpy()[matrix.indices])
+            rows.append(np.repeat(of, np.diff(matrix.indptr)))
+            data.append(matrix.data)
+            begin += len(words)
+        places = np.concatenate(rows), np.concatenate(codes)
+        shape = (self.documents, len(every.dictionary))
+        whole = scipy.sparse.coo_array((np.concatenate(data), places), shape=shape).tocsc()
+        whole.sum_duplicates()
+        return whole, every.dictionary
 
 
 def _save(path: Path, matrix: Any, words: Any, names: list[str], facts: list[int]) -> None:

@@ -16,6 +16,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
+from numpy.typing import NDArray
+
 #: Bytes of text of a piece: what a process has in memory at once.
 PIECE = 8 << 20
 #: Bytes that a document may have, with whatever else is in its record.
@@ -23,8 +26,12 @@ LARGEST_RECORD = 32 << 20
 TOO_LONG = f"a record is longer than {LARGEST_RECORD >> 20} MB, the most that a document can have: divide it"
 #: Files of a piece, where each is a document.
 FILES_AT_ONCE = 4096
+#: How much longer a text is than what is stored of it, where it is compressed.
+TIMES_AS_LONG = 4
 #: Rows of a table that are read at once.
 ROWS_AT_ONCE = 1024
+#: Rows that show how long texts are.
+PROBED = 16
 
 #: What a path has that stands for several.
 GLOB = "*?["
@@ -263,7 +270,7 @@ def pieces(sources: Sequence[Input], columns: Sequence[str]) -> Iterator[Piece]:
         if source.form == "files":
             end, size = number, 0
             while end < len(sources) and end - number < FILES_AT_ONCE and sources[end].form == "files":
-                size += sources[end].size
+                size += sources[end].size * (TIMES_AS_LONG if sources[end].compression else 1)
                 if size > PIECE and end > number:
                     break
                 end += 1
@@ -376,23 +383,6 @@ def _rows(source: Input, number: int, before: int, columns: Sequence[str]) -> It
     """Read some columns of a table."""
     pyarrow = needs("pyarrow")
     with opened(source) as (file, stored):
-        if source.form == "parquet":
-            table = needs("pyarrow.parquet").ParquetFile(file)
-            schema = table.schema_arrow
-        else:
-            try:
-                table = pyarrow.ipc.open_file(file)
-            except pyarrow.ArrowInvalid:
-                file.seek(0)
-                table = pyarrow.ipc.open_stream(file)
-            schema = table.schema
-        _need(source.path, columns, schema.names)
-        if source.form == "parquet":
-            batches = table.iter_batches(ROWS_AT_ONCE, columns=list(columns))
-        elif hasattr(table, "num_record_batches"):
-            batches = (table.get_batch(n) for n in range(table.num_record_batches))
-        else:
-            batches = iter(table)
         waiting: list[Any] = []
         size = 0
 
@@ -400,9 +390,9 @@ def _rows(source: Input, number: int, before: int, columns: Sequence[str]) -> It
             rows = pyarrow.Table.from_batches(waiting).combine_chunks().to_batches()[0]
             return Piece(number, rows, before + min(stored.tell(), source.size))
 
-        for whole in batches:
-            for first in range(0, whole.num_rows, ROWS_AT_ONCE):
-                batch = whole.select(list(columns)).slice(first, ROWS_AT_ONCE)
+        batches = _of_parquet if source.form == "parquet" else _of_arrow
+        for whole in batches(source.path, file, columns):
+            for batch in _cut(whole):
                 waiting.append(batch)
                 size += batch.nbytes
                 if size >= PIECE:
@@ -411,6 +401,68 @@ def _rows(source: Input, number: int, before: int, columns: Sequence[str]) -> It
                     size = 0
         if waiting:
             yield piece()
+
+
+def _of_parquet(path: str, file: BinaryIO, columns: Sequence[str]) -> Iterator[Any]:
+    """Read some columns of a Parquet file, so many rows at once as are of about the bytes of a piece."""
+    table = needs("pyarrow.parquet").ParquetFile(file, buffer_size=1 << 20)
+    _need(path, columns, table.schema_arrow.names)
+    for number in range(table.num_row_groups):
+        rows = _rows_at_once(table, number, columns)
+        yield from table.iter_batches(rows, row_groups=[number], columns=list(columns))
+
+
+def _rows_at_once(table: Any, number: int, columns: Sequence[str]) -> int:
+    group = table.metadata.row_group(number)
+    parts = [group.column(n) for n in range(group.num_columns)]
+    size = sum(part.total_uncompressed_size for part in parts if part.path_in_schema in columns)
+    rows = PIECE * group.num_rows // max(size, 1)
+    if min(rows, ROWS_AT_ONCE) * size > PIECE:
+        # A text that many rows have may be stored once: how long texts are some rows show.
+        first = next(table.iter_batches(PROBED, row_groups=[number], columns=list(columns)), None)
+        if first is not None:
+            rows = min(rows, PIECE * first.num_rows // max(first.nbytes, 1))
+    return max(1, min(ROWS_AT_ONCE, rows))
+
+
+def _of_arrow(path: str, file: BinaryIO, columns: Sequence[str]) -> Iterator[Any]:
+    """Read some columns of an Arrow file or stream, in the batches that it has."""
+    pyarrow = needs("pyarrow")
+    try:
+        table = pyarrow.ipc.open_file(file)
+    except pyarrow.ArrowInvalid:
+        file.seek(0)
+        table = pyarrow.ipc.open_stream(file)
+    _need(path, columns, table.schema.names)
+    if hasattr(table, "num_record_batches"):
+        batches = (table.get_batch(n) for n in range(table.num_record_batches))
+    else:
+        batches = iter(table)
+    for batch in batches:
+        yield batch.select(list(columns))
+
+
+def _cut(batch: Any) -> Iterator[Any]:
+    """Cut rows so that the texts of not too many have about the bytes of a piece."""
+    lengths = sum((_lengths(column) for column in batch.columns), np.zeros(batch.num_rows, np.int64))
+    ends = np.cumsum(lengths)
+    start = 0
+    while start < batch.num_rows:
+        room = PIECE + (ends[start - 1] if start else 0)
+        stop = max(start + 1, int(np.searchsorted(ends, room, "right")))
+        part = batch.slice(start, min(stop - start, ROWS_AT_ONCE))
+        yield part
+        start += part.num_rows
+
+
+def _lengths(column: Any) -> NDArray[np.int64]:
+    """Return the bytes of each text of a column; 0 of what is no text."""
+    pyarrow, compute = needs("pyarrow"), needs("pyarrow.compute")
+    types = pyarrow.types
+    if not (types.is_string(column.type) or types.is_large_string(column.type)):
+        return np.zeros(len(column), np.int64)
+    lengths = compute.binary_length(column).fill_null(0).to_numpy(zero_copy_only=False)
+    return np.asarray(lengths, np.int64)
 
 
 def _need(path: str, columns: Sequence[str], names: Sequence[str]) -> None:

@@ -87,20 +87,19 @@ def records(piece: Piece, sources: Sequence[Input], fields: Fields) -> Iterator[
                 content = file.read(end - start)
             if len(content) < end - start:
                 raise InputError(f"{source.path} has become shorter while it was read: build again")
-        # Bytes that are no text become lone surrogates, which no document can have.
-        text = content.decode("utf-8", "surrogateescape")
         if source.form in DELIMITERS:
-            yield from _of_csv(text, piece, fields, DELIMITERS[source.form])
+            yield from _of_csv(content, piece, fields, DELIMITERS[source.form])
             return
-        lines = text.removeprefix("\ufeff" if piece.first else "").split("\n")
+        lines = content.removeprefix(b"\xef\xbb\xbf" if piece.first else b"").split(b"\n")
         if not lines[-1]:
             lines.pop()
         of_line = _of_json if source.form == "jsonl" else _of_text
         for number, line in enumerate(lines, 1):
-            if _is_too_long(line):
+            if len(line) > LARGEST_RECORD:
                 yield Record(number, problem=TOO_LONG)
             else:
-                yield of_line(number, line, fields)
+                # Bytes that are no text become lone surrogates, which no document can have.
+                yield of_line(number, line.decode("utf-8", "surrogateescape"), fields)
 
 
 def _of_text(number: int, line: str, fields: Fields) -> Record:
@@ -119,9 +118,9 @@ def _of_json(number: int, line: str, fields: Fields) -> Record:
     return _of_values(number, values, fields)
 
 
-def _of_csv(text: str, piece: Piece, fields: Fields, delimiter: str) -> Iterator[Record]:
+def _of_csv(content: bytes, piece: Piece, fields: Fields, delimiter: str) -> Iterator[Record]:
     csv.field_size_limit(LARGEST_RECORD)
-    file = io.StringIO(text, newline="")
+    file = io.TextIOWrapper(io.BytesIO(content), "utf-8", "surrogateescape", newline="")
     for _ in range(piece.skip):
         file.readline()
     reader = csv.reader(file, delimiter=delimiter, strict=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from importlib import import_module
 from itertools import chain
@@ -15,6 +16,10 @@ from distcorpus.corpora.inputs import needs
 
 #: Characters of a word.
 SHORTEST, LONGEST = 2, 15
+#: Bytes of texts whose words are looked for at once.
+AT_ONCE = 2 << 20
+#: A character that is of no word, and has one byte.
+_BETWEEN = re.compile(rb"[^0-9A-Za-z_\x80-\xff]")
 #: What letters and gensim's `simple_preprocess` call a word.
 LETTERS, GENSIM = "letters", "gensim"
 
@@ -50,18 +55,32 @@ def tokenizer(name: str | Tokenizer) -> str | Tokenizer:
 @cache
 def letters_of(kind: str) -> NDArray[np.bool_]:
     """Return which characters are of words, by their numbers, as this Python knows them."""
-    characters = [*map(chr, range(0x110000))]
     if kind == LETTERS:
-        return np.fromiter(map(str.isalpha, characters), bool, len(characters))
+        return _characters(str.isalpha)
     # What is \w for Python's `re`, and not \d; gensim itself takes a second to import in each process.
-    table = np.fromiter(map(str.isalnum, characters), bool, len(characters))
-    table &= ~np.fromiter(map(str.isdecimal, characters), bool, len(characters))
+    table = _characters(str.isalnum) & ~_characters(str.isdecimal)
     table[ord("_")] = True
     return table
 
 
+def _characters(are: Callable[[str], bool]) -> NDArray[np.bool_]:
+    return np.fromiter(map(are, map(chr, range(0x110000))), bool, 0x110000)
+
+
 def _of_words(content: NDArray[np.uint8], table: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Return for each byte of a text in UTF-8 whether its character is of a word."""
+    """Return for each byte of a text in UTF-8 whether its character is of a word, not of too many at once."""
+    mask = np.empty(len(content), bool)
+    start = 0
+    while start < len(content):
+        end = min(start + AT_ONCE, len(content))
+        while end < len(content) and content[end] & 0xC0 == 0x80:  # within a character
+            end += 1
+        mask[start:end] = _of_some(content[start:end], table)
+        start = end
+    return mask
+
+
+def _of_some(content: NDArray[np.uint8], table: NDArray[np.bool_]) -> NDArray[np.bool_]:
     mask = table[:256][content] & (content < 0x80)
     leads = np.flatnonzero(content >= 0xC0)
     if len(leads):
@@ -98,6 +117,15 @@ def runs(texts: Sequence[bytes], kind: str) -> Tokens:
     buffers = [None, pyarrow.py_buffer(offsets), pyarrow.py_buffer(content[mask])]
     found = pyarrow.Array.from_buffers(pyarrow.string(), len(lengths), buffers).dictionary_encode()
     return found.indices.to_numpy(), indptr, found.dictionary
+
+
+def cut(text: bytes) -> Iterator[bytes]:
+    """Cut a long text in UTF-8 where no word can be, so that `runs` gives the words of its parts."""
+    start = 0
+    while len(text) - start > AT_ONCE and (end := _BETWEEN.search(text, start + AT_ONCE)):
+        yield text[start : end.start()]
+        start = end.start()
+    yield text[start:] if start else text
 
 
 def tokens(texts: Sequence[str], function: Tokenizer) -> Tokens:

@@ -24,7 +24,7 @@ from gensim.utils import PAT_ALPHABETIC, simple_preprocess
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distcorpus.corpora import Corpus, InputError, counting, files, inputs, vocabulary
+from distcorpus.corpora import Corpus, InputError, counting, files, inputs, vocabulary, words
 from distcorpus.corpora.crew import Crew
 from distcorpus.corpora.fingerprint import of_tokenizer
 from distcorpus.corpora.vocabulary import Vocabulary
@@ -76,8 +76,8 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
 def words_of(texts: list[str], kind: str) -> list[list[str]]:
     codes, indptr, words = runs([text.lower().encode() for text in texts], kind)
     kept = wanted(words, kind, frozenset())
-    words = words.to_pylist()
-    return [[words[code] for code in codes[a:b] if kept[code]] for a, b in pairwise(indptr)]
+    found = words.to_pylist()
+    return [[found[code] for code in codes[a:b] if kept[code]] for a, b in pairwise(indptr)]
 
 
 def test_letters_are_those_of_gensim() -> None:
@@ -308,8 +308,62 @@ def test_a_line_without_end_takes_no_memory(tmp_path: Path, suffix: str) -> None
     if suffix:
         with pytest.raises(InputError, match=r"long\.txt.*:2: a record is longer than 32 MB"):
             Corpus.build(path, tmp_path / "c", processes=1, **ALL)
-    corpus = Corpus.build(path, tmp_path / "c", skip_bad=True, processes=1, **ALL)
-    assert [len(document) for document in corpus] == [2, 1]
+    assert megabytes(path, tmp_path / "c") < 350
+    assert [len(document) for document in Corpus(tmp_path / "c")] == [2, 1]
+
+
+MEASURED = """
+import sys
+from distcorpus.corpora import Corpus
+options = {"format": sys.argv[3] or None, "skip_bad": True, "processes": 1, "no_below": 1, "no_above": 1.0}
+Corpus.build(sys.argv[1], sys.argv[2], **options)
+status = open("/proc/self/status").read()
+print(int(status.partition("VmHWM:")[2].split()[0]) // 1024)
+"""
+
+
+def megabytes(path: Path, directory: Path, form: str = "") -> int:
+    """Build a corpus in a process of its own, and return the most memory that it had."""
+    if not Path("/proc/self/status").exists():
+        pytest.skip("this system does not tell")
+    command = [sys.executable, "-c", MEASURED, path, directory, form]
+    return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
+def test_a_line_of_millions_of_words_takes_little_memory(tmp_path: Path) -> None:
+    lines_file(tmp_path, ["aa bb", "x y " * (31 << 18), "xx yy"])
+    assert megabytes(tmp_path / "texts.txt", tmp_path / "c") < 512
+    assert list(map(len, Corpus(tmp_path / "c"))) == [2, 0, 2]
+
+
+def test_files_that_are_compressed_a_hundredfold_take_little_memory(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for number in range(15):
+        text = f"file{chr(97 + number)} {'again and again ' * 200_000}".encode()
+        (tmp_path / "in" / f"{number:02}.txt.gz").write_bytes(gzip.compress(text, 1))
+    assert megabytes(tmp_path / "in", tmp_path / "c", "files") < 350
+    corpus = Corpus(tmp_path / "c")
+    assert bags(corpus)[7] == [(0, 400_000), (1, 200_000), (9, 1)]
+
+
+def test_a_long_text_of_many_rows_takes_little_memory(tmp_path: Path) -> None:
+    table = pyarrow.table({"text": ["one two " * 120_000] * 100})
+    parquet.write_table(table, tmp_path / "a.parquet")
+    assert megabytes(tmp_path / "a.parquet", tmp_path / "c") < 400
+    assert bags(Corpus(tmp_path / "c"))[99] == [(0, 120_000), (1, 120_000)]
+
+
+@pytest.mark.parametrize("size", [9, 300])
+@pytest.mark.parametrize("kind", [LETTERS, GENSIM, "gensim.utils:simple_preprocess"])
+def test_nothing_depends_on_how_many_texts_are_counted_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int, kind: str
+) -> None:
+    path = lines_file(tmp_path, [*TEXTS[50:], " ".join(TEXTS[55:]), "東京。" * 50])
+    wanted = contents(Corpus.build(path, tmp_path / "wanted", tokenizer=kind, processes=1, **ALL).directory)
+    monkeypatch.setattr(counting, "AT_ONCE", size)
+    monkeypatch.setattr(words, "AT_ONCE", size)
+    corpus = Corpus.build(path, tmp_path / "c", tokenizer=kind, processes=1, **ALL)
+    assert contents(corpus.directory) == wanted
 
 
 @pytest.mark.parametrize(
