@@ -106,16 +106,17 @@ def test_refused_slices_take_no_room():
         (1, 50, 0, part),
         (2, slices._arriving.most + 1, 0, part),
     ):
-        with pytest.raises(ValueError, match=r"does not follow|do not fit"):
+        with pytest.raises(ValueError, match=r"does not follow|does not fit"):
             parcels.put(*bad)
     assert slices._arriving._taken == before
     parcels.put(3, slices._arriving.most, 0, part)
-    assert slices._arriving._taken == before + 100
+    claimed = slices._arriving._taken
+    assert before < claimed <= before + (4 << 20)
     with pytest.raises(ValueError, match="does not follow"):
         parcels.put(3, slices._arriving.most, 0, part)
     parcels.put(4, 100, 0, part)
     assert parcels.arrived(4, "u1", (100,)).tobytes() == part.tobytes()
-    assert slices._arriving._taken == before + 100
+    assert slices._arriving._taken == claimed
     del parcels
     assert slices._arriving._taken == before
 
