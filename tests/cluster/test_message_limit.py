@@ -96,31 +96,6 @@ def test_gensims_of_float64_are_refused_at_the_first_chunk(small, documents, mon
         model.update(documents)
 
 
-def test_refused_slices_take_no_room():
-    """Nor does what is only claimed: room is taken by what has arrived."""
-    part = np.zeros(100, np.uint8)
-    parcels = slices._Parcels()
-    before = slices._arriving._taken
-    for bad in (
-        (0, slices._arriving.most, 5, part),
-        (1, 50, 0, part),
-        (2, slices._arriving.most + 1, 0, part),
-    ):
-        with pytest.raises(ValueError, match=r"does not follow|does not fit"):
-            parcels.put(*bad)
-    assert slices._arriving._taken == before
-    parcels.put(3, slices._arriving.most, 0, part)
-    claimed = slices._arriving._taken
-    assert before < claimed <= before + (4 << 20)
-    with pytest.raises(ValueError, match="does not follow"):
-        parcels.put(3, slices._arriving.most, 0, part)
-    parcels.put(4, 100, 0, part)
-    assert parcels.arrived(4, "u1", (100,)).tobytes() == part.tobytes()
-    assert slices._arriving._taken == claimed
-    del parcels
-    assert slices._arriving._taken == before
-
-
 def test_slices_that_make_no_array(small):
     """Each is refused, and nothing of them stays."""
     proxy = connect(uri_of(small))
