@@ -19,6 +19,7 @@ from rich.table import Table
 
 from distcorpus import models
 from distcorpus._text import plural
+from distcorpus.cli.warm import compile_kernels
 from distcorpus.cluster import LocalCluster
 
 #: A word of the bundled corpus.
@@ -121,6 +122,10 @@ def demo(
             model = make(_Watched(watched_corpus, lambda: progress.advance(task)))
             return model, time.perf_counter() - started
 
+        # What is compiled once is no time of a training run.
+        task = progress.add_task("compiling kernels, if this is the first time", total=1)
+        compile_kernels()
+        progress.advance(task)
         task = progress.add_task(
             f"starting a name server, a dispatcher and {plural(n_workers, 'worker')}", total=1
         )

@@ -21,11 +21,22 @@ def add(commands: Commands) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Compile all kernels, or find them compiled."""
-    from distcorpus.algorithms import _caching, chunk, topics
+    from distcorpus.algorithms import _caching
+
+    begun = time.monotonic()
+    compile_kernels()
+    folder = _caching.folder()
+    if folder is None:
+        sys.exit("distcorpus warm: no folder for the kernels can be written to; set NUMBA_CACHE_DIR to one")
+    print(f"the kernels are in {folder} ({time.monotonic() - begun:.1f} s)")
+
+
+def compile_kernels() -> None:
+    """Compile what this package has of kernels, or load it where that was done before."""
+    from distcorpus.algorithms import chunk, topics
     from distcorpus.corpora import textfiles
     from distcorpus.kernels import KERNELS, EStep, load_own
 
-    begun = time.monotonic()
     types = ("float32", "float64")
     load_own()
     for kernel in KERNELS.values():
@@ -34,7 +45,3 @@ def run(options: argparse.Namespace) -> None:
     topics.warm(types)
     chunk.warm()
     textfiles.warm()
-    folder = _caching.folder()
-    if folder is None:
-        sys.exit("distcorpus warm: no folder for the kernels can be written to; set NUMBA_CACHE_DIR to one")
-    print(f"the kernels are in {folder} ({time.monotonic() - begun:.1f} s)")

@@ -22,7 +22,6 @@ from typing import Any
 import numpy as np
 
 from distcorpus.algorithms.chunk import Chunk, Divisible
-from distcorpus.dispatcher.supplier import Request
 from distcorpus.engines.base import Block, Engine
 from distcorpus.training.lda import LdaTask, LdaTraining, Numbered, Observer, topics_as_dict
 from distcorpus.training.rounds import CLIENT_CHECK_EVERY, Round
@@ -107,7 +106,6 @@ class ClientTraining(LdaTraining, Observer):
         self._happened = told + len(events)
         self._happened_by_update = self._happened  # when the topics became what they are
         self._seen = told  # events that the program has
-        self._wanted: list[Request] = []
         self._changed = threading.Condition()
         threading.Thread(target=self._run, name=name, daemon=True).start()
 
@@ -153,7 +151,7 @@ class ClientTraining(LdaTraining, Observer):
             self._complete = True
             self._changed.notify_all()
 
-    def events(self, seen: int, timeout: float) -> dict[str, Any]:
+    def events(self, seen: int, timeout: float, interrupted: Callable[[], bool]) -> dict[str, Any]:
         """Return what happened after the first `seen` events, waiting for something to happen.
 
         Parameters
@@ -162,32 +160,32 @@ class ClientTraining(LdaTraining, Observer):
             How many events the program has, and has dealt with: a pause at one of them ends.
         timeout : float
             Seconds.
+        interrupted : callable
+            Whether not to wait any longer; `wake` has it asked again.
 
         Returns
         -------
         dict
-            ``events``, ``seen`` (with those), ``wanted`` (requests for documents, that were not told yet)
-            and ``done`` (whether there will be no more).
+            ``events``, ``seen`` (with those) and ``done`` (whether there will be no more).
         """
         with self._changed:
             self._seen = max(self._seen, seen)
             self._changed.notify_all()
             while self._events and self._happened - len(self._events) < self._seen:
                 self._events.popleft()
-            self._changed.wait_for(lambda: self._events or self._wanted or self._done or self._error, timeout)
+            self._changed.wait_for(
+                lambda: self._events or interrupted() or self._done or self._error, timeout
+            )
             self._raise()
-            wanted, self._wanted = self._wanted, []
             return {
                 "events": list(self._events),
                 "seen": max(self._happened, self._seen),
-                "wanted": wanted,
                 "done": self._done,
             }
 
-    def want(self, request: Request) -> None:
-        """Ask the program for documents."""
+    def wake(self) -> None:
+        """Have who waits look again at what it waits for."""
         with self._changed:
-            self._wanted.append(request)
             self._changed.notify_all()
 
     def fetch(self) -> dict[str, Any]:

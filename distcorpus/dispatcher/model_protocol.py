@@ -13,7 +13,6 @@ from distcorpus.algorithms import chunk, lsi, topics
 from distcorpus.algorithms.chunk import Chunk, as_chunk, from_arrays
 from distcorpus.algorithms.topics import LazyTopics
 from distcorpus.corpora.reference import StoredChunk
-from distcorpus.dispatcher.client_evaluation import ClientEvaluation
 from distcorpus.dispatcher.client_training import ClientTraining
 from distcorpus.dispatcher.connection import WORKER_GRACE, Connection
 from distcorpus.dispatcher.dispatcher import Dispatcher
@@ -21,7 +20,7 @@ from distcorpus.dispatcher.journal import DamagedJournal, Journal
 from distcorpus.dispatcher.limits import lda_bytes, lsi_bytes
 from distcorpus.dispatcher.supplier import Request, Supplier
 from distcorpus.kernels.build import contradiction, read_build
-from distcorpus.training.evaluation import EvaluationTask
+from distcorpus.training.evaluation import Evaluation, EvaluationTask
 from distcorpus.training.lda import LdaTask
 from distcorpus.training.lsi import LsiTask, LsiTraining
 from distcorpus.wire import ConnectionClosedError, Slices, expose, sliced
@@ -218,11 +217,19 @@ class _ModelConnection(Slices, Connection):
                 self.counts,
                 session.check_client,
             )
-            self._supplier.told = self._asked
+            self._supplier.asked = self._asked
         return StoredChunk.from_message(message, session.num_terms, session.kernel.limits, self._supplier)
 
-    def _asked(self, request: Request) -> None:
+    def _asked(self) -> None:
         """The program has to be asked for documents."""
+
+    def _is_asked(self) -> bool:
+        """Whether there are requests that the program was not told."""
+        return self._supplier is not None and self._supplier.news.is_set()
+
+    def _requests(self) -> list[Request]:
+        """Return these, which the program is told now."""
+        return [] if self._supplier is None else self._supplier.requests()
 
     @sliced
     @expose
@@ -296,11 +303,14 @@ class ModelLda(_ModelConnection):
 
     @expose
     def events(self, seen: int, timeout: float) -> dict[str, Any]:
-        """Return what happened after the first `seen` events, see `ClientTraining.events`."""
-        return self._current().events(seen, min(timeout, LONGEST_WAIT))
+        """Return what happened after the first `seen` events, see `ClientTraining.events`, and in ``wanted``
+        requests for documents, number and reference.
+        """
+        happened = self._current().events(seen, min(timeout, LONGEST_WAIT), self._is_asked)
+        return {**happened, "wanted": self._requests()}
 
-    def _asked(self, request: Request) -> None:
-        self._session.want(request)
+    def _asked(self) -> None:
+        self._session.wake()
 
     @expose
     @sliced
@@ -329,16 +339,24 @@ class ModelLda(_ModelConnection):
         name, options = self._begin_session(_bytes_of(asked.topics), _tables(asked.topics))
         engine = self._dispatcher.engine
         self._opened(
-            ClientEvaluation(
-                name, engine, learnt.num_terms, asked.params, learnt.rows, asked.first, **options
-            )
+            Evaluation(name, engine, learnt.num_terms, asked.params, learnt.rows, asked.first, **options)
         )
 
     @expose
     @sliced
     def take(self) -> dict[str, Any]:
-        """Return what was computed of the oldest chunk that was not taken, see `ClientEvaluation.answer`."""
-        return self._current().answer()
+        """Wait for the oldest chunk that was not taken, or for documents being wanted.
+
+        Returns
+        -------
+        dict
+            ``result``, see `Evaluation.take`, or None where it is not there, and ``wanted``, requests for
+            documents, number and reference.
+        """
+        evaluation = self._current()
+        evaluation.wait_until(self._is_asked)
+        wanted = self._requests()
+        return {"result": evaluation.take() if evaluation.is_computed() else None, "wanted": wanted}
 
 
 class ModelLsi(_ModelConnection):
@@ -435,7 +453,7 @@ class ModelLsi(_ModelConnection):
                 self._supplier.news.wait(min(timeout, LONGEST_WAIT))
         return {
             "factors": self._factors.result() if self._factors.done() else None,
-            "wanted": [] if self._supplier is None else self._supplier.requests(),
+            "wanted": self._requests(),
             "rounds": session.num_rounds,
             "workers": self._dispatcher.engine.num_workers,
             "folds": session.num_folds,

@@ -63,8 +63,9 @@ class Supplier:
         self._arrived: dict[int, Chunk] = {}
         self._untold: list[Request] = []
         self._closed = False
-        self.told: Callable[[Request], None] = lambda request: None
-        #: Set when there is a request that was not taken.
+        #: Called when there is a request that was not taken.
+        self.asked: Callable[[], None] = lambda: None
+        #: Set while there is one.
         self.news = threading.Event()
 
     def documents(self, reference: Reference) -> Chunk:
@@ -82,12 +83,11 @@ class Supplier:
         except DamagedError as error:
             logger.error("a corpus here is damaged, the program is asked for it: %s", error)
         number = next(self._numbers)
-        request = number, reference.to_message()
         with self._changed:
             self._asked[number] = reference
-            self._untold.append(request)
-        self.told(request)
-        self.news.set()
+            self._untold.append((number, reference.to_message()))
+            self.news.set()
+        self.asked()
         try:
             with self._changed:
                 while not self._changed.wait_for(lambda: self._closed or number in self._arrived, LOOK_EVERY):

@@ -375,8 +375,7 @@ class Training:
                     self.call("end")
                     ended = True
                 answer = self.call("take")
-                for number, reference in answer["wanted"]:
-                    self.supply(number, reference)
+                self.supply(answer["wanted"])
                 if (result := answer["result"]) is None:
                     continue
                 _check_result(task, waiting[0], result)
@@ -398,8 +397,7 @@ class Training:
         seen, done = 0, False
         while not done:
             answer = self.call("events", seen, timeout)
-            for number, reference in answer["wanted"]:
-                self.supply(number, reference)
+            self.supply(answer["wanted"])
             for event in answer["events"]:
                 told(event)
             seen, done = answer["seen"], answer["done"]
@@ -421,21 +419,27 @@ class Training:
     def _submit(self, method: str, *arguments: Any) -> Future[Any]:
         return self._caller.submit(_invoke, self._calls, method, *arguments)
 
-    def supply(self, number: int, reference: Any) -> None:
+    def supply(self, wanted: Iterable[tuple[int, Any]]) -> None:
         """Send documents that the dispatcher was referred to, and that a worker lacks.
+
+        Parameters
+        ----------
+        wanted : iterable of (int, tuple)
+            The dispatcher's requests, number and reference.
 
         Raises
         ------
         FalseDispatcherError
             If they are none that were trained on.
         """
-        try:
-            chunk = self._documents(Reference.from_message(reference))
-        except DamagedError:
-            raise
-        except (TypeError, ValueError) as error:
-            raise _answers.refuse("events", str(error)) from error
-        self.call("supply", number, chunk.indptr, chunk.indices, chunk.data)
+        for number, reference in wanted:
+            try:
+                chunk = self._documents(Reference.from_message(reference))
+            except DamagedError:
+                raise
+            except (TypeError, ValueError) as error:
+                raise _answers.refuse("events", str(error)) from error
+            self.call("supply", number, chunk.indptr, chunk.indices, chunk.data)
 
     def _documents(self, reference: Reference) -> Chunk:
         refused: Exception = ValueError(f"{reference} were not trained on")

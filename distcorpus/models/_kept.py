@@ -8,7 +8,7 @@ from typing import Any
 
 from distcorpus.algorithms.chunk import Chunk, Divisible
 from distcorpus.algorithms.lsi import Factors, chunk_weights
-from distcorpus.corpora.reference import StoredChunk
+from distcorpus.corpora.reference import StoredChunk, documents_here
 from distcorpus.training.lsi import LsiTask
 
 
@@ -75,7 +75,7 @@ class Addition:
         left = self._limit - sum(map(_nbytes, kept)) - (0 if base is None else base[0].nbytes)
         self._kept = None
         for earlier in self._before.chunks:
-            yield earlier.here() if isinstance(earlier, StoredChunk) and not self._refers else earlier
+            yield earlier if self._refers else documents_here(earlier)
         for chunk in self._added:
             stays = isinstance(chunk, Chunk | StoredChunk)
             left = left - _nbytes(chunk) if stays else -1

@@ -389,8 +389,7 @@ class LsiModel(Saved, Shown, gensim.models.LsiModel):
                 if state["rounds"] > told:
                     told = state["rounds"]
                     reading.tell_round(told, workers=state["workers"])
-                for number, reference in state["wanted"]:
-                    training.supply(number, reference)
+                training.supply(state["wanted"])
                 if state["factors"] is not None:
                     check_factors(state["factors"], task.num_terms, task.num_topics)
                     if state["folds"]:

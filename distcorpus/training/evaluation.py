@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from distcorpus.algorithms.chunk import Divisible
+from distcorpus.algorithms.chunk import Chunk, Divisible
 from distcorpus.engines.base import Block, Engine
 from distcorpus.kernels import Inference, InferenceParams, as_dict
 from distcorpus.training.session import PUT_AFTER_END, Session
@@ -85,8 +85,9 @@ class Evaluation(Session):
         self._waiting: deque[list[Block]] = deque()
         self._complete = False
 
-    def put(self, chunk: Divisible, *, wait: bool = True) -> None:
-        """Take the next chunk; waits, if it may, while too many are queued.
+    def put(self, chunk: Divisible) -> None:
+        """Take the next chunk; waits while too many are queued, but for documents that are not here: a
+        program that waits supplies nobody with them.
 
         Raises
         ------
@@ -95,11 +96,12 @@ class Evaluation(Session):
         """
         if self._complete:
             raise RuntimeError(PUT_AFTER_END)
-        if wait:
+        here = isinstance(chunk, Chunk)
+        if here:
             self.wait_for_room(self._round, chunk.nbytes)
         blocks = self.keep(chunk)
         self._waiting.append(blocks)
-        (self.queue if wait else self.add)(self._round, blocks)
+        (self.queue if here else self.add)(self._round, blocks)
 
     def end(self) -> None:
         """No more chunks will come."""
