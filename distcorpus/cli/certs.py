@@ -5,12 +5,7 @@ from __future__ import annotations
 import argparse
 import shlex
 
-from distcorpus.cli.common import (
-    Commands,
-    Parser,
-    positive,
-    verbose_options,
-)
+from distcorpus.cli.common import Commands, Parser, positive, verbose_options
 from distcorpus.cli.service import say
 from distcorpus.wire import roles, tls
 

@@ -8,15 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from distcorpus._text import plural
-from distcorpus.cli.common import (
-    Commands,
-    Parser,
-    amount,
-    count,
-    positive,
-    positive_count,
-    verbose_options,
-)
+from distcorpus.cli.common import Commands, Parser, amount, count, positive, positive_count, verbose_options
 from distcorpus.cli.service import say
 
 

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from distcorpus.cli.common import (
-    Commands,
-    positive_count,
-    verbose_options,
-)
+from distcorpus.cli.common import Commands, positive_count, verbose_options
 
 
 def add(commands: Commands) -> None:

@@ -5,13 +5,7 @@ from __future__ import annotations
 import argparse
 
 from distcorpus.cli import dispatcher
-from distcorpus.cli.common import (
-    Commands,
-    port,
-    secure_options,
-    serve_options,
-    verbose_options,
-)
+from distcorpus.cli.common import Commands, port, secure_options, serve_options, verbose_options
 from distcorpus.cli.nameserver import add_nameserver_options, make_nameserver
 from distcorpus.cli.service import say
 from distcorpus.wire import roles, tls

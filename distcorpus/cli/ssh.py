@@ -21,14 +21,7 @@ from typing import IO, Any
 
 from distcorpus._text import plural
 from distcorpus._version import __version__
-from distcorpus.cli.common import (
-    Commands,
-    find_dispatcher,
-    port,
-    positive,
-    positive_count,
-    verbose_options,
-)
+from distcorpus.cli.common import Commands, find_dispatcher, port, positive, positive_count, verbose_options
 from distcorpus.cli.node import CERTIFICATES, HELLO, SIGN_EVERY
 from distcorpus.cli.service import Interrupted, Lifetime, say
 from distcorpus.wire import CommunicationError, NamingError, addressfile, roles, tls, use_tls

@@ -727,18 +727,27 @@ class DaskEngine:
             worker.held.update(((session, block.number), there[block.number]) for block in new)
             if not hand.copy:
                 self._moved(worker, hand)
-        stays = False
         try:
-            if fetch:
-                return (await self._result(job, worker.address, worker.direct)).content
-            await computed(job, worker.address)
-            stays = True
-            return job
+            return await (self._fetched(job, worker) if fetch else self._left(job, worker))
         finally:
-            if not stays:
-                let_go(self._loop, job)
             for future in (rows, *(() if round_.keep_blocks else sent)):
                 future.release()
+
+    async def _fetched(self, task: distributed.Future, worker: _Worker) -> Any:
+        """Return what comes of a task, and let go of it."""
+        try:
+            return (await self._result(task, worker.address, worker.direct)).content
+        finally:
+            let_go(self._loop, task)
+
+    async def _left(self, task: distributed.Future, worker: _Worker) -> distributed.Future:
+        """Wait for a task, and leave what comes of it on the worker."""
+        try:
+            await computed(task, worker.address)
+        except BaseException:
+            let_go(self._loop, task)
+            raise
+        return task
 
     def _at(self, worker: _Worker, placed: Placed, round_: Round) -> distributed.Future:
         """Return a block that is on the cluster, for a worker's jobs."""
@@ -818,7 +827,7 @@ class _SumDriver:
     async def submit(
         self, worker: _Worker, round_: Round, function: Callable[..., Parcel], *arguments: Any
     ) -> distributed.Future:
-        future = self._engine._client.submit(
+        task = self._engine._client.submit(
             function,
             *arguments,
             key=self._engine._key(round_.kernel, "sum", round_.session, round_.number),
@@ -826,12 +835,7 @@ class _SumDriver:
             allow_other_workers=False,
             pure=False,
         )
-        try:
-            await computed(future, worker.address)
-        except BaseException:
-            let_go(self._engine._loop, future)
-            raise
-        return future
+        return await self._engine._left(task, worker)
 
     async def fetch(self, held: Held) -> Any:
         return (await self._engine._result(held.future, held.worker.address, held.worker.direct)).content
