@@ -122,7 +122,7 @@ _MAX_KEY = 2**64
 _NUMPY_KEYS = frozenset({"bool", "int", "uint", "float", "str", "bytes"})
 #: Keys that are put at once, and probes of a table: nobody else computes meanwhile.
 _BATCH = 1000
-_PROBES = 20_000_000
+_PROBES = 4_000_000
 #: Items that are looked at at once.
 _SLICE = 1 << 16
 #: What is known of a container is one number, as there are many: so many times its size, and its depth.
