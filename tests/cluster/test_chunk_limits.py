@@ -96,7 +96,7 @@ def test_small_message(cluster, kind, what):
     assert len(pickle.dumps(documents)) < 1.2e6
     talking = model(kind)
     # By the reader of messages, or as a chunk.
-    by_either = rf"refused a message of \d+ bytes that would take more|chunk 0.*{reason}"
+    by_either = rf"refused a message of [\d,]+ bytes that would take more|chunk 0.*{reason}"
     refused = pytest.raises((TypeError, ValueError, SecurityError), match=by_either)
     with peak(cluster.dispatcher_pid, 100e6), pinged(cluster), refused as raised:
         talking.dispatcher.putjob(documents)

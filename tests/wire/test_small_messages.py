@@ -197,7 +197,7 @@ def open_arguments() -> Iterator[tuple[str, str, str, str]]:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("levels", [16, 40])
+@pytest.mark.parametrize("levels", [19, 40])
 @pytest.mark.parametrize("argument", [*open_arguments()], ids=" ".join)
 def test_what_unfolds_stops_nobody_wherever_it_is(
     plain: Attacked, argument: tuple[str, str, str, str], levels: int

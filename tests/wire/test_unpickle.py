@@ -603,6 +603,11 @@ def test_an_honest_message_may_say_the_same_thing_often(value: Any):
     assert len(load(pickle.dumps(many))) == len(many)
 
 
+def test_a_small_corpus_may_be_repeated():
+    documents = [[(number, 1) for number in range(100)] for _ in range(9)] * 2000
+    assert load(pickle.dumps(documents)) == documents
+
+
 def test_a_circle_is_counted_once_around():
     head: list[Any] = [1, 2, 3]
     head.append([{"head": head, "number": number} for number in range(2000)])
