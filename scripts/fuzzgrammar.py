@@ -58,6 +58,11 @@ def call(object_id: str, method: str, *arguments: bytes) -> bytes:
     return b"\x80\x04(" + text(object_id) + text(method) + b"(" + b"".join(arguments) + b"t}t."
 
 
+def call_by_name(object_id: str, method: str, **arguments: bytes) -> bytes:
+    """A call with named arguments."""
+    return b"\x80\x04(" + text(object_id) + text(method) + b")" + attributes(**arguments) + b"t."
+
+
 def built(module: str, cls: str, state: bytes) -> bytes:
     """An object with a state."""
     return name(module, cls) + b")\x81" + state + b"b"
@@ -231,6 +236,13 @@ _ATTRIBUTES = ("id_range", "num_terms", "token2id", "object", "start", "_pyroTra
 _CONTAINERS = ((b"(", b"t"), (b"](", b"e"), (b"}(", b"u"), (b"\x8f(", b"\x90"), (b"(", b"\x91"))
 _AROUND = ((b"", b"\x85"), (b"]", b"a"), (b"}N", b"s"), (b"N", b"\x86"), (b"(", b"t"))
 _LONGEST_CONTAINER = 300_000
+#: How containers begin, whether their items have keys, and what is written before and after the items.
+_FILLED = (
+    (b"]", False, b"(", b"e"),
+    (b"", False, b"(", b"t"),
+    (b"}", True, b"(", b"u"),
+    (name(*_DICTIONARY) + b")\x81", False, b"}" + text("a") + b"](", b"esb"),
+)
 #: What is read as it is.
 SOUND = (
     array(b"K\x03\x85", buffer=contents(bytes(24))),
@@ -254,7 +266,7 @@ class _Writer:
         self.memo = 0
 
     def value(self, depth: int) -> bytes:
-        deeper = self.container, self.made, self.shared, self.wrapped
+        deeper = self.container, self.made, self.shared, self.chained, self.scalar, self.wrapped
         return self.chance.choice((self.leaf, *(deeper if depth > 0 else ())))(depth)
 
     def leaf(self, depth: int = 0) -> bytes:
@@ -313,6 +325,43 @@ class _Writer:
             )
         )
         return many(self.chance.choice((1, 2, 50, 4000)), first, again)
+
+    def chained(self, depth: int) -> bytes:
+        """What is in the memo in what is in the memo, and so on: put there after it is filled, or before."""
+        chance = self.chance
+        levels, start = chance.choice((1, 3, 12, 20, 40, 99)), self.memo
+        self.memo += levels + 1
+        later = chance.random() < 0.5
+        begin, keyed, before, after = chance.choice([way for way in _FILLED if way[0] or not later])
+        times = chance.choice((1, 2, 2, 3, 12))
+
+        def filled(one: bytes) -> bytes:
+            items = [(whole(at) if keyed else b"") + one for at in range(times)]
+            return before + b"".join(items) + after
+
+        if not later:
+            built = [begin + filled(get(start + at)) + put(start + at + 1) + b"0" for at in range(levels)]
+            return self.value(depth - 1) + put(start) + b"0" + b"".join(built) + get(start + levels)
+        built = [begin + put(start + at) for at in range(levels + 1)]
+        built += [get(start + at) + filled(get(start + at + 1)) + b"0" for at in range(levels)]
+        return many(1, b"", b"".join(built))
+
+    def scalar(self, depth: int) -> bytes:
+        """Many of numpy's scalars, of wide types too, of bytes that are in the memo."""
+        chance = self.chance
+        start = self.memo
+        self.memo += 3
+        of, size = chance.choice(
+            (("f8", 8), ("c32", 32), ("S1", 1), ("S64", 64), ("U100", 400), ("S9000", 9000))
+        )
+        if chance.random() < 0.2:
+            size *= chance.choice((10, 100))  # which may not fit
+        some = chance.choice((contents(bytes(size)), b"\x96" + struct.pack("<Q", size) + bytes(size)))
+        dtype = name("numpy", "dtype") + text(of) + b"\x89\x88\x87R"
+        made = name("numpy.core.multiarray", "scalar")
+        first = made + put(start) + dtype + put(start + 1) + some + put(start + 2)
+        again = get(start) + get(start + 1) + get(start + 2) + b"\x86R"
+        return many(chance.choice((1, 50, 1000, 20_000)), first, again)
 
 
 def message(chance: Random, object_id: str, method: str, count: int) -> bytes:

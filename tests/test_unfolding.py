@@ -221,6 +221,13 @@ def test_a_training_that_wants_it_is_refused_at_once(
     front.close()
 
 
+def test_chunks_that_are_said_to_be_done_take_no_memory(dispatcher: Dispatcher):
+    front = ModelLda(dispatcher)
+    with at_once():
+        assert front.begin(replaced(LDA, ("progress", "chunk"), 10**8))["chunks"] == 10**8
+    front.close()
+
+
 @pytest.mark.parametrize("kept", ["finished", "paused_at", "told", "events"])
 def test_what_a_dispatcher_keeps_is_not_said_by_a_program(dispatcher: Dispatcher, kept: str, bomb: Any):
     for value in (bomb, 0, (10**9, 0)):

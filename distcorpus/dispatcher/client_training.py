@@ -88,7 +88,9 @@ class ClientTraining(LdaTraining, Observer):
         if self.comes_again:
             self._finished = (0, 0)
         done, documents_done = self._finished
-        self._chunks: list[tuple[Divisible, list[Block]] | None] = [None] * done  # None: done with
+        # By their numbers, without those that are done with: how many these are is no more than a claim.
+        self._chunks: dict[int, tuple[Divisible, list[Block]]] = {}
+        self._chunks_put = done
         self._documents_put = documents_done
         self.documents_computed = self.progress.pass_ * (task.documents or 0) + self.progress.documents
         self._taken = self.num_chunks = done
@@ -131,14 +133,15 @@ class ClientTraining(LdaTraining, Observer):
             self._raise()
         blocks = self.keep(chunk)
         with self._changed:
-            self._chunks.append((chunk, blocks))
+            self._chunks[self._chunks_put] = chunk, blocks
+            self._chunks_put += 1
             self._documents_put += chunk.n_docs
             self._changed.notify_all()
 
     def _has_room(self, chunk: Divisible) -> bool:
         # Those that the training has taken fill the memory too, until they are in a sum.
         fits = self.spool.has_room(chunk.nbytes) or not self.spool.nbytes
-        return fits and len(self._chunks) - self._taken < CHUNKS_WAITING
+        return fits and self._chunks_put - self._taken < CHUNKS_WAITING
 
     def end(self) -> None:
         """No more chunks will come."""
@@ -291,7 +294,7 @@ class ClientTraining(LdaTraining, Observer):
         while True:
             with self._changed:
                 self._wait(partial(self._is_known, number))
-                if number == len(self._chunks):
+                if number == self._chunks_put:
                     return
                 self._taken = max(self._taken, number + 1)
                 self._changed.notify_all()
@@ -304,12 +307,10 @@ class ClientTraining(LdaTraining, Observer):
 
     def _is_known(self, number: int) -> bool:
         """Return whether chunk `number` is here, or will never come."""
-        return number < len(self._chunks) or self._complete
+        return number < self._chunks_put or self._complete
 
     def _kept(self, number: int) -> tuple[Divisible, list[Block]]:
-        kept = self._chunks[number]
-        assert kept is not None  # it is given up after the last pass only
-        return kept
+        return self._chunks[number]  # it is given up after the last pass only
 
     # What it tells its observer.
 
@@ -327,7 +328,8 @@ class ClientTraining(LdaTraining, Observer):
         if not self.comes_again:
             first, self._finished = self._finished[0], (self.progress.chunk, self.progress.documents)
             with self._changed:
-                self._chunks[first : self.progress.chunk] = [None] * (self.progress.chunk - first)
+                for number in range(first, self.progress.chunk):
+                    del self._chunks[number]
         due = self._pause_every is not None and self.progress.updates % self._pause_every == 0
         self._pause(event, due and self._complete)
 

@@ -251,6 +251,7 @@ class PyroEngine:
         self._changed = threading.Condition(self._lock)
         self._links: dict[str, _Link] = {}
         self._connecting: dict[str, str] = {}
+        self._next = ""  # the name that is connected to first
         self._refused: dict[tuple[str, str], float] = {}
         self._expelled: OrderedDict[str, str] = OrderedDict()  # by location, the last name seen there
         self._open: set[str] = set()
@@ -578,12 +579,15 @@ class PyroEngine:
             there = set(registered.items())
             self._complained = {key: said for key, said in self._complained.items() if key in there}
             self._unreachable &= there
-        for name, uri in registered.items():
+        # Those that never answer take a place for some seconds, and again soon after: so the turn goes on
+        # where it had to stop.
+        for name, uri in sorted(registered.items(), key=lambda item: (item[0] < self._next, item[0])):
             with self._lock:
                 link = self._links.get(name)
                 if self._connecting.get(name) == uri or (name, uri) in self._refused:
                     continue
                 if len(self._connecting) >= MAX_CONNECTING:
+                    self._next = name
                     break
                 if self._is_expelled(name, uri):
                     continue

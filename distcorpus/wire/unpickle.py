@@ -95,7 +95,7 @@ _LIST = 112
 _HASH_TABLE = 256
 _ENTRY = 96  # of a set or dictionary, whose tables are sparse
 _NESTED = 128  # to know how deep something is, and how large
-_PLACE = 8  # of something in a container that is in one more place
+_PLACE = 1  # of something in a container that is in one more place: it takes no memory, but time
 _FEW = 8
 #: Of what is charged, so much is asked for at once.
 _QUANTUM = 1 << 20
@@ -122,7 +122,7 @@ _MAX_KEY = 2**64
 _NUMPY_KEYS = frozenset({"bool", "int", "uint", "float", "str", "bytes"})
 #: Keys that are put at once, and probes of a table: nobody else computes meanwhile.
 _BATCH = 1000
-_PROBES = 20_000_000
+_PROBES = 4_000_000
 #: Items that are looked at at once.
 _SLICE = 1 << 16
 #: What is known of a container is one number, as there are many: so many times its size, and its depth.
@@ -342,7 +342,7 @@ class _Reader:
         if self.reserved > self.budget:
             raise SecurityError(
                 f"refused a message of {self.size:,} bytes that would take more than {self.budget:,} bytes "
-                "of memory"
+                "of memory, or say the same things again too often"
             )
         if self.account is not None:
             self.account(more)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -237,6 +239,24 @@ class Refusing(Worker):
     @expose
     def status(self) -> dict[str, Any]:
         return {}
+
+
+def test_addresses_that_never_answer_keep_no_worker_out(workers, monkeypatch):
+    """They are many more than are connected to at once, and may be tried again before all have been."""
+    monkeypatch.setattr(pyro, "DISCOVER_EVERY", 0.01)
+    monkeypatch.setattr(pyro, "connect", partial(connect, connect_timeout=0.5))
+    monkeypatch.setattr(pyro, "RETRY_AFTER", 0.1)
+    monkeypatch.setattr(pyro, "MAX_CONNECTING", 4)
+    engine = PyroEngine(workers)
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # connections come about, and nobody says anything
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        workers.registered = {f"a{number:02}": f"PYRO:a{number:02}@{address}" for number in range(30)}
+        workers.add(Worker("honest"))
+        engine.start()
+        try:
+            until(lambda: engine.num_workers == 1)
+        finally:
+            engine.stop()
 
 
 def test_names_that_come_and_go_leave_nothing(workers, monkeypatch, caplog):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import pickle
 import socket
 import struct
@@ -10,17 +11,22 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_origin, get_type_hints
 
 import fuzzgrammar
 import pytest
 from fuzzgrammar import CASES, call, text
-from Pyro4 import message, socketutil
+from Pyro4 import message, socketutil, util
 from Pyro4.constants import DAEMON_NAME
+from Pyro4.errors import SecurityError
 from Pyro4.message import Message
 
 from distcorpus import LocalCluster
-from distcorpus.wire import connect, find, lookup, names, roles, sockets, tls
+from distcorpus.dispatcher.dispatcher import Dispatcher
+from distcorpus.dispatcher.gensim_protocol import GensimLda, GensimLsi
+from distcorpus.dispatcher.model_protocol import ModelLda, ModelLsi
+from distcorpus.wire import NameServer, connect, find, lookup, names, refusals, roles, sockets, tls
+from distcorpus.worker.daemon import Worker
 
 from .conftest import Peer, wait_until
 
@@ -87,11 +93,10 @@ class Attacked:
 
     def attack(self, role: str, payload: bytes, caller: str = roles.CLIENT, serializer: int = 4) -> Any:
         """Send a call, and hold what it takes against its size; returns the answer."""
-        for _ in range(3):  # what keeps others waiting does so each time; a busy machine does not
-            answer, longest = self._attack(role, payload, caller, serializer)
-            if longest < LONGEST_PING:
-                break
-        assert longest < LONGEST_PING
+        answer, longest = self._attack(role, payload, caller, serializer)
+        if longest >= LONGEST_PING:  # what keeps others waiting does so again; a busy machine does not
+            again = [self._attack(role, payload, caller, serializer)[1] for _ in range(2)]
+            assert max(again) < LONGEST_PING, f"pings of {longest:.2f} s, then {again}"
         return pickle.loads(answer.data) if serializer == 4 else answer.data
 
     def _attack(self, role: str, payload: bytes, caller: str, serializer: int) -> tuple[Message, float]:
@@ -159,8 +164,11 @@ def plain() -> Iterator[Attacked]:
 
 @pytest.fixture(scope="module")
 def secured() -> Iterator[Attacked]:
-    with LocalCluster(n_workers=1, tls=True) as cluster:
-        yield Attacked(cluster)
+    # Nobody waits for a refusal: how long others wait is another matter.
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv(refusals.VARIABLE, "1")
+        with LocalCluster(n_workers=1, tls=True) as cluster:
+            yield Attacked(cluster)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -168,6 +176,43 @@ def test_a_small_message_takes_little_and_stops_nobody(plain: Attacked, case: st
     argument = CASES[case]()
     for role, method in [*CALLS[roles.CLIENT], (roles.WORKER, "forget")]:
         plain.attack(role, plain.call(role, method, argument))
+
+
+def open_arguments() -> Iterator[tuple[str, str, str, str]]:
+    """The arguments that may be anything: role, object, method and name of each."""
+    served = {
+        names.LSI_DISPATCHER: (roles.DISPATCHER, GensimLsi),
+        names.LDA_DISPATCHER: (roles.DISPATCHER, GensimLda),
+        names.LSI_MODELS: (roles.DISPATCHER, ModelLsi),
+        names.LDA_MODELS: (roles.DISPATCHER, ModelLda),
+        names.DISPATCHER: (roles.DISPATCHER, Dispatcher),
+        names.WORKER_PREFIX: (roles.WORKER, Worker),
+        names.NAME_SERVER: (roles.NAMESERVER, NameServer),
+    }
+    for object_id, (role, cls) in served.items():
+        for method in sorted(util.get_exposed_members(cls)["methods"]):
+            for name, hint in get_type_hints(inspect.unwrap(getattr(cls, method))).items():
+                if name != "return" and (hint is Any or get_origin(hint) is dict):
+                    yield role, object_id, method, name
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("levels", [19, 40])
+@pytest.mark.parametrize("argument", [*open_arguments()], ids=" ".join)
+def test_what_unfolds_stops_nobody_wherever_it_is(
+    plain: Attacked, argument: tuple[str, str, str, str], levels: int
+):
+    """What the reader lets pass, too."""
+    role, object_id, method, name = argument
+    if object_id == names.WORKER_PREFIX:
+        object_id = plain.daemons[role].object_id
+    for first, each in ((b"](G" + bytes(8) + b"e", b"](%s%se"), (b"G" + bytes(8) + b"\x85", b"%s%s\x86")):
+        bomb = fuzzgrammar.doubled(first, each, levels)
+        for value in (bomb, fuzzgrammar.attributes(a=bomb, topics=fuzzgrammar.get(levels))):
+            payload = fuzzgrammar.call_by_name(object_id, method, **{name: value})
+            answer = plain.attack(role, payload)
+            assert isinstance(answer, Exception)
+            assert isinstance(answer, SecurityError) == (levels == 40)
 
 
 @pytest.mark.parametrize("case", CRASHES)
@@ -186,6 +231,17 @@ def test_a_certificate_is_no_way_in(secured: Attacked, caller: str, case: str):
         assert isinstance(answer, Exception)
     for role, method in CALLS[caller]:
         assert isinstance(secured.attack(role, secured.call(role, method, argument), caller), Exception)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("case", [case for case in CASES if case not in CRASHES])
+@pytest.mark.parametrize("caller", roles.ROLES)
+def test_with_a_certificate_a_small_message_takes_little(secured: Attacked, caller: str, case: str):
+    argument = CASES[case]()
+    for role in SERVERS:
+        secured.attack(role, call(DAEMON_NAME, "get_metadata", argument), caller)
+    for role, method in CALLS[caller]:
+        secured.attack(role, secured.call(role, method, argument), caller)
 
 
 @pytest.mark.parametrize("case", CRASHES)

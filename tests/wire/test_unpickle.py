@@ -487,6 +487,21 @@ def test_keys_that_were_chosen_to_be_slow_are_refused_in_time(kind: str):
     assert time.thread_time() - began < 0.3 + 2e-6 * len(chosen)
 
 
+def test_nobody_waits_long_for_keys_that_were_chosen_to_be_slow(monkeypatch: pytest.MonkeyPatch):
+    """Nothing else runs while keys are put: so few of them are put at once."""
+    seconds = []
+
+    def put(target: dict[Any, Any], items: Any) -> None:
+        began = time.thread_time()
+        dict.update(target, items)
+        seconds.append(time.thread_time() - began)
+
+    monkeypatch.setitem(unpickle._PUT, dict, put)
+    with pytest.raises(SecurityError, match="chosen to make it slow"):
+        load(b"\x80\x04" + FILLED["dict"](fuzzgrammar.colliding(1 << 17)) + b".")
+    assert max(seconds) < 0.1
+
+
 def test_random_keys_of_64_bits_are_read():
     keys = np.random.default_rng(1).integers(-(2**63), 2**63 - 1, 200_000).tolist()
     assert load(pickle.dumps(dict.fromkeys(keys))) == dict.fromkeys(keys)
@@ -586,6 +601,11 @@ def test_scalars_that_come_after_the_fact_count_in_each_place(empty: bytes, fill
 def test_an_honest_message_may_say_the_same_thing_often(value: Any):
     many = [[value, value] for _ in range(50_000)]
     assert len(load(pickle.dumps(many))) == len(many)
+
+
+def test_a_small_corpus_may_be_repeated():
+    documents = [[(number, 1) for number in range(100)] for _ in range(9)] * 2000
+    assert load(pickle.dumps(documents)) == documents
 
 
 def test_a_circle_is_counted_once_around():
