@@ -13,6 +13,7 @@ from typing import Any
 
 import chaos
 import corpora
+from dask import config
 from distributed import Client, LocalCluster
 from gensim.corpora import Dictionary
 from gensim.models import TfidfModel
@@ -191,6 +192,8 @@ def run(
     """
     quiet = {model: train() for model, train in make(None).items()}
     with (
+        # LocalCluster gives up a worker that was lost this long ago and is lost again at that moment.
+        config.set({"distributed.deploy.lost-worker-timeout": "1h"}),
         LocalCluster(
             n_workers=WORKERS, threads_per_worker=1, dashboard_address=None, silence_logs=50, memory_limit=0
         ) as cluster,

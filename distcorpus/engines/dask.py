@@ -14,7 +14,6 @@ import logging
 import math
 import threading
 import time
-import traceback
 import uuid
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from concurrent.futures import CancelledError as ConcurrentCancelledError
@@ -46,6 +45,8 @@ from distcorpus.engines.dasktasks import (
     here,
     nothing,
     part,
+    said,
+    told,
     versions,
     widened,
 )
@@ -625,7 +626,7 @@ class DaskEngine:
             if self._client.status in ("closing", "closed"):
                 self._look_now.set()  # which fails the whole round
                 return
-            reason = str(error) if isinstance(error, JobError) else "".join(traceback.format_exception(error))
+            reason = told(error)
             logger.warning("Dask worker %s: a job failed: %s", worker.name, reason.strip().splitlines()[-1])
             with self._lock:
                 self._apply(self._schedule.failed(hand.lease, reason, time.monotonic()))
@@ -682,7 +683,7 @@ class DaskEngine:
             try:
                 return await self._attempt(worker, hand, round_, blocks, fetch)
             except LOST as error:
-                lost = repr(error)  # not the error, whose traceback holds futures
+                lost = said(error)
             # The worker is gone, which the watcher will soon know; or its data are.
             logger.debug("Dask worker %s lost a job's data (%s)", worker.name, lost)
             for block in blocks:

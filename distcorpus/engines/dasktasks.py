@@ -50,6 +50,22 @@ class JobError(RuntimeError):
     """A job raised on a worker; the message is the traceback."""
 
 
+def said(error: BaseException) -> str:
+    """Return an error as one line, and let go of what its traceback refers to.
+
+    Those are futures, one of which refers to the error: a cycle that would keep what is on the workers.
+    """
+    traceback.clear_frames(error.__traceback__)
+    return repr(error)
+
+
+def told(error: BaseException) -> str:
+    """Return an error with its traceback, and let go as `said`."""
+    text = str(error) if isinstance(error, JobError) else "".join(traceback.format_exception(error))
+    traceback.clear_frames(error.__traceback__)
+    return text
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Broadcast:
     """What a job needs besides its blocks."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -48,9 +49,14 @@ def dictionary():
 
 @pytest.fixture(scope="module")  # without work it takes a twentieth of a core
 def cluster() -> Iterator[Any]:
-    with distributed().LocalCluster(
-        n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=50, memory_limit=0
-    ) as cluster:
+    import dask  # an extra
+
+    options = {"n_workers": 2, "threads_per_worker": 1, "memory_limit": 0}
+    # LocalCluster gives up a worker that was lost this long ago and is lost again at that moment.
+    with (
+        dask.config.set({"distributed.deploy.lost-worker-timeout": "1h"}),
+        distributed().LocalCluster(dashboard_address=None, silence_logs=50, **options) as cluster,
+    ):
         yield cluster
 
 
@@ -73,16 +79,22 @@ def left_over(client: Any) -> list[Any]:
 
 @pytest.fixture
 def client(cluster, module_client) -> Iterator[Any]:
-    """Two workers before a test, and nothing of ours on them after it."""
+    """Two workers before a test, and nothing of ours on them after it, though no garbage is collected."""
 
     def two_workers() -> bool:
         cluster.scale(2)
         return len(cluster.scheduler.workers) >= 2
 
     wait_until(two_workers)
-    yield module_client
-    wait_until(lambda: not left_over(module_client), lambda: left_over(module_client))
-    wait_until(lambda: not cluster.scheduler.tasks, lambda: cluster.scheduler.tasks)
+    gc.collect()
+    gc.disable()
+    try:
+        yield module_client
+        known = cluster.scheduler.tasks
+        wait_until(lambda: not left_over(module_client), lambda: (left_over(module_client), known))
+        wait_until(lambda: not known, lambda: known)
+    finally:
+        gc.enable()
 
 
 def lsi(corpus, dictionary, **options) -> LsiModel:
