@@ -100,6 +100,7 @@ def test_what_takes_too_much_for_its_size_is_found():
     assert "time" in (fuzz.wrong_with(dataclasses.replace(target, bounds=brief), b"x" * 1000) or "")
 
 
+@pytest.mark.long
 def test_the_grammar_writes_calls_that_are_read_and_calls_that_are_refused():
     chance = random.Random(1)
     written = [fuzzgrammar.message(chance, "a", "b", 1) for _ in range(400)]

@@ -47,6 +47,7 @@ def test_without_a_folder_kernels_go_to_a_private_one(tmp_path):
     assert list(folder.glob("_sum_kernels.round_to_steps-*.nbi"))
 
 
+@pytest.mark.long
 def test_what_is_compiled_already_is_copied(tmp_path):
     """As in an image: nothing is compiled again."""
     image, elsewhere = tmp_path / "image", tmp_path / "elsewhere"
@@ -136,6 +137,7 @@ print(len(names))
     assert together == int(alone.stdout) > 0
 
 
+@pytest.mark.long
 def test_where_no_lock_can_be_had_nobody_waits(tmp_path):
     """As where another user has made the file."""
     (tmp_path / "distcorpus" / "lock").mkdir(parents=True)

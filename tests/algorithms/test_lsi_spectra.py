@@ -251,6 +251,7 @@ def lanczos(matrix, probe, steps):
     return basis.T @ matrix @ basis, following.T @ matrix @ basis, lengths
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("failure", [0.3, 0.01])
 def test_the_bound_fails_as_seldom_as_it_says(failure):
     """One eigenvalue stands out by little: few steps do not always see it."""

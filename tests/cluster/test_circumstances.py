@@ -134,7 +134,7 @@ def test_few_descriptors(lee_corpus):
         assert len(cluster.dispatcher.status()["workers"]) == 1
 
 
-@pytest.mark.parametrize("train", [train_lda, train_lsi])
+@pytest.mark.parametrize("train", [train_lda, pytest.param(train_lsi, marks=pytest.mark.long)])
 def test_a_client_that_forks_in_mid_run(cluster, lee_corpus, train):
     """The child trains a model of its own; the parent's training goes on as if nothing had happened."""
     program = f"""

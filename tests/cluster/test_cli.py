@@ -103,9 +103,16 @@ def interrupt_as_it_waits(arguments, processes, number):
     return process.returncode, [line for line in errors.splitlines() if line.startswith("distcorpus")]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize(
-    ("arguments", "processes"), [(["dispatcher"], 1), (["worker"], 1), (["worker", "--workers", "2"], 2)]
+    ("arguments", "processes", "number"),
+    [
+        (["dispatcher"], 1, signal.SIGTERM),
+        pytest.param(["dispatcher"], 1, signal.SIGINT, marks=pytest.mark.long),
+        pytest.param(["worker"], 1, signal.SIGTERM, marks=pytest.mark.long),
+        pytest.param(["worker"], 1, signal.SIGINT, marks=pytest.mark.long),
+        pytest.param(["worker", "--workers", "2"], 2, signal.SIGTERM, marks=pytest.mark.long),
+        (["worker", "--workers", "2"], 2, signal.SIGINT),
+    ],
 )
 def test_a_daemon_that_is_interrupted_as_it_waits_says_so_in_one_line(arguments, processes, number):
     code, lines = interrupt_as_it_waits(arguments, processes, number)
@@ -116,7 +123,11 @@ def test_a_daemon_that_is_interrupted_as_it_waits_says_so_in_one_line(arguments,
 
 @pytest.mark.parametrize("command", ["dispatcher", "worker"])
 @pytest.mark.parametrize(
-    ("wait", "said"), [(["--wait", "forever"], ""), ([], ", for 60 s (--wait)")], ids=["forever", "a minute"]
+    ("wait", "said"),
+    [
+        pytest.param(["--wait", "forever"], "", id="forever", marks=pytest.mark.long),
+        pytest.param([], ", for 60 s (--wait)", id="a minute"),
+    ],
 )
 def test_a_daemon_says_at_once_what_it_waits_for(command, wait, said):
     """And goes on when that is there."""

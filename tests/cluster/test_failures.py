@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import numpy as np
@@ -222,3 +223,32 @@ def test_tries_are_counted_by_worker(lee_corpus):
         pair = {f"{first} (2), {second}", f"{second} (2), {first}"}
         said = error()
         assert any(f"failed in 3 tries, on workers {names}; the last" in said for names in pair)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("train", [train_lda, train_lsi])
+def test_thirty_workers_join_and_leave(lee_corpus, train):
+    """Some in order, some killed, in the middle of one training after another; each has the same bytes."""
+    documents = lee_corpus.counts if train is train_lda else lee_corpus.tfidf
+    with LocalCluster(n_workers=1) as cluster, ThreadPoolExecutor(1) as other:
+        quiet = train(lee_corpus, documents)
+        seen = {cluster.workers[0].name}
+
+        def come_and_go() -> None:
+            for number in (8, 2, 9, 1, 9, 3, 8):
+                if number > len(cluster.workers):
+                    os.kill(cluster.workers[0].pid, signal.SIGKILL)
+                cluster.scale(number)
+                seen.update(worker.name for worker in cluster.workers)
+
+        coming = other.submit(come_and_go)
+        while not coming.done():
+            assert train(lee_corpus, documents) == quiet
+        coming.result()
+        assert len(seen) > 30
+        names = {worker.name for worker in cluster.workers}
+        wait_until(
+            lambda: {worker["name"] for worker in cluster.dispatcher.status()["workers"]} == names,
+            "the leave of the others",
+        )
+        assert train(lee_corpus, documents) == quiet

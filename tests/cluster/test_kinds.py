@@ -48,7 +48,9 @@ def computed_by(cluster):
     return {record["worker"] for record in cluster.dispatcher.records(session)}
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind", KINDS[:2] + [pytest.param(kind, marks=pytest.mark.long) for kind in KINDS[2:]]
+)
 def test_no_training_has_two_kinds(cluster, no_numba, lee_corpus, kind):
     """However many of the lesser kind there are, and in repeated runs."""
     expected = train(kind, lee_corpus)

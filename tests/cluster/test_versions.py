@@ -67,7 +67,10 @@ def verbose(logged):
 
 @pytest.mark.parametrize(
     ("changes", "has"),
-    [("__version__ = '9.9'", "9.9 (wire unknown)"), ("__wire__ = 99", f"{__version__} (wire 99)")],
+    [
+        ("__version__ = '9.9'", "9.9 (wire unknown)"),
+        pytest.param("__wire__ = 99", f"{__version__} (wire 99)", marks=pytest.mark.long),
+    ],
 )
 def test_a_worker_of_another_version_is_refused_on_both_sides(logged, lee_corpus, tmp_path, changes, has):
     """It is told, the dispatcher logs it, `status` shows it, and a training goes without it."""

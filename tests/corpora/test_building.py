@@ -291,7 +291,7 @@ def test_bad_records_are_passed_over_and_counted(
         Corpus.build(path, tmp_path / "d", skip_bad=True, processes=1)
 
 
-@pytest.mark.parametrize("suffix", ["", ".gz"])
+@pytest.mark.parametrize("suffix", ["", pytest.param(".gz", marks=pytest.mark.long)])
 def test_a_line_without_end_takes_no_memory(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"long.txt{suffix}"
     if suffix:
@@ -330,12 +330,14 @@ def megabytes(path: Path, directory: Path, form: str = "") -> int:
     return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
+@pytest.mark.long
 def test_a_line_of_millions_of_words_takes_little_memory(tmp_path: Path) -> None:
     lines_file(tmp_path, ["aa bb", "x y " * (31 << 18), "xx yy"])
     assert megabytes(tmp_path / "texts.txt", tmp_path / "c") < 512
     assert list(map(len, Corpus(tmp_path / "c"))) == [2, 0, 2]
 
 
+@pytest.mark.long
 def test_files_that_are_compressed_a_hundredfold_take_little_memory(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     for number in range(15):
@@ -346,6 +348,7 @@ def test_files_that_are_compressed_a_hundredfold_take_little_memory(tmp_path: Pa
     assert bags(corpus)[7] == [(0, 400_000), (1, 200_000), (9, 1)]
 
 
+@pytest.mark.long
 def test_a_long_text_of_many_rows_takes_little_memory(tmp_path: Path) -> None:
     table = pyarrow.table({"text": ["one two " * 120_000] * 100})
     parquet.write_table(table, tmp_path / "a.parquet")

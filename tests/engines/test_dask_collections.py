@@ -156,6 +156,7 @@ def test_passes_perplexity_and_evaluation(client, corpus, matrix, dictionary, ca
     assert joined(iter([model.inference(bag)[0]])) == joined(iter([other.inference(corpus)[0]]))
 
 
+@pytest.mark.long
 def test_an_update_with_more_documents(client, corpus, matrix, dictionary):
     for train in (lda, lsi):
         here, there = train(corpus[:300], dictionary), train(corpus[:300], dictionary, client=client)

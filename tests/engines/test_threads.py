@@ -8,6 +8,7 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
+import joblib
 import numpy as np
 import pytest
 import threadpoolctl
@@ -177,3 +178,21 @@ def test_a_process_forked_after_a_training_trains_too(lee_corpus):
     with os.fdopen(receive, "rb") as pipe:
         assert pipe.read() == b"same"
     os.waitpid(child, 0)
+
+
+def test_processes_of_joblib_share_the_cores(lee_corpus):
+    """Each trains with the threads that joblib gives it, to the same bytes."""
+    counts, tfidf, dictionary = lee_corpus.counts, lee_corpus.tfidf, lee_corpus.dictionary
+
+    def train() -> tuple[int, bytes]:
+        from distcorpus import LdaModel, LsiModel
+        from distcorpus.engines.threads import available_threads
+
+        lda = LdaModel(counts, id2word=dictionary, num_topics=5, chunksize=50, random_state=1)
+        lsi = LsiModel(tfidf, id2word=dictionary, num_topics=5)
+        return available_threads(), lda.state.sstats.tobytes() + lsi.projection.u.tobytes()
+
+    threads, here = train()
+    found = joblib.Parallel(2, backend="loky")(joblib.delayed(train)() for _ in range(2))
+    assert [content for _, content in found] == [here] * 2
+    assert sum(given for given, _ in found) <= max(threads, 2)

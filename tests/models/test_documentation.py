@@ -45,6 +45,7 @@ def test_the_tables_have_every_argument(model):
     assert documented == expected
 
 
+@pytest.mark.long
 def test_every_row_names_tests_that_exist():
     cells = [tests for model in (LdaModel, LsiModel) for _, tests in rows(model)]
     named = [re.findall(r"`([^`]+::[^`]+)`", cell) for cell in cells]

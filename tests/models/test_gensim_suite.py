@@ -43,7 +43,7 @@ def cases():
     for kind in (test_lsimodel.TestLsiModel, test_ldamodel.TestLdaModel):
         for name in loader.getTestCaseNames(kind):
             for where in MODELS:
-                is_long = where == "dask" or (where == "cluster" and name == "test_passes")
+                is_long = where == "dask" or name == "test_passes"
                 marks = [pytest.mark.long] if is_long else []
                 yield pytest.param(kind, name, where, marks=marks, id=f"{kind.__name__}.{name}-{where}")
 

@@ -437,6 +437,7 @@ def test_coherence_is_that_of_gensims_model(lee_corpus, lda, coherence):
     assert found.get_coherence_per_topic() == expected.get_coherence_per_topic()
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore")
 def test_pyldavis(lee_corpus, lda):
     """It asks for the topics, and infers those of the whole corpus."""
