@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -33,3 +34,16 @@ def wait_until(condition: Callable[[], object], what: str, timeout: float = 100.
         if time.monotonic() > deadline:
             pytest.fail(f"{what} did not happen within {timeout:g} s")
         pause.wait(0.02)
+
+
+def when_collected(condition: Callable[[], object]) -> Callable[[], object]:
+    """Return the condition, to be looked at when garbage was collected.
+
+    A client that has failed is held by its error's traceback, and for a moment by a thread of its own.
+    """
+
+    def look() -> object:
+        gc.collect()
+        return condition()
+
+    return look

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import signal
 import subprocess
@@ -19,7 +18,7 @@ from distcorpus.models import _cluster
 from distcorpus.wire import CommunicationError, find, lookup, names
 
 from ..template import start
-from .conftest import wait_until
+from .conftest import wait_until, when_collected
 from .test_clients import alive
 from .test_failures import Hooked
 from .test_restart import Reached, StopsAt, train_lda, train_lsi
@@ -422,8 +421,8 @@ def test_full_disk(resuming, lee_corpus):
     with disk(resuming.sessions, "200k"):
         with pytest.raises(RuntimeError, match=r"chunk-\d cannot be written.*No space left.*--spool DIR"):
             train_lsi(lee_corpus, lee_corpus.tfidf)
-        gc.collect()  # the client, which the traceback holds
-        wait_until(lambda: not os.listdir(resuming.sessions), "the removal of the session")
+        gone = when_collected(lambda: not os.listdir(resuming.sessions))
+        wait_until(gone, "the removal of the session")
         train_lsi(lee_corpus, lee_corpus.tfidf[:60])
 
 

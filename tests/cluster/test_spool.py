@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import shutil
 import subprocess
@@ -13,7 +12,7 @@ from gensim.models import LdaModel, LsiModel
 
 from distcorpus import LocalCluster, models
 
-from .conftest import wait_until
+from .conftest import wait_until, when_collected
 
 
 def in_gb(nbytes):
@@ -75,13 +74,8 @@ def test_full_disk(lee_corpus, tmp_path):
     with disk(tmp_path, "100k"), LocalCluster(1, dispatcher_options=options):
         with pytest.raises(RuntimeError, match=r"chunk 3 .*No space left on device.*--spool"):
             train_lsi(lee_corpus)
-
-        def is_empty() -> bool:
-            gc.collect()
-            return not shutil.disk_usage(tmp_path).used
-
-        # What the disk held is free again when the client, which the traceback holds, is gone: for a moment a
-        # thread of the client's may hold it too.
+        # What the disk held is free again when the client is gone.
+        is_empty = when_collected(lambda: not shutil.disk_usage(tmp_path).used)
         wait_until(is_empty, "the release of what was on disk")
         train_lsi(lee_corpus, lee_corpus.tfidf[:100])
         train_lda(lee_corpus)
