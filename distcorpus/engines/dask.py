@@ -43,10 +43,10 @@ from distcorpus.engines.dasktasks import (
     compute_job,
     greet,
     here,
+    line_of,
     nothing,
     part,
-    said,
-    told,
+    report_of,
     versions,
     widened,
 )
@@ -626,7 +626,7 @@ class DaskEngine:
             if self._client.status in ("closing", "closed"):
                 self._look_now.set()  # which fails the whole round
                 return
-            reason = told(error)
+            reason = report_of(error)
             logger.warning("Dask worker %s: a job failed: %s", worker.name, reason.strip().splitlines()[-1])
             with self._lock:
                 self._apply(self._schedule.failed(hand.lease, reason, time.monotonic()))
@@ -683,7 +683,7 @@ class DaskEngine:
             try:
                 return await self._attempt(worker, hand, round_, blocks, fetch)
             except LOST as error:
-                lost = said(error)
+                lost = line_of(error)
             # The worker is gone, which the watcher will soon know; or its data are.
             logger.debug("Dask worker %s lost a job's data (%s)", worker.name, lost)
             for block in blocks:

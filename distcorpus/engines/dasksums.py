@@ -23,7 +23,7 @@ from distcorpus.algorithms.partial import Partial
 from distcorpus.algorithms.summation import merge_extras, narrow_steps
 from distcorpus.algorithms.topics import StatisticsSum
 from distcorpus.engines.base import Block
-from distcorpus.engines.dasktasks import LOST, JobError, Parcel, narrowed, said, told, widened
+from distcorpus.engines.dasktasks import LOST, JobError, Parcel, line_of, narrowed, report_of, widened
 from distcorpus.engines.schedule import Hand
 
 logger = logging.getLogger(__name__)
@@ -245,7 +245,7 @@ class SumOnWorkers:
                         driver.take_in(work.parts[0], round_, await driver.fetch(work.parts[0]))
                     return
                 except LOST as error:
-                    logger.debug("partials of a round were lost (%s)", said(error))
+                    logger.debug("partials of a round were lost (%s)", line_of(error))
                 driver.look()
                 await asyncio.sleep(AGAIN_AFTER)
         except Exception as error:
@@ -273,7 +273,7 @@ class SumOnWorkers:
                         self._held.append(Held(future, worker, (job,)))
                         return
                     except LOST as error:
-                        work.lost = f"; the last: {said(error)}"
+                        work.lost = f"; the last: {line_of(error)}"
                 driver.look()
                 await asyncio.sleep(AGAIN_AFTER)
             raise JobError(f"its partial was lost {1 + work.tries} times{work.lost}")
@@ -281,4 +281,4 @@ class SumOnWorkers:
             self._give_up([job], error)
 
     def _give_up(self, jobs: Sequence[Job], error: Exception) -> None:
-        self._driver.give_up(jobs, self._round, told(error))
+        self._driver.give_up(jobs, self._round, report_of(error))

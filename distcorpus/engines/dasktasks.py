@@ -50,17 +50,17 @@ class JobError(RuntimeError):
     """A job raised on a worker; the message is the traceback."""
 
 
-def said(error: BaseException) -> str:
-    """Return an error as one line, and let go of what its traceback refers to.
+def line_of(error: BaseException) -> str:
+    """Return an error as one line, and clear the frames of its traceback.
 
-    Those are futures, one of which refers to the error: a cycle that would keep what is on the workers.
+    They refer to futures, one of which refers to the error: a cycle that would keep what is on the workers.
     """
     traceback.clear_frames(error.__traceback__)
     return repr(error)
 
 
-def told(error: BaseException) -> str:
-    """Return an error with its traceback, and let go as `said`."""
+def report_of(error: BaseException) -> str:
+    """Return an error with its traceback, and clear that as `line_of` does."""
     text = str(error) if isinstance(error, JobError) else "".join(traceback.format_exception(error))
     traceback.clear_frames(error.__traceback__)
     return text

@@ -16,6 +16,7 @@ from distcorpus.models import LdaModel, LsiModel
 
 NUM_TERMS = 300
 PATIENCE = 100.0
+NO_DASK = "distributed is not installed: pip install distcorpus[dask]"
 
 
 def wait_until(ready: Callable[[], Any], facts: Callable[[], Any] = lambda: "") -> Any:
@@ -49,8 +50,7 @@ def dictionary():
 
 @pytest.fixture(scope="module")  # without work it takes a twentieth of a core
 def cluster() -> Iterator[Any]:
-    import dask  # an extra
-
+    dask = pytest.importorskip("dask", reason=NO_DASK)
     options = {"n_workers": 2, "threads_per_worker": 1, "memory_limit": 0}
     # LocalCluster gives up a worker that was lost this long ago and is lost again at that moment.
     with (
@@ -67,9 +67,7 @@ def module_client(cluster) -> Iterator[Any]:
 
 
 def distributed() -> Any:
-    return pytest.importorskip(
-        "distributed", reason="distributed is not installed: pip install distcorpus[dask]"
-    )
+    return pytest.importorskip("distributed", reason=NO_DASK)
 
 
 def left_over(client: Any) -> list[Any]:
