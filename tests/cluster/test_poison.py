@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import resource
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -65,6 +67,53 @@ def test_chunk_that_kills_its_workers(lee_corpus):
         wait_until(lambda: len(cluster.dispatcher.status()["workers"]) == 2, "the loss of three workers")
         # Its connections break before the process has ended.
         wait_until(lambda: len(cluster.workers) == 2, "the end of three processes")
+        lost = before - {worker.name for worker in cluster.workers}
+        assert all(name in str(caught.value) for name in lost)
+        assert train(lee_corpus) == quiet
+
+
+@pytest.fixture
+def limit_memory() -> Iterator[Callable[[int, int], None]]:
+    """A function that lets the system kill a process that takes so many bytes more."""
+    made = []
+
+    def limit(pid: int, nbytes: int) -> None:
+        for root, file in (("memory", "memory.limit_in_bytes"), (".", "memory.max")):
+            folder = Path("/sys/fs/cgroup", root, f"distcorpus-test-{pid}")
+            try:
+                folder.mkdir()
+            except OSError:
+                continue
+            made.append(folder)
+            if (folder / file).exists():
+                (folder / file).write_text(str(nbytes))
+                (folder / "cgroup.procs").write_text(str(pid))
+                return
+        pytest.skip("no control group can be made whose memory is limited")
+
+    yield limit
+    for folder in made:
+        folder.rmdir()
+
+
+@pytest.mark.long
+def test_chunk_whose_memory_kills_its_workers(lee_corpus, limit_memory):
+    words, topics = 60_000, 500  # a table of 120 MB
+    random = np.random.default_rng(1)
+    heavy = [[(int(word), 1.0) for word in row] for row in random.permutation(words).reshape(60, -1)]
+    with LocalCluster(n_workers=4) as cluster:
+        quiet = train(lee_corpus)
+        before = {worker.name for worker in cluster.workers}
+        for worker in cluster.workers:
+            limit_memory(worker.pid, 100 << 20)
+        assert train(lee_corpus) == quiet
+        model = LdaModel(id2word={n: str(n) for n in range(words)}, num_topics=topics, distributed=True)
+        model.dispatcher.reset(model.state)
+        for chunk in ([[(0, 1.0)]], heavy, [[(1, 1.0)]]):
+            model.dispatcher.putjob(chunk)
+        with pytest.raises(RuntimeError, match=r"chunk 1, documents 0-59: every worker process") as caught:
+            model.dispatcher.getstate()
+        wait_until(lambda: len(cluster.workers) == 1, "the end of three processes")
         lost = before - {worker.name for worker in cluster.workers}
         assert all(name in str(caught.value) for name in lost)
         assert train(lee_corpus) == quiet
