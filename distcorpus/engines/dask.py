@@ -51,6 +51,7 @@ from distcorpus.engines.dasktasks import (
     widened,
 )
 from distcorpus.engines.schedule import Cancel, Decision, Drop, Fail, Failure, Finish, Hand, Schedule
+from distcorpus.engines.states import WorkerState, after, may
 from distcorpus.engines.threads import ThreadsEngine, available_threads
 
 logger = logging.getLogger(__name__)
@@ -130,6 +131,8 @@ class _Worker:
         The blocks that it keeps, by session and number.
     leases : dict
         The coroutines that see to its jobs.
+    state : WorkerState
+        What the schedule was told of it last.
     """
 
     name: str
@@ -138,8 +141,7 @@ class _Worker:
     direct: bool
     held: dict[tuple[str, int], distributed.Future] = field(default_factory=dict)
     leases: dict[int, asyncio.Task[None]] = field(default_factory=dict)
-    leaving: bool = False
-    silent: bool = False
+    state: WorkerState = WorkerState.READY
     heartbeat: Any = None
     heard_at: float = field(default_factory=time.monotonic)
 
@@ -381,21 +383,24 @@ class DaskEngine:
         """Take in what the scheduler says of a worker (under the lock)."""
         if info["last_seen"] != worker.heartbeat:
             worker.heartbeat, worker.heard_at = info["last_seen"], now
-        if info["status"].startswith("clos") and not worker.leaving:
-            worker.leaving = True
+        if info["status"].startswith("clos") and may(worker.state, "leave"):
+            worker.state = after(worker.state, "leave")
             self._apply(self._schedule.worker_leaving(worker.name, now))
         silent = now - worker.heard_at > SILENT_AFTER or info["status"] == "paused"
-        if silent and not worker.silent:
+        if silent and may(worker.state, "fall silent"):
             logger.warning("Dask worker %s is silent or paused: its jobs go to others", worker.name)
+            worker.state = after(worker.state, "fall silent")
             self._apply(self._schedule.worker_silent(worker.name, now))
-        elif worker.silent and not silent:
+        elif not silent and may(worker.state, "answer"):
+            worker.state = after(worker.state, "answer")
             self._apply(self._schedule.worker_answered(worker.name, now))
-        worker.silent = silent
 
     def _lose(self, worker: _Worker, now: float) -> None:
         """Take a worker as lost (under the lock)."""
         self._by_name.pop(worker.name, None)
-        logger.log(logging.INFO if worker.leaving else logging.WARNING, "Dask worker %s is gone", worker.name)
+        expected = worker.state in (WorkerState.LEAVING, WorkerState.LEAVING_SILENT)
+        logger.log(logging.INFO if expected else logging.WARNING, "Dask worker %s is gone", worker.name)
+        worker.state = after(worker.state, "go")
         self._apply(self._schedule.worker_lost(worker.name, "it is gone from the Dask cluster", now))
         self._post(self._abandon, worker)
 
@@ -819,7 +824,7 @@ class _SumDriver:
 
     def least_busy(self) -> _Worker | None:
         with self._engine._lock:
-            workers = [w for w in self._engine._by_name.values() if not (w.leaving or w.silent)]
+            workers = [w for w in self._engine._by_name.values() if w.state is WorkerState.READY]
         return min(workers, key=lambda worker: len(worker.leases), default=None)
 
     async def compute(self, worker: _Worker, job: Job, round_: Round) -> distributed.Future:

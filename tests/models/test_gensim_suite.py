@@ -45,6 +45,8 @@ def cases():
             for where in MODELS:
                 is_long = where == "dask" or name == "test_passes"
                 marks = [pytest.mark.long] if is_long else []
+                if name == "test_passes":  # 7,500 updates, which take three minutes with Dask
+                    marks.append(pytest.mark.timeout(900))
                 yield pytest.param(kind, name, where, marks=marks, id=f"{kind.__name__}.{name}-{where}")
 
 
