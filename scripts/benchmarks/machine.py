@@ -21,7 +21,8 @@ THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"
 
 #: Whose versions matter.
 PACKAGES = (
-    "distcorpus", "numpy", "scipy", "numba", "gensim", "scikit-learn", "tomotopy", "Pyro4",
+    "distcorpus", "numpy", "scipy", "numba", "gensim", "scikit-learn", "tomotopy", "pyspark", "distributed",
+    "Pyro4",
 )  # fmt: skip
 
 

@@ -1,10 +1,11 @@
-"""LDA and LSI end to end: ours on clusters of this machine, gensim's three modes, scikit-learn, tomotopy."""
+"""LDA and LSI end to end: ours on clusters of this machine and on Dask, gensim's three modes, scikit-learn,
+tomotopy, Spark."""
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from benchmarks import data, heldout, isolated, lsi, report, trainers
 from benchmarks.isolated import Failed
@@ -16,7 +17,8 @@ NOTE = """\
 trained model; gensim's defaults, with `eval_every=None`. LDA: one pass over the nine tenths that are not
 held out, chunks of 2,000. LSI: 200 topics, all documents with TF-IDF, chunks of 20,000. scikit-learn
 (which gets a CSR matrix) has gensim's chunks, schedule, iterations and priors; tomotopy (whose documents
-are loaded beforehand) has its own defaults.
+are loaded beforehand) has its own defaults. Spark (whose documents are in its executor's memory beforehand)
+has gensim's chunks, drawn at random, its schedule and priors. With 400 and 1,000 topics, each is run once.
 
 Each run is a fresh process that has trained on a few documents before; clusters, ours and gensim's own,
 are up already. "Cores" are the processes that compute times their threads; each has one BLAS thread a core
@@ -32,7 +34,7 @@ they share counted once, the corpus in the client included."""
 REPEATS = 3
 
 #: Seconds after which a run counts as one that does not end.
-TIME_LIMIT = 300.0
+TIME_LIMIT = 600.0
 
 #: A worker's processes and threads.
 CLUSTERS = ((1, 1), (1, 2), (2, 1))
@@ -73,8 +75,11 @@ LDA = [
     Entry("scikit-learn, online, 2 jobs", 2, trainers.scikit_learn_lda, (2,)),
     Entry("tomotopy, 50 iterations", 1, trainers.tomotopy_lda, (50, 1), at_most=1),
     Entry("tomotopy, 50 iterations, 2 threads", 2, trainers.tomotopy_lda, (50, 2), at_most=1),
+    Entry("Spark MLlib, online, 2 cores", 2, trainers.spark_lda, (2,), at_most=1),
     *_clustered(trainers.cluster_lda),
-    Entry("ours, our class, no cluster", 1, trainers.serial_lda),
+    Entry("ours, our class, Dask, 2 workers", 2, trainers.dask_lda, (2,)),
+    Entry("ours, our class, no cluster, 1 thread", 1, trainers.serial_lda),
+    Entry("ours, our class, no cluster, 2 threads", 2, trainers.serial_lda, threads=2),
 ]
 
 LSI = [
@@ -82,7 +87,17 @@ LSI = [
     Entry("gensim distributed, 2 workers", 2, trainers.gensim_distributed_lsi, (2,), at_most=1),
     Entry("scikit-learn TruncatedSVD", 1, trainers.scikit_learn_lsi),
     *_clustered(trainers.cluster_lsi),
-    Entry("ours, our class, no cluster", 1, trainers.serial_lsi),
+    Entry("ours, our class, Dask, 2 workers", 2, trainers.dask_lsi, (2,)),
+    Entry("ours, our class, no cluster, 1 thread", 1, trainers.serial_lsi),
+    Entry("ours, our class, no cluster, 2 threads", 2, trainers.serial_lsi, threads=2),
+]
+
+#: More topics, for those that are told apart by them.
+MANY_TOPICS = (400, 1000)
+LDA_OF_MANY = [
+    replace(entry, at_most=1)
+    for entry in LDA
+    if entry.name == REFERENCE or entry.name.startswith(("scikit-learn, online", "ours, our class"))
 ]
 
 
@@ -105,6 +120,10 @@ def run(quick: bool, repeats: int) -> Result:
     parts = []
     for title, entries, topics, judge, criterion in (
         ("LDA", LDA, num_topics, judge_lda, "perplexity"),
+        *(
+            ("LDA", LDA_OF_MANY, many, judge_lda, "perplexity")
+            for many in MANY_TOPICS[: 0 if quick else None]
+        ),
         ("LSI", LSI, k, judge_lsi, "worst"),
     ):
         trainings, failures = _train_all(entries, (quick, topics), repeats, limit)

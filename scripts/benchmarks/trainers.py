@@ -256,6 +256,54 @@ def tomotopy_lda(quick: bool, num_topics: int, iterations: int, workers: int) ->
     return _watched(train, lambda model: {"topics": tomotopy_topics(model, num_terms)})
 
 
+def spark_lda(quick: bool, num_topics: int, cores: int) -> Training:
+    """Spark MLlib's `LDA`, online, with gensim's chunks, schedule and priors.
+
+    Its mini-batches are drawn at random: as many documents as there are, some of them twice. They are in its
+    executor's memory beforehand.
+    """
+    from pyspark.ml.clustering import LDA
+    from pyspark.ml.linalg import SparseVector, VectorUDT
+    from pyspark.sql import SparkSession
+    from pyspark.sql.types import StructField, StructType
+
+    split = data.split_newsgroups(quick)
+    size = len(split.dictionary)
+    builder = SparkSession.builder.master(f"local[{cores}]").config("spark.ui.enabled", "false")
+    spark = builder.config("spark.driver.memory", "4g").config("spark.log.level", "ERROR").getOrCreate()
+
+    def loaded(documents: Sequence[Any]) -> Any:
+        rows = [(SparseVector(size, dict(document)),) for document in documents]
+        schema = StructType([StructField("features", VectorUDT())])
+        frame = spark.createDataFrame(spark.sparkContext.parallelize(rows, 4 * cores), schema).cache()
+        frame.count()
+        return frame
+
+    def train(frame: Any, documents: int) -> Any:
+        chunk = min(2000, documents)
+        return LDA(
+            k=num_topics,
+            optimizer="online",
+            maxIter=-(-documents // chunk),
+            subsamplingRate=chunk / documents,
+            learningOffset=1.0,
+            learningDecay=0.5,
+            docConcentration=[1 / num_topics],
+            topicConcentration=1 / num_topics,
+            optimizeDocConcentration=False,
+            seed=1,
+        ).fit(frame)
+
+    train(loaded(split.training[:WARM_UP]), WARM_UP)
+    frame = loaded(split.training)
+    done = _watched(
+        lambda: train(frame, len(split.training)),
+        lambda model: {"topics": model.topicsMatrix().toArray().T.astype(np.float32)},
+    )
+    spark.stop()
+    return done
+
+
 # --------------------------------------------------------------------------------------------------- ours
 
 
@@ -337,6 +385,39 @@ def serial_lsi(quick: bool, num_topics: int) -> Training:
     dictionary, documents = data.tfidf_newsgroups(quick)
     LsiModel(documents[:WARM_UP], 20, id2word=dictionary)
     return _watched(lambda: LsiModel(documents, num_topics, id2word=dictionary), _lsi_arrays)
+
+
+@contextmanager
+def _dask(workers: int) -> Iterator[Any]:
+    """A client of a Dask cluster on this machine, each of whose workers has one thread."""
+    from distributed import Client, LocalCluster
+
+    options = {"n_workers": workers, "threads_per_worker": 1, "dashboard_address": None, "memory_limit": 0}
+    with LocalCluster(**options) as running, Client(running) as client:
+        yield client
+
+
+def dask_lda(quick: bool, num_topics: int, workers: int) -> Training:
+    """`distcorpus.models.LdaModel` on a Dask cluster."""
+    from distcorpus.models import LdaModel
+
+    split = data.split_newsgroups(quick)
+    options = lda_options(split.dictionary, num_topics)
+    with _dask(workers) as client:
+        LdaModel(split.training[:WARM_UP], client=client, **options)
+        return _watched(lambda: LdaModel(split.training, client=client, **options), _lda_arrays)
+
+
+def dask_lsi(quick: bool, num_topics: int, workers: int) -> Training:
+    """`distcorpus.models.LsiModel` on a Dask cluster."""
+    from distcorpus.models import LsiModel
+
+    dictionary, documents = data.tfidf_newsgroups(quick)
+    with _dask(workers) as client:
+        LsiModel(documents[:WARM_UP], 20, id2word=dictionary, client=client)
+        return _watched(
+            lambda: LsiModel(documents, num_topics, id2word=dictionary, client=client), _lsi_arrays
+        )
 
 
 # ------------------------------------------------------------------------------- trainings of several lengths
