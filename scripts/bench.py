@@ -24,6 +24,7 @@ SUBCOMMANDS = {
     "wire": "megabytes a second over loopback",
     "scale": "large corpora: built from text, LDA and LSI, with every process's memory and CPU seconds",
     "siege": "trainings while the cluster is attacked",
+    "watching": "trainings while ten dashboards look at the cluster",
 }
 
 
