@@ -6,7 +6,6 @@ gensim itself is imported when the first of its models asks: it takes longer to 
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable
 from functools import cache
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +18,7 @@ from distcorpus.algorithms.chunk import as_chunk
 from distcorpus.algorithms.lda import LDA_GRID
 from distcorpus.algorithms.received import NUMBER, check_kinds, check_received
 from distcorpus.algorithms.summation import GridSum
+from distcorpus.dispatcher import words
 from distcorpus.dispatcher.connection import Connection
 from distcorpus.dispatcher.dispatcher import Dispatcher
 from distcorpus.dispatcher.limits import check_result, lda_bytes, lsi_bytes
@@ -29,8 +29,6 @@ from distcorpus.wire import expose
 
 #: The most topics of a model: gensim's priors are made of them one by one.
 MAX_TOPICS = 1_000_000
-#: Characters of a word that those who watch are shown.
-LONGEST_WORD = 60
 #: What gensim's class does not send.
 ITERATIONS, GAMMA_THRESHOLD = 50, 0.001
 
@@ -162,7 +160,7 @@ class GensimLda(_GensimModel):
                 f"alpha has shape {prior.shape}: give one number for each of {num_topics} topics"
             )
         self._alpha = np.asarray(prior, dtype=np.float64)
-        self._word = _words_of(id2word)
+        self._word = words.of_id2word(id2word)
         name, options = self._begin_session(
             lda_bytes(shape["num_terms"], shape["num_topics"], itemsize),
             f"{shape['num_terms']} terms x {shape['num_topics']} topics",
@@ -249,26 +247,6 @@ def _check_prior(alpha: Any) -> None:
     check_kinds(None, str, *NUMBER, np.ndarray, list, tuple, alpha=alpha)
     if isinstance(alpha, list | tuple) and not all(isinstance(number, NUMBER) for number in alpha):
         raise TypeError("alpha is a list with other things than numbers")
-
-
-def _words_of(id2word: Any) -> Callable[[int], str] | None:
-    """Return what finds the word of a term id, for those who watch; None where there are no words."""
-    from gensim.corpora import HashDictionary
-    from gensim.utils import FakeDict
-
-    if isinstance(id2word, HashDictionary | FakeDict):
-        return None
-
-    def word(number: int) -> str:
-        try:
-            found = id2word[number]
-            # What may have no end is not written out.
-            shown = str(found)[:LONGEST_WORD] if isinstance(found, (str, *NUMBER)) else ""
-            return "".join(filter(str.isprintable, shown))
-        except Exception:  # whatever the program has put there
-            return ""
-
-    return word
 
 
 def _positive(what: str, number: Any, most: int) -> int:

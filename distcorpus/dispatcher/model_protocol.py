@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from distcorpus.algorithms import chunk, lsi, topics
 from distcorpus.algorithms.chunk import Chunk, as_chunk, from_arrays
 from distcorpus.algorithms.topics import LazyTopics
 from distcorpus.corpora.reference import StoredChunk
+from distcorpus.dispatcher import words
 from distcorpus.dispatcher.client_training import ClientTraining
 from distcorpus.dispatcher.connection import WORKER_GRACE, Connection
 from distcorpus.dispatcher.dispatcher import Dispatcher
@@ -242,6 +244,7 @@ class _ModelConnection(Slices, Connection):
     def close(self) -> None:
         """See `Connection.close`."""
         supplier, self._supplier = self._supplier, None
+        self._word = None
         self._referred_bytes = 0
         if supplier is not None:
             supplier.close()
@@ -295,6 +298,15 @@ class ModelLda(_ModelConnection):
         super()._restore(journal)
         if "end" in journal:
             self._session.end()
+
+    @sliced
+    @expose
+    def tell_words(self, text: np.ndarray) -> None:
+        """Tell the words of the terms, for those who watch; see `words.of_text`."""
+        session = self._current()
+        self._word = words.of_text(text, session.num_terms)
+        owners = self._dispatcher.owners
+        owners[session.name] = replace(owners[session.name], word=self._word)
 
     @expose
     def end(self) -> None:

@@ -14,6 +14,7 @@ from itertools import islice
 from typing import Any, TypeVar
 
 import numpy as np
+from gensim.corpora import Dictionary, HashDictionary
 
 from distcorpus._text import plural
 from distcorpus.algorithms.chunk import Chunk
@@ -50,6 +51,8 @@ RECONNECT_TIMEOUT = 60.0
 REMEMBERED_GONE = 60.0
 #: Seconds between two looks for it.
 RECONNECT_EVERY = 0.5
+#: Words that are sent, and characters of each where one has very many.
+MOST_WORDS, LONGEST_WORD = 1_000_000, 60
 #: How often, within so many seconds, a training may lose its dispatcher: it may be what ends it.
 RECONNECTS, RECONNECTS_WITHIN = 10, 120.0
 
@@ -239,6 +242,27 @@ def train_on(cluster: Cluster, name: str, attempt: Callable[[Training], T], *, r
     raise AssertionError("the last attempt returns or raises")
 
 
+def words_of(id2word: Any, num_terms: int) -> np.ndarray | None:
+    """Return the words of a vocabulary, for those who watch: a line each, in the order of their ids (UTF-8).
+
+    None where it has none, or too many.
+    """
+    has_words = isinstance(id2word, dict | Dictionary) and not isinstance(id2word, HashDictionary)
+    if not has_words or num_terms > MOST_WORDS:
+        return None
+    if isinstance(id2word, Dictionary):
+        id2word = id2word.id2token if len(id2word.id2token) == len(id2word) else _by_id(id2word.token2id)
+    words = [str(id2word.get(number, "")) for number in range(num_terms)]
+    text = "\n".join(words)
+    if text.count("\n") >= num_terms or len(text) > MOST_WORDS * 10:
+        text = "\n".join(word[:LONGEST_WORD].replace("\n", " ") for word in words)
+    return np.frombuffer(text.encode(errors="replace"), np.uint8)
+
+
+def _by_id(numbers: Mapping[str, int]) -> dict[int, str]:
+    return {number: word for word, number in numbers.items()}
+
+
 def _is_broken(error: CommunicationError) -> bool:
     """Whether the connection broke, and not the dispatcher or the message is at fault."""
     return not remote_traceback(error) and not isinstance(error, MessageTooLargeError | CannotSendError)
@@ -305,6 +329,7 @@ class Training:
         self._broke_at: deque[float] = deque(maxlen=RECONNECTS)
         self.begun = False
         self._token: str | None = None
+        self._words: np.ndarray | None = None
         self._caller = ThreadPoolExecutor(1, thread_name_prefix="distcorpus")
         self._num_put = 0
         self._num_there = 0  # chunks that the dispatcher has, or does not need
@@ -312,11 +337,13 @@ class Training:
         self._sent: deque[tuple[Chunk | StoredChunk, Future[Any]]] = deque()
         self._sources: list[Any] = []  # of the documents that the dispatcher was only referred to
 
-    def begin(self, task: dict[str, Any]) -> None:
-        """Begin what the protocol's ``begin`` describes."""
+    def begin(self, task: dict[str, Any], words: np.ndarray | None = None) -> None:
+        """Begin what the protocol's ``begin`` describes; `words`, see `words_of`, are for those who watch."""
         begun = self.call("begin", task)
         self.begun = True
         self._token, self._num_there = begun["token"], begun["chunks"]
+        self._words = words
+        self._tell_words()
 
     def call(self, method: str, *arguments: Any) -> Any:
         """Call a method of it after everything that was put, and return what it returns."""
@@ -416,6 +443,11 @@ class Training:
         self._caller.shutdown(wait=True, cancel_futures=True)
         self._proxy._pyroRelease()
 
+    def _tell_words(self) -> None:
+        """Send the words; nothing waits for them, and a training run goes on without."""
+        if self._words is not None:
+            self._submit("tell_words", self._words)
+
     def _submit(self, method: str, *arguments: Any) -> Future[Any]:
         return self._caller.submit(_invoke, self._calls, method, *arguments)
 
@@ -488,6 +520,7 @@ class Training:
             self._sent.popleft()
             self._num_there += 1
         self._num_there = there
+        self._tell_words()
         self._sent = deque((chunk, self._send(chunk)) for chunk, _ in self._sent)
 
     def _connect_again(self, error: CommunicationError) -> None:

@@ -54,7 +54,7 @@ from distcorpus.engines.base import Block
 from distcorpus.kernels import EStep, Inference, InferenceParams
 from distcorpus.models import _check as check
 from distcorpus.models._answers import check_topics
-from distcorpus.models._cluster import Cluster, Training, train_on
+from distcorpus.models._cluster import Cluster, Training, train_on, words_of
 from distcorpus.models._documents import DocumentTopics, begun
 from distcorpus.models._drawing import Drawing
 from distcorpus.models._engine import chosen_client, engine_of, placed, placed_with
@@ -1175,7 +1175,7 @@ class _Run:
                     fetch()
                 self.told(event)
 
-            training.begin(task)
+            training.begin(task, words_of(model.id2word, model.num_terms))
             try:
                 end = 0
                 for chunk in cast("Iterator[Chunk | StoredChunk]", self._chunks()):

@@ -163,6 +163,30 @@ def test_lsi_in_mid_training(watched: LocalCluster, lee_corpus: Any):
     assert len(model.projection.s) == 60
 
 
+def test_topics_are_seen_in_words(watched: LocalCluster, lee_corpus: Any):
+    """Also words with the end of a line in them or very many characters, numbers, and ids without a word."""
+    ids = range(len(lee_corpus.dictionary))
+    long = {number: f"{number}\n" + "x" * 100 for number in ids}
+    for id2word, expected in (
+        (lee_corpus.dictionary, lee_corpus.dictionary),
+        (long, {number: word.replace("\n", " ")[:60] for number, word in long.items()}),
+        (dict.fromkeys(ids, 7), dict.fromkeys(ids, "7")),
+        ({max(ids): "last"}, {number: "last" if number == max(ids) else "" for number in ids}),
+    ):
+        seen: list[Details] = []
+
+        def hook(seen: list[Details] = seen) -> None:
+            snapshot = fresh(watched, lambda one: any(view.documents_arrived for view in one.sessions))
+            seen.append(details(watched, snapshot.sessions[0].name))
+
+        fresh(watched, lambda one: not one.sessions)
+        corpus = Halting(lee_corpus.counts, 60, hook)
+        LdaModel(corpus, id2word=id2word, num_topics=3, chunksize=20, distributed=True)
+        for topic in seen[0].topics:
+            assert topic.words == tuple(expected[term] for term in topic.terms)
+        assert len(seen[0].topics) == 3
+
+
 def test_gensim_s_own_models_are_seen(watched: LocalCluster, lee_corpus: Any):
     seen: list[tuple[SessionView, Details]] = []
 
