@@ -34,6 +34,7 @@ from ._lda_simd import (
     store,
     total,
 )
+from ._subnormals import without_subnormals
 
 LOG2_E = math.log2(math.e)
 LN2 = math.log(2)
@@ -122,6 +123,7 @@ def digamma(values: np.ndarray) -> np.ndarray:
     return np.log(_successor_growth(values.reshape(-1))).reshape(values.shape) - 1 / values
 
 
+@without_subnormals
 @compiled(nogil=True, error_model="numpy")
 def _topic_weights(rows: np.ndarray, shifts: np.ndarray, scales: np.ndarray) -> np.ndarray:
     """exp(psi(rows)) * 2**shifts * scales; rows (m, K), the others (K,), all of one dtype."""
@@ -440,6 +442,7 @@ def returning(
     return live
 
 
+@without_subnormals
 @compiled(nogil=True, error_model="numpy")
 def expectation(
     indptr: np.ndarray,
@@ -635,6 +638,7 @@ def expectation(
     return theta, ratio, num_converged, num_iterations
 
 
+@without_subnormals
 @compiled(nogil=True, error_model="numpy")
 def statistics(
     indptr: np.ndarray,
@@ -710,6 +714,7 @@ def statistics(
     return num_cells
 
 
+@without_subnormals
 @compiled(nogil=True, error_model="numpy")
 def absence(
     indptr: np.ndarray,
