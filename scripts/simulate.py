@@ -24,9 +24,11 @@ PING_DEADLINE = 5.0  # seconds until a stopped worker counts as silent
 
 COLUMNS = [
     "workers",
+    "rounds",
     "jobs",
     "blocks/job",
     "utilisation",
+    "seconds",
     "makespan/ideal",
     "lost",
     "requeued",
@@ -51,6 +53,7 @@ class Outcome:
     """What one simulation came to."""
 
     workers: int
+    rounds: int
     jobs: int
     blocks: int
     makespan: float
@@ -64,9 +67,11 @@ class Outcome:
         stats = self.schedule.stats
         return (
             f"{self.workers:,}",
+            f"{self.rounds:,}",
             f"{self.jobs:,}",
             f"{self.blocks / self.jobs:.1f}",
             f"{self.busy / self.present:.1%}",
+            f"{self.makespan:,.0f}",
             f"{self.makespan / self.ideal:.2f}",
             f"{stats.lost:,}",
             f"{stats.requeued:,}",
@@ -91,6 +96,7 @@ class Simulation:
     names: itertools.count[int] = field(default_factory=itertools.count)
     link_free_at: float = 0.0
     costs: list[float] = field(default_factory=list)
+    rounds: int = 0
     rounds_done: int = 0
     busy: float = 0.0
     present: float = 0.0
@@ -102,7 +108,10 @@ class Simulation:
     def run(self) -> Outcome:
         """Simulate until the last round is finished."""
         options = self.options
-        self.costs = [self.spread() for _ in range(options.blocks * self.n_workers)]
+        self.costs = [self.spread() for _ in range(options.round_blocks or options.blocks * self.n_workers)]
+        self.rounds = options.rounds
+        if options.all_blocks:
+            self.rounds = max(1, round(options.all_blocks / len(self.costs)))
         for _ in range(self.n_workers):
             self.join()
         self.after(TICK, "tick")
@@ -110,17 +119,17 @@ class Simulation:
             self.after(self.random.expovariate(options.joins / 3600), "join_extra")
         self.tell("session_opened", "training")
         self.open_round()
-        while self.rounds_done < options.rounds:
+        while self.rounds_done < self.rounds:
             self.now, _, event, arguments = heapq.heappop(self.events)
             getattr(self, event)(*arguments)
         for worker in self.workers.values():
             self.part(worker)
-        work = sum(self.costs) * options.rounds * options.seconds
+        work = sum(self.costs) * self.rounds * options.seconds
         jobs = self.schedule.stats.leases
-        blocks = len(self.costs) * options.rounds + self.schedule.stats.requeued
+        blocks = len(self.costs) * self.rounds + self.schedule.stats.requeued
         return Outcome(
-            self.n_workers, jobs, blocks, self.now, work / self.n_workers, self.busy, self.present,
-            self.scheduler_seconds, self.schedule,
+            self.n_workers, self.rounds, jobs, blocks, self.now, work / self.n_workers, self.busy,
+            self.present, self.scheduler_seconds, self.schedule,
         )  # fmt: skip
 
     # The dispatcher
@@ -141,8 +150,8 @@ class Simulation:
                     self.hand(decision)
                 case Finish():
                     self.rounds_done += 1
-                    if self.rounds_done < self.options.rounds:
-                        self.after(0.0, "open_round")
+                    if self.rounds_done < self.rounds:
+                        self.after(self.options.between, "open_round")
                 case Fail(error=error):
                     raise SystemExit(f"{self.n_workers} workers: the training failed: {error}")
                 case Drop(worker=name):
@@ -255,7 +264,10 @@ def parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--workers", type=int, nargs="+", default=[1, 10, 100, 1_000, 10_000], help="one simulation for each")
     add("--blocks", type=int, default=40, help="blocks a worker in each round")
+    add("--round-blocks", type=int, help="blocks in each round, instead of so many a worker")
     add("--rounds", type=int, default=2, help="rounds, one after the other")
+    add("--all-blocks", type=int, help="blocks of all rounds together, instead of their number")
+    add("--between", type=float, default=0.0, help="seconds between two rounds")
     add("--seconds", type=float, default=1.0, help="mean time to compute a block")
     add("--spread", type=float, default=0.3, help="coefficient of variation of costs and of times")
     add("--transfer", type=float, default=0.1, help="seconds a job and a result travel")
