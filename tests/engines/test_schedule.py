@@ -1302,5 +1302,6 @@ def test_the_simulator_prints_a_row_for_each_number_of_workers() -> None:
     rows = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
     cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
     assert [row[0] for row in cells] == ["workers", "--------:", "1", "30"]
-    assert all(0 < float(row[3].rstrip("%")) <= 100 for row in cells[2:])
-    assert all(int(row[5]) > 0 for row in cells[3:])
+    of = cells[0].index
+    assert all(0 < float(row[of("utilisation")].rstrip("%")) <= 100 for row in cells[2:])
+    assert all(int(row[of("lost")]) > 0 for row in cells[3:])
