@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 try:
@@ -64,6 +65,36 @@ def memory_limit(root: Path = Path("/")) -> int | None:
             except (OSError, ValueError):  # there is none, or it is "max"
                 continue
     return min(limits, default=None)
+
+
+def free_memory(root: Path = Path("/")) -> int | None:
+    """Return the bytes of memory that this process can still take, as the kernel and its cgroups say; None
+    where nothing tells.
+    """
+    free = []
+    with suppress(OSError, ValueError, LookupError):
+        free.append(1024 * _number_after("MemAvailable:", root / "proc/meminfo"))
+    for folder in _cgroups(root, "memory"):
+        for limit, used, cached in (
+            ("memory.max", "memory.current", "inactive_file"),
+            ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+        ):
+            try:
+                left = int((folder / limit).read_text()) - int((folder / used).read_text())
+            except (OSError, ValueError):  # there is none, or it is "max"
+                continue
+            with suppress(OSError, ValueError, LookupError):  # files that are in memory give way
+                left += _number_after(cached, folder / "memory.stat")
+            free.append(max(left, 0))
+    return min(free, default=None)
+
+
+def _number_after(name: str, path: Path) -> int:
+    """Return the number in the line of a file that begins with a name."""
+    for line in path.read_text().splitlines():
+        if line.split(None, 1)[:1] == [name]:
+            return int(line.split()[1])
+    raise LookupError(name)
 
 
 def _cgroups(root: Path, controller: str) -> Iterator[Path]:

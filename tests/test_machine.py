@@ -35,6 +35,26 @@ def test_limits_of_cgroups(tmp_path: Path):
     assert cpu_quota(tmp_path) is None
 
 
+def test_what_is_free_is_what_the_tightest_cgroup_leaves(tmp_path: Path):
+    assert _machine.free_memory(tmp_path) is None
+    write(tmp_path / "proc/meminfo", "MemTotal: 900 kB\nMemAvailable:     90 kB\n")
+    assert _machine.free_memory(tmp_path) == 90 * 1024
+    write(tmp_path / "proc/self/cgroup", "0::/a/b\n")
+    write(tmp_path / "sys/fs/cgroup/a/b/memory.max", "max\n")
+    write(tmp_path / "sys/fs/cgroup/a/b/memory.current", "1000\n")
+    write(tmp_path / "sys/fs/cgroup/a/memory.max", "9000\n")
+    write(tmp_path / "sys/fs/cgroup/a/memory.current", "6000\n")
+    assert _machine.free_memory(tmp_path) == 3000
+    write(tmp_path / "sys/fs/cgroup/a/memory.stat", "anon 4000\nfile 2000\ninactive_file 1500\n")
+    assert _machine.free_memory(tmp_path) == 4500
+    write(tmp_path / "proc/self/cgroup", "4:memory:/x\n")
+    write(tmp_path / "sys/fs/cgroup/memory/x/memory.limit_in_bytes", "2000")
+    write(tmp_path / "sys/fs/cgroup/memory/x/memory.usage_in_bytes", "2500")
+    assert _machine.free_memory(tmp_path) == 0
+    write(tmp_path / "sys/fs/cgroup/memory/x/memory.stat", "inactive_file 1\ntotal_inactive_file 1000\n")
+    assert _machine.free_memory(tmp_path) == 500
+
+
 def test_threads_and_limits_follow_the_cgroup(monkeypatch: pytest.MonkeyPatch):
     """As in a container: what it may have counts, not what the machine has."""
     for name in ("DISTCORPUS_THREADS", "OMP_NUM_THREADS"):

@@ -5,16 +5,15 @@ from __future__ import annotations
 import numbers
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import replace
 from itertools import islice
-from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 import scipy.sparse
 from gensim import utils
 
+from distcorpus._machine import free_memory
 from distcorpus.algorithms.chunk import LARGEST_WEIGHT, MAX_COUNT, MAX_TERMS, Chunk, Divisible, as_chunk
 from distcorpus.corpora.textfiles import text_file
 
@@ -308,18 +307,6 @@ def check_memory(num_terms: int, num_topics: int, itemsize: int) -> None:
             f"{free / 2**30:.1f} GiB are free. The largest term id, {num_terms - 1}, makes the vocabulary: "
             f"{HOW_TO_NUMBER}"
         )
-
-
-def free_memory() -> int | None:
-    """Return the bytes that this process can still have, as the kernel and its control group say."""
-    limits = []
-    with suppress(OSError, StopIteration, ValueError):
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        limits.append(1024 * int(next(line for line in lines if line.startswith("MemAvailable")).split()[1]))
-    group = Path("/sys/fs/cgroup")
-    with suppress(OSError, ValueError):
-        limits.append(int((group / "memory.max").read_text()) - int((group / "memory.current").read_text()))
-    return min(limits, default=None)
 
 
 def small_document(

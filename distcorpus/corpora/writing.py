@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from distcorpus._machine import open_alone
+from distcorpus._machine import free_memory, open_alone
 from distcorpus.algorithms.chunk import LARGEST_WEIGHT, MAX_TERMS, Chunk, as_chunk, joined
 from distcorpus.corpora import files, manifest
 from distcorpus.corpora.files import Folder
@@ -27,7 +27,7 @@ from distcorpus.corpora.manifest import (
     Shard,
     file_of,
 )
-from distcorpus.corpora.reading import HOW_TO_NUMBER, free_memory
+from distcorpus.corpora.reading import HOW_TO_NUMBER
 from distcorpus.corpora.store import map_part
 
 #: What a folder is called that is being written, after the corpus' own name.
