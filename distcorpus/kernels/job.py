@@ -33,7 +33,8 @@ def run(
     params
         The round's parameters, as the kernel takes them.
     blocks : sequence of (Chunk or Postings, tuple of int)
-        The documents, packed by the kernel, and what identifies each block within its session.
+        The documents, packed by the kernel, and what identifies each block within its session. Where `unpack`
+        is given they may be of any type that has ``nnz``, their entries.
     words : ndarray of int32, shape (n_words,)
         The sorted ids of the terms that occur in the blocks.
     table : ndarray, shape (m, width)

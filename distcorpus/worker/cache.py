@@ -90,6 +90,11 @@ class KeptBlock:
         """Its bytes in memory."""
         return KEPT + self.words.nbytes + self.documents.nbytes
 
+    @property
+    def nnz(self) -> int:
+        """Its entries."""
+        return self.documents.nnz
+
     def among(self, words: Places) -> Packed:
         """Return the documents with places among `words`, which have all of theirs, for ids."""
         places = words.of(self.words)
