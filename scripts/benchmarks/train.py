@@ -18,7 +18,8 @@ trained model; gensim's defaults, with `eval_every=None`. LDA: one pass over the
 held out, chunks of 2,000. LSI: 200 topics, all documents with TF-IDF, chunks of 20,000. scikit-learn
 (which gets a CSR matrix) has gensim's chunks, schedule, iterations and priors; tomotopy (whose documents
 are loaded beforehand) has its own defaults. Spark (whose documents are in its executor's memory beforehand)
-has gensim's chunks, drawn at random, its schedule and priors. With 400 and 1,000 topics, each is run once.
+has gensim's chunks, drawn at random, its schedule and priors. Spark, tomotopy and gensim's distributed mode
+are run once, and with 400 and 1,000 topics each is.
 
 Each run is a fresh process that has trained on a few documents before; clusters, ours and gensim's own,
 are up already. "Cores" are the processes that compute times their threads; each has one BLAS thread a core
