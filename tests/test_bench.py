@@ -38,6 +38,7 @@ def test_the_statistics_are_those_of_the_reference(rows: list[dict[str, str]]):
     assert all(0 < float(row[column]) < 1e-5 for row in rows for column in ("error", "of gensim's"))
 
 
+@pytest.mark.long
 def test_each_competitor_has_a_figure(rows: list[dict[str, str]]):
     competitors = ("ours", "ours, numpy", "scikit-learn")
     assert all(float(row[name].removesuffix("x")) > 0 for row in rows for name in competitors)

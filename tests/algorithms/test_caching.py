@@ -66,6 +66,7 @@ event.register("numba:compile", compilations)
     assert {file.name: file.read_bytes() for file in elsewhere.iterdir()} == compiled
 
 
+@pytest.mark.long
 def test_what_others_may_write_to_is_not_used(tmp_path):
     """Its files are code; kernels are compiled without a cache then."""
     folder = tmp_path / f"distcorpus-kernels-{os.getuid()}"

@@ -291,7 +291,8 @@ def test_bad_records_are_passed_over_and_counted(
         Corpus.build(path, tmp_path / "d", skip_bad=True, processes=1)
 
 
-@pytest.mark.parametrize("suffix", ["", pytest.param(".gz", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("suffix", ["", ".gz"])
 def test_a_line_without_end_takes_no_memory(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"long.txt{suffix}"
     if suffix:

@@ -180,6 +180,7 @@ def test_a_process_forked_after_a_training_trains_too(lee_corpus):
     os.waitpid(child, 0)
 
 
+@pytest.mark.long
 def test_processes_of_joblib_share_the_cores(lee_corpus):
     """Each trains with the threads that joblib gives it, to the same bytes."""
     counts, tfidf, dictionary = lee_corpus.counts, lee_corpus.tfidf, lee_corpus.dictionary

@@ -43,7 +43,7 @@ def cases():
     for kind in (test_lsimodel.TestLsiModel, test_ldamodel.TestLdaModel):
         for name in loader.getTestCaseNames(kind):
             for where in MODELS:
-                is_long = where == "dask" or name == "test_passes"
+                is_long = where != "here" or name == "test_passes"
                 marks = [pytest.mark.long] if is_long else []
                 if name == "test_passes":  # 7,500 updates, which take three minutes with Dask
                     marks.append(pytest.mark.timeout(900))
