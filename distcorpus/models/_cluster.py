@@ -251,16 +251,12 @@ def words_of(id2word: Any, num_terms: int) -> np.ndarray | None:
     if not has_words or num_terms > MOST_WORDS:
         return None
     if isinstance(id2word, Dictionary):
-        id2word = id2word.id2token if len(id2word.id2token) == len(id2word) else _by_id(id2word.token2id)
+        id2word = {number: word for word, number in id2word.token2id.items()}
     words = [str(id2word.get(number, "")) for number in range(num_terms)]
     text = "\n".join(words)
     if text.count("\n") >= num_terms or len(text) > MOST_WORDS * 10:
         text = "\n".join(word[:LONGEST_WORD].replace("\n", " ") for word in words)
     return np.frombuffer(text.encode(errors="replace"), np.uint8)
-
-
-def _by_id(numbers: Mapping[str, int]) -> dict[int, str]:
-    return {number: word for word, number in numbers.items()}
 
 
 def _is_broken(error: CommunicationError) -> bool:

@@ -8,6 +8,8 @@ import platform
 import statistics
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +40,18 @@ def start_again_where_needed() -> None:
     if wanted != dict(os.environ):
         sys.stdout.flush()
         os.execve(sys.executable, [sys.executable, *sys.argv], wanted)
+
+
+@contextmanager
+def one_core_apart() -> Iterator[set[int]]:
+    """Leave a core, which this yields, to others: this process and what it starts have the rest, if any."""
+    cores = os.sched_getaffinity(0)
+    theirs = {max(cores)}
+    os.sched_setaffinity(0, cores - theirs or cores)
+    try:
+        yield theirs
+    finally:
+        os.sched_setaffinity(0, cores)
 
 
 def description() -> str:

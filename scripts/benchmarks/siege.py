@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import statistics
 import tempfile
 import time
@@ -12,7 +11,7 @@ import chaos
 import corpora
 import siege
 
-from benchmarks import report
+from benchmarks import machine, report
 from benchmarks.report import Result
 from distcorpus import LocalCluster
 
@@ -40,10 +39,11 @@ def run(quick: bool, repeats: int) -> Result:
     trainings = chaos.gensims(dictionary, documents, topics=100, chunksize=500, passes=2 if quick else 10)
     seconds: dict[tuple[str, str], list[float]] = {}
     made = dict.fromkeys(SIEGES, 0)
-    cores = os.sched_getaffinity(0)
-    theirs = {max(cores)}
-    os.sched_setaffinity(0, cores - theirs or cores)  # the cluster inherits that
-    with LocalCluster(2) as cluster, tempfile.TemporaryDirectory() as folder:
+    with (
+        machine.one_core_apart() as theirs,
+        LocalCluster(2) as cluster,
+        tempfile.TemporaryDirectory() as folder,
+    ):
         results = {model: train() for model, train in trainings.items()}
 
         def train_all(when: str) -> None:
@@ -58,7 +58,6 @@ def run(quick: bool, repeats: int) -> Result:
                 with siege.Siege(cluster, Path(folder, "witness"), attacks, theirs) as laid:
                     train_all(name)
                 made[name] += sum(laid.made.values())
-    os.sched_setaffinity(0, cores)
     rows = []
     for model in trainings:
         peace = seconds[model, "in peace"]

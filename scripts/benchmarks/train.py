@@ -119,12 +119,10 @@ def run(quick: bool, repeats: int) -> Result:
         return f"{lsi.accuracy(training.model['u'], training.model['s'], *exact).worst:.1e}"
 
     parts = []
+    many_topics = () if quick else MANY_TOPICS
     for title, entries, topics, judge, criterion in (
         ("LDA", LDA, num_topics, judge_lda, "perplexity"),
-        *(
-            ("LDA", LDA_OF_MANY, many, judge_lda, "perplexity")
-            for many in MANY_TOPICS[: 0 if quick else None]
-        ),
+        *(("LDA", LDA_OF_MANY, many, judge_lda, "perplexity") for many in many_topics),
         ("LSI", LSI, k, judge_lsi, "worst"),
     ):
         trainings, failures = _train_all(entries, (quick, topics), repeats, limit)

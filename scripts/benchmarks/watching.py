@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager
 import chaos
 import corpora
 
-from benchmarks import report
+from benchmarks import machine, report
 from benchmarks.processes import cpu_seconds
 from benchmarks.report import Result
 from distcorpus import LocalCluster
@@ -37,10 +37,7 @@ def run(quick: bool, repeats: int) -> Result:
     trainings = chaos.ours(dictionary, list(documents), topics=100, chunksize=2000, passes=passes)
     seconds: dict[tuple[str, bool], list[float]] = {}
     used: dict[tuple[str, bool], list[float]] = {}
-    cores = os.sched_getaffinity(0)
-    theirs = {max(cores)}
-    os.sched_setaffinity(0, cores - theirs or cores)  # the cluster inherits that
-    with LocalCluster(2) as cluster:
+    with machine.one_core_apart() as theirs, LocalCluster(2) as cluster:
         pids = [cluster.dispatcher_pid, *(worker.pid for worker in cluster.workers)]
         results = {model: train() for model, train in trainings.items()}
 
@@ -55,7 +52,6 @@ def run(quick: bool, repeats: int) -> Result:
             train_all(watched=False)
             with dashboards(cluster, theirs):
                 train_all(watched=True)
-    os.sched_setaffinity(0, cores)
     rows = []
     for model in trainings:
         cells = [model]

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import gensim.models
 import numpy as np
 
 from distcorpus import LocalCluster
 from distcorpus.corpora import Corpus
 from distcorpus.models import LdaModel, LsiModel
 
-from .test_kinds import train
+from .test_kinds import KINDS, train
 from .test_status import fresh
-
-KINDS = [LdaModel, LsiModel, gensim.models.LdaModel, gensim.models.LsiModel]
 
 
 def test_no_job_fails_on_a_worker_of_several_threads(cluster, lee_corpus, tmp_path):
