@@ -129,17 +129,22 @@ def _topic_weights(rows: np.ndarray, shifts: np.ndarray, scales: np.ndarray) -> 
     """exp(psi(rows)) * 2**shifts * scales; rows (m, K), the others (K,), all of one dtype."""
     lane = lanes(shifts)
     num_topics = shifts.size
-    width = padded(num_topics, lane)
-    row, shift, scale = np.ones(width, rows.dtype), np.zeros(width, rows.dtype), np.ones(width, rows.dtype)
-    shift[:num_topics] = shifts
-    scale[:num_topics] = scales
+    width = max(num_topics, lane)
+    if num_topics < lane:
+        padded_rows = np.ones((rows.shape[0], lane), rows.dtype)
+        padded_rows[:, :num_topics] = rows
+        padded_shifts, padded_scales = np.zeros(lane, rows.dtype), np.ones(lane, rows.dtype)
+        padded_shifts[:num_topics] = shifts
+        padded_scales[:num_topics] = scales
+        rows, shifts, scales = padded_rows, padded_shifts, padded_scales
     weights = np.empty_like(rows)
-    for i in range(rows.shape[0]):
-        row[:num_topics] = rows[i]
+    values, target = rows.reshape(-1), weights.reshape(-1)
+    for start in range(0, values.size, width):
         for v in range(0, width, lane):
-            store(row, v, exp_digamma(load(row, v), load(shift, v)) * load(scale, v))
-        weights[i] = row[:num_topics]
-    return weights
+            column = min(v, width - lane)  # the last block overlaps the one before
+            weight = exp_digamma(load(values, start + column), load(shifts, column)) * load(scales, column)
+            store(target, start + column, weight)
+    return np.ascontiguousarray(weights[:, :num_topics])
 
 
 def topic_weights(rows: np.ndarray, totals: np.ndarray) -> np.ndarray:

@@ -49,9 +49,6 @@ VARIANTS = ("vb", "cvb0")
 #: Documents' topic weights: the arrays of a matrix in CSR form.
 Theta: TypeAlias = tuple[np.ndarray, np.ndarray, np.ndarray]
 
-#: Rows of lambda that are turned into topic weights at a time, where these take their place.
-ROWS_AT_ONCE = 512
-
 
 @functools.cache
 def compiled_or_numpy() -> ModuleType:

@@ -50,8 +50,8 @@ BLOCK_DOCUMENTS = 512
 #: The part of a job's counts that may be other than zero where they are sent as cells, of twice the size.
 SPARSE = 0.25
 
-#: Rows of lambda that are turned into topic weights at a time: they stay in a near cache.
-ROWS_AT_ONCE = 512
+#: Bytes of lambda that are turned into topic weights at a time: they stay in a near cache.
+AT_ONCE = 1 << 19
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -151,8 +151,9 @@ class EStep:
         dtype = floats(params.dtype)
         if out is None or out.dtype != dtype or not out.flags.writeable:
             out = np.empty(rows.shape, dtype)
-        for start in range(0, len(rows), ROWS_AT_ONCE):
-            part = slice(start, start + ROWS_AT_ONCE)
+        count = max(1, AT_ONCE // max(1, params.width * dtype.itemsize))
+        for start in range(0, len(rows), count):
+            part = slice(start, start + count)
             out[part] = topic_weights(as_compiled(rows[part], dtype), params.totals, params.variant)
         return out
 
