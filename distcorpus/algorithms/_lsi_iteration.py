@@ -12,9 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ._lsi_basis import Basis, Rows, orthonormal, orthonormalise, panel_width, shifted
+from ._lsi_basis import Basis, orthonormal, orthonormalise, panel_width, shifted
 from ._lsi_proof import Probe
 from ._lsi_stop import RayleighRitz, Stop, eigenvalues
+from .rows import Rows
 
 #: Steps that a probe takes, about.
 PROBE_STEPS = 4

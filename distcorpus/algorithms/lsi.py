@@ -21,10 +21,11 @@ from typing import Any
 
 import numpy as np
 
-from ._lsi_basis import Map, Rows, orthonormal
+from ._lsi_basis import orthonormal
 from ._lsi_iteration import Approach, Task, Unfit, iterate, noise
 from ._lsi_stop import eigenvalues
 from .chunk import SMALLEST_WEIGHT
+from .rows import Map, Rows
 from .summation import grid_for
 
 #: An earlier factorisation: left singular vectors (terms x k) and singular values (k).

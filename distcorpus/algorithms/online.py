@@ -14,6 +14,7 @@ import numpy as np
 from .chunk import Chunk, Divisible, positions_of
 from .lda import LDA_GRID, bound, infer, log_topics, topic_bound, topic_weights
 from .received import NUMBER, WHOLE, check_kinds
+from .rows import Map
 from .topics import LazyTopics, StatisticsSum, newton_step
 
 
@@ -117,7 +118,14 @@ class OnlineLda:
         self.num_updates = num_updates
         self.converged = 0  # documents of the latest M-step, after all their iterations
 
-    def mstep(self, plan: Plan, pass_: int, total: StatisticsSum, extras: Mapping[str, Any]) -> float:
+    def mstep(
+        self,
+        plan: Plan,
+        pass_: int,
+        total: StatisticsSum,
+        extras: Mapping[str, Any],
+        side_by_side: Map = map,
+    ) -> float:
         """Update the model from the statistics of some documents.
 
         Parameters
@@ -128,6 +136,8 @@ class OnlineLda:
             The expected counts.
         extras : mapping
             The other sums of the E-step's kernel.
+        side_by_side : callable
+            A `Map` for slices of the topics' rows.
 
         Returns
         -------
@@ -140,7 +150,9 @@ class OnlineLda:
         if plan.optimize_alpha and documents:
             mean_logs = extras["gamma_statistics"] * LDA_GRID / documents
             self.alpha = newton_step(self.alpha, documents, mean_logs, rho).astype(self.alpha.dtype)
-        self.topics.blend(rho, total.words, total.steps, documents, unit=total.grid)
+        self.topics.blend(
+            rho, total.words, total.steps, documents, unit=total.grid, side_by_side=side_by_side
+        )
         if plan.optimize_eta:
             mean_logs = self._mean_log_topics()
             self.eta = newton_step(self.eta, self.topics.num_topics, mean_logs, rho).astype(self.eta.dtype)

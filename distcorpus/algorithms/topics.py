@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from .received import NUMBER, check_kinds
+from .rows import Map, Rows
 from .summation import MAX_STEPS, add_cells, check_steps, inexact
 
 #: Fewer rows than this are not worth loading the compiled loops for; the bits are the same.
@@ -145,6 +146,7 @@ class LazyTopics:
         targetsize: int | None = None,
         *,
         unit: float = 1.0,
+        side_by_side: Map = map,
     ) -> None:
         """Move the topics towards the expected counts of some documents.
 
@@ -163,6 +165,8 @@ class LazyTopics:
             Documents that the statistics shall stand for; as many as before by default.
         unit : float
             The value of one in `statistics`.
+        side_by_side : callable
+            A `Map` to blend slices of the words with.
 
         Raises
         ------
@@ -181,7 +185,9 @@ class LazyTopics:
         factor = rho * (targetsize / numdocs if numdocs else 1.0) / self.scale
         kernels = _kernels()
         if kernels is not None:
-            totals = kernels.add_rows(self.table, words, statistics, unit, factor)
+            totals = Rows(len(words), side_by_side).sum(
+                lambda part: kernels.add_rows(self.table, words[part], statistics[part], unit, factor)
+            )
         else:
             self.table[words] += (factor * unit * statistics).astype(self.dtype)
             totals = statistics.sum(axis=0)
@@ -248,10 +254,13 @@ class StatisticsSum:
         Size of the vocabulary, and numbers a row.
     grid : float
         The value of a step, a power of two.
+    side_by_side : callable
+        A `Map` to add slices of the terms with.
     """
 
-    def __init__(self, num_terms: int, width: int, grid: float) -> None:
+    def __init__(self, num_terms: int, width: int, grid: float, side_by_side: Map = map) -> None:
         self.grid = grid
+        self._map = side_by_side
         self._row_of = np.full(num_terms, -1, np.int32)
         self._words = np.empty(0, np.int32)
         self._steps = np.zeros((0, width))
@@ -293,11 +302,11 @@ class StatisticsSum:
         with self._lock:
             self._make_room(words)
             rows = self._row_of[words]
-            exact = (
-                _add_steps(self._steps, rows, steps)
-                if cells is None
-                else add_cells(self._steps, rows, cells, steps)
-            )
+            if cells is None:
+                slices = Rows(len(words), self._map)
+                exact = all(slices.map(lambda part: _add_steps(self._steps, rows[part], steps[part])))
+            else:
+                exact = add_cells(self._steps, rows, cells, steps)
             if not exact:
                 raise inexact(self._steps[rows], self.grid, words)
 
@@ -305,7 +314,7 @@ class StatisticsSum:
         """Forget every sum; the memory is kept for the next ones."""
         with self._lock:
             self._row_of[self.words] = -1
-            self.steps[:] = 0
+            Rows(self._used, self._map).map(lambda part: self._steps[part].fill(0))
             self._used = 0
 
     def _make_room(self, words: np.ndarray) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -14,7 +15,8 @@ R = TypeVar("R")
 class SideBySide:
     """Computes items side by side: in the caller's thread, and in others as soon as they have woken up.
 
-    Where the cores are busy with other things the caller computes everything, and waits for nobody.
+    Where the cores are busy with other things the caller computes everything, and waits for nobody. Several
+    threads may call at once.
 
     Parameters
     ----------
@@ -25,6 +27,7 @@ class SideBySide:
     def __init__(self, threads: int) -> None:
         self._helpers = threads - 1
         self._pool: ThreadPoolExecutor | None = None
+        self._lock = threading.Lock()
 
     def map(self, function: Callable[[T], R], items: Sequence[T]) -> list[R]:
         """Return what `function` returns for each item, in order; what it raises is raised here."""
@@ -36,9 +39,10 @@ class SideBySide:
                 results[number] = function(items[number])
 
         wanted = min(self._helpers, len(items) - 1)
-        if self._pool is None and wanted > 0:
-            self._pool = ThreadPoolExecutor(self._helpers, thread_name_prefix="side-by-side")
-        helpers = [self._pool.submit(work) for _ in range(wanted)] if self._pool is not None else []
+        with self._lock:
+            if self._pool is None and wanted > 0:
+                self._pool = ThreadPoolExecutor(self._helpers, thread_name_prefix="side-by-side")
+            helpers = [self._pool.submit(work) for _ in range(wanted)] if self._pool is not None else []
         try:
             work()
         finally:
@@ -49,6 +53,7 @@ class SideBySide:
 
     def close(self) -> None:
         """End the threads; those that compute are waited for. The next call starts new ones."""
-        pool, self._pool = self._pool, None
+        with self._lock:
+            pool, self._pool = self._pool, None
         if pool is not None:
             pool.shutdown()

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from distcorpus._machine import available_cores
 from distcorpus.algorithms.chunk import Chunk, positions_of, words_in
+from distcorpus.algorithms.rows import Map, Rows
 from distcorpus.engines.base import Block, Round
 from distcorpus.engines.observer import JobRecord, watching
 from distcorpus.engines.sidebyside import SideBySide
@@ -141,17 +142,37 @@ class _Job:
         self._making = threading.Lock()
         self._kernel: Any = None
 
-    def kernel(self) -> Any:
-        """Return the kernel instance; whoever comes first makes it."""
+    def kernel(self, side_by_side: Map | None = None) -> Any:
+        """Return the kernel instance; whoever comes first makes it, with helpers where there are some."""
         with self._making:
             if self._kernel is None:
                 round_ = self.round
                 words = words_in([block.words for block in self.blocks], round_.num_terms)
-                rows = round_.rows(words)
-                table = round_.kernel.prepare(rows, round_.params, out=rows)
+                table = _prepared(round_, words, side_by_side)
                 rows_of: NDArray[np.int32] = positions_of(words, round_.num_terms)
                 self._kernel = round_.kernel(round_.params, words, table, rows_of)
             return self._kernel
+
+
+def _prepared(round_: Round, words: NDArray[np.int32], side_by_side: Map | None) -> NDArray:
+    """Return the kernel's table of some words, of which slices may be made side by side."""
+    params, prepare = round_.params, round_.kernel.prepare
+    first, *others = Rows(len(words)).slices if side_by_side is not None else [slice(None)]
+    rows = round_.rows(words[first])
+    part: NDArray = prepare(rows, params, out=rows)
+    if side_by_side is None or not others:
+        return part
+    table = np.empty((len(words), *part.shape[1:]), part.dtype)
+    table[first] = part
+
+    def fill(some: slice) -> None:
+        place = table[some]
+        part = prepare(round_.rows(words[some]), params, out=place)
+        if part is not place:
+            place[:] = part
+
+    list(side_by_side(fill, others))
+    return table
 
 
 def _record(round_: Round, block: Block, began: float) -> JobRecord:
@@ -304,7 +325,7 @@ class ThreadsEngine:
         round_ = job.round
         with self._budget:
             began = time.time()
-            job.kernel().add(block.documents, block.key)
+            job.kernel(self.map if self.num_workers > 1 else None).add(block.documents, block.key)
         for observer in watching():
             observer.job_ended(_record(round_, block, began))
         with self._changed:

@@ -201,7 +201,7 @@ class LdaTraining(Session):
         """
         model, plan, progress = self.model, self.plan, self.progress
         reporter = Reporter(model, plan, progress)
-        total = StatisticsSum(self.num_terms, model.topics.num_topics, LDA_GRID)
+        total = StatisticsSum(self.num_terms, model.topics.num_topics, LDA_GRID, self.engine.map)
         for pass_ in range(progress.pass_, plan.passes):
             first = progress.chunk
             remaining = (numbered for numbered in source.chunks(pass_) if numbered[0] >= first)
@@ -211,7 +211,7 @@ class LdaTraining(Session):
                 seen = _Counter(chain([leader], others))
                 extras = self._expect(iter(seen), total, source, observer, reporter)
                 with observer.changing():
-                    rho = model.mstep(plan, pass_, total, extras)
+                    rho = model.mstep(plan, pass_, total, extras, self.engine.map)
                     progress.chunk += seen.chunks
                     progress.documents += seen.documents
                     progress.updates += 1

@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from distcorpus.algorithms import summation
-from distcorpus.algorithms._lsi_basis import SLICE
 from distcorpus.algorithms.chunk import Chunk, as_chunk
 from distcorpus.algorithms.lsi import (
     block_width,
@@ -29,6 +28,7 @@ from distcorpus.algorithms.lsi import (
     product_grid,
     start_block,
 )
+from distcorpus.algorithms.rows import SLICE
 from distcorpus.engines.threads import ThreadsEngine
 from distcorpus.kernels import Product, ProductParams, product
 from distcorpus.training.lsi import LsiTask, LsiTraining, train

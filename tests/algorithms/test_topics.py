@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from gensim.models.ldamodel import LdaState, update_dir_prior
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 
 from distcorpus.algorithms import topics as module
 from distcorpus.algorithms.lda import LDA_GRID
+from distcorpus.algorithms.rows import SLICE
 from distcorpus.algorithms.summation import GridSum
 from distcorpus.algorithms.topics import LazyTopics, StatisticsSum, newton_step
 
@@ -125,6 +128,31 @@ def test_cells_add_up_as_their_table_does():
         assert got.sum() == table.sum()
         with pytest.raises(ValueError, match="cells up to 15"):
             sums.add(words, steps[:1], np.array([15], np.int32))
+
+
+def test_slices_of_rows_side_by_side_have_the_same_bits(kernels):
+    rng = np.random.default_rng(3)
+    num_terms, width = 4 * SLICE, 3
+    table = rng.gamma(1.0, 1.0, (num_terms, width)).astype(np.float32)
+    words = rng.permutation(num_terms)[: 3 * SLICE + 5].astype(np.int32)
+    steps = rng.integers(0, 2**31, (len(words), width)).astype(np.int32)
+    results = []
+    with ThreadPoolExecutor(3) as pool:
+        for side_by_side in (map, pool.map):
+            total = StatisticsSum(num_terms, width, LDA_GRID, side_by_side)
+            for _ in range(2):
+                total.clear()
+                assert not total.steps.any()
+                total.add(words, steps)
+                total.add(words[::-2], steps[::-2])
+            topics = LazyTopics(np.full(num_terms, 0.1, np.float32), table.copy(), numdocs=10)
+            topics.blend(0.25, total.words, total.steps, 5, unit=total.grid, side_by_side=side_by_side)
+            results.append((total.steps.tobytes(), topics.table.tobytes(), topics.sums.tobytes()))
+            too_many = np.zeros(steps.shape)
+            too_many[-1, -1] = 2.0**53
+            with pytest.raises(OverflowError, match=f"^term id {words[-1]}: a sum exceeds"):
+                total.add(words, too_many)
+    assert results[0] == results[1]
 
 
 def test_sum_refuses_what_it_cannot_hold():

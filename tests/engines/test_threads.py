@@ -14,6 +14,7 @@ import pytest
 import threadpoolctl
 
 from distcorpus import LdaModel, LsiModel
+from distcorpus.algorithms.rows import SLICE
 from distcorpus.engines import threads
 from distcorpus.engines.threads import ThreadsEngine, available_threads
 from distcorpus.kernels import EStep
@@ -40,6 +41,27 @@ def test_its_threads_end_with_the_training(lee_corpus):
     )
     assert set(seen) == {3}
     assert not threads_of_ours()
+
+
+@pytest.mark.parametrize("Model", [LdaModel, LsiModel])
+def test_slices_of_a_large_vocabulary_have_the_same_bytes(Model):
+    rng = np.random.default_rng(0)
+    documents = [
+        [(int(word), 1.0 + word % 3) for word in np.unique(rng.integers(0, 4 * SLICE, 400))]
+        for _ in range(80)
+    ]
+    assert len({word for document in documents[:40] for word, _ in document}) > 2 * SLICE
+    models = [
+        Model(documents, 6, id2word=None, chunksize=40, random_seed=1, workers=workers)
+        if Model is LsiModel
+        else Model(documents, 6, chunksize=40, random_state=1, workers=workers)
+        for workers in (1, 2, 3)
+    ]
+    first, *others = [
+        model.projection.u.tobytes() if Model is LsiModel else model.get_topics().tobytes()
+        for model in models
+    ]
+    assert others == [first, first]
 
 
 def test_an_error_in_a_thread_reaches_the_caller_with_its_traceback(lee_corpus, monkeypatch):
