@@ -21,6 +21,7 @@ from distcorpus.engines.schedule import Decision, Drop, Fail, Finish, Hand, Sche
 
 TICK = 1.0  # seconds between the dispatcher's ticks
 PING_DEADLINE = 5.0  # seconds until a stopped worker counts as silent
+HEAPS = 0.55  # documents have so many words to this power (Heaps' law), measured from 500 to 10,000 of them
 
 COLUMNS = [
     "workers",
@@ -30,6 +31,7 @@ COLUMNS = [
     "utilisation",
     "seconds",
     "makespan/ideal",
+    "link",
     "lost",
     "requeued",
     "overtaken",
@@ -60,6 +62,7 @@ class Outcome:
     ideal: float
     busy: float
     present: float
+    link: float
     scheduler_seconds: float
     schedule: Schedule
 
@@ -73,6 +76,7 @@ class Outcome:
             f"{self.busy / self.present:.1%}",
             f"{self.makespan:,.0f}",
             f"{self.makespan / self.ideal:.2f}",
+            f"{self.link:,.0f}",
             f"{stats.lost:,}",
             f"{stats.requeued:,}",
             f"{stats.overtaken:,}",
@@ -95,6 +99,7 @@ class Simulation:
     workers: dict[str, Worker] = field(default_factory=dict)
     names: itertools.count[int] = field(default_factory=itertools.count)
     link_free_at: float = 0.0
+    link_busy: float = 0.0
     costs: list[float] = field(default_factory=list)
     rounds: int = 0
     rounds_done: int = 0
@@ -129,7 +134,7 @@ class Simulation:
         blocks = len(self.costs) * self.rounds + self.schedule.stats.requeued
         return Outcome(
             self.n_workers, self.rounds, jobs, blocks, self.now, work / self.n_workers, self.busy,
-            self.present, self.scheduler_seconds, self.schedule,
+            self.present, self.link_busy, self.scheduler_seconds, self.schedule,
         )  # fmt: skip
 
     # The dispatcher
@@ -158,7 +163,7 @@ class Simulation:
                     self.workers.pop(name, None)
 
     def open_round(self) -> None:
-        self.tell("round_opened", "training", self.rounds_done)
+        self.tell("round_opened", "training", self.rounds_done, least_job_cost=self.options.least)
         self.tell("blocks_added", "training", list(enumerate(self.costs)))
         self.tell("round_sealed", "training")
 
@@ -176,25 +181,28 @@ class Simulation:
 
     # Jobs
 
-    def transfer(self, begin: float) -> float:
+    def transfer(self, begin: float, blocks: int) -> float:
         """When what is sent at `begin` has arrived: the dispatcher's own link takes one at a time."""
-        self.link_free_at = max(self.link_free_at, begin) + self.options.link
+        seconds = self.options.link * min(1.0, self.options.words * blocks**HEAPS)
+        self.link_busy += seconds
+        self.link_free_at = max(self.link_free_at, begin) + seconds
         return self.link_free_at + self.options.transfer
 
     def hand(self, hand: Hand) -> None:
         worker = self.workers[hand.worker]
         cost = sum(self.costs[block] for block in hand.blocks)
         seconds = cost * self.options.seconds * self.spread()
-        begin = max(self.transfer(self.now), worker.free_at, worker.stopped_until)
+        arrives = self.transfer(self.now, len(hand.blocks))
+        begin = max(arrives, worker.free_at, worker.stopped_until)
         worker.free_at = begin + seconds
-        self.after(worker.free_at - self.now, "computed", worker, hand.lease, seconds)
+        self.after(worker.free_at - self.now, "computed", worker, hand.lease, seconds, len(hand.blocks))
 
-    def computed(self, worker: Worker, lease: int, seconds: float) -> None:
+    def computed(self, worker: Worker, lease: int, seconds: float, blocks: int) -> None:
         if worker.stopped_until > self.now:
-            self.after(worker.stopped_until - self.now, "computed", worker, lease, seconds)
+            self.after(worker.stopped_until - self.now, "computed", worker, lease, seconds, blocks)
         elif worker.alive:
             worker.busy += seconds
-            self.after(self.transfer(self.now) - self.now, "arrived", lease)
+            self.after(self.transfer(self.now, blocks) - self.now, "arrived", lease)
 
     def arrived(self, lease: int) -> None:
         self.tell("summed" if self.tell("delivered", lease) else "discarded", lease)
@@ -267,11 +275,13 @@ def parser() -> argparse.ArgumentParser:
     add("--round-blocks", type=int, help="blocks in each round, instead of so many a worker")
     add("--rounds", type=int, default=2, help="rounds, one after the other")
     add("--all-blocks", type=int, help="blocks of all rounds together, instead of their number")
+    add("--least", type=float, default=0.0, help="blocks that a job has at least, where there are as many")
     add("--between", type=float, default=0.0, help="seconds between two rounds")
     add("--seconds", type=float, default=1.0, help="mean time to compute a block")
     add("--spread", type=float, default=0.3, help="coefficient of variation of costs and of times")
     add("--transfer", type=float, default=0.1, help="seconds a job and a result travel")
-    add("--link", type=float, default=0.0, help="seconds a job and a result occupy the dispatcher's own link")
+    add("--link", type=float, default=0.0, help="seconds the whole table occupies the dispatcher's link")
+    add("--words", type=float, default=1.0, help="part of the table that a job of one block needs")
     add("--failures", type=float, default=2.0, help="kills, for each worker and hour")
     add("--replace", type=float, default=10.0, help="seconds until another worker takes a killed one's place")
     add("--stalls", type=float, default=2.0, help="stops (SIGSTOP), for each worker and hour")
