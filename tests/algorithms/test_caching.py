@@ -80,6 +80,7 @@ def test_what_others_may_write_to_is_not_used(tmp_path):
     assert run(NOWHERE + SUM, TMPDIR=str(tmp_path)) == "None"
 
 
+@pytest.mark.long
 def test_without_any_folder_kernels_are_compiled_without_a_cache():
     """As in a container whose file systems are all read-only, where Python finds no temporary folder."""
     nowhere = """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 import unittest
 
 import pytest
@@ -15,15 +16,17 @@ CANNOT_APPLY = {
     "TestLdaModel.test_alpha_auto": "the unmodified class refuses alpha='auto' before it asks us",
 }
 
-#: Tests of thousands of rounds.
-LONG = {"test_passes"}
+#: Tests of thousands of rounds, and those that train as all others do and then do nothing with the cluster.
+LONG = re.compile(
+    "test_(passes|persistence|large_mmap|print_|show_|get_topic|top_topics|dtype|model_compat|random_state)"
+)
 
 
 def cases():
     loader = unittest.TestLoader()
     for kind in (test_lsimodel.TestLsiModel, test_ldamodel.TestLdaModel):
         for name in loader.getTestCaseNames(kind):
-            marks = [pytest.mark.long] if name in LONG else []
+            marks = [pytest.mark.long] if LONG.match(name) else []
             yield pytest.param(kind, name, marks=marks, id=f"{kind.__name__}.{name}")
 
 

@@ -358,7 +358,9 @@ def test_a_long_text_of_many_rows_takes_little_memory(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [9, 300])
-@pytest.mark.parametrize("kind", [LETTERS, GENSIM, "gensim.utils:simple_preprocess"])
+@pytest.mark.parametrize(
+    "kind", [LETTERS, GENSIM, pytest.param("gensim.utils:simple_preprocess", marks=pytest.mark.long)]
+)
 def test_nothing_depends_on_how_many_texts_are_counted_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int, kind: str
 ) -> None:
@@ -504,7 +506,13 @@ def fingerprint(folder: Path, what: str = "words", case: str = "lower", pattern:
 
 
 @pytest.mark.parametrize(
-    "what", ["words", "SHOUTS", "PATTERN.findall", "__import__('functools').partial(words)"]
+    "what",
+    [
+        "words",
+        "SHOUTS",
+        pytest.param("PATTERN.findall", marks=pytest.mark.long),
+        pytest.param("__import__('functools').partial(words)", marks=pytest.mark.long),
+    ],
 )
 def test_a_tokenizer_is_known_again_in_another_process_and_a_changed_one_is_not(
     tmp_path: Path, what: str

@@ -84,7 +84,7 @@ def test_trainings_have_the_bytes_of_threads(client, corpus, matrix, dictionary,
     assert content(TRAIN[model](documents, dictionary, client=client)) == expected[model]
 
 
-@pytest.mark.parametrize("decay", [1.0, 0.8])
+@pytest.mark.parametrize("decay", [pytest.param(1.0, marks=pytest.mark.long), 0.8])
 def test_additions_have_the_bytes_of_threads(client, corpus, matrix, dictionary, decay):
     """And are exact: what was there before is sent again, to a cluster that has kept nothing of it."""
     models = []

@@ -516,7 +516,12 @@ class Histories(RuleBasedStateMachine):
 
 
 TestHistories = Histories.TestCase
-TestHistories.settings = settings(max_examples=120, stateful_step_count=50, deadline=None)
+TestHistories.settings = settings(max_examples=50, stateful_step_count=50, deadline=None)
+
+
+@pytest.mark.long
+class TestManyHistories(Histories.TestCase):
+    settings = settings(max_examples=400, stateful_step_count=50, deadline=None)
 
 
 # One policy after the other
@@ -1290,7 +1295,7 @@ def lines_of_theft(size: int) -> float:
     return lines["line"] / size
 
 
-@pytest.mark.parametrize("lines", [lines_of_mishaps, lines_of_theft])
+@pytest.mark.parametrize("lines", [pytest.param(lines_of_mishaps, marks=pytest.mark.long), lines_of_theft])
 def test_no_decision_is_linear_in_the_number_of_workers_or_blocks(lines: Callable[[int], float]) -> None:
     assert lines(1000) < 1.5 * lines(100)
 

@@ -49,8 +49,10 @@ def add(training: LsiTraining, numbers: Iterable[int], gives_up: bool = False) -
     return None if gives_up else training.finish()[1]
 
 
-@pytest.mark.parametrize("decay", [1.0, 0.9])
-@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize(
+    ("decay", "times"),
+    [(1.0, 2), *(pytest.param(*case, marks=pytest.mark.long) for case in [(1.0, 1), (0.9, 1), (0.9, 2)])],
+)
 @pytest.mark.parametrize("lost", [[10], [10, 11, 12, 13, 14]], ids=["kept", "folded"])
 @pytest.mark.parametrize("before", [0, 1, 2])
 @pytest.mark.parametrize("kept", [1.5, 3.5, 100], ids=lambda kept: f"{kept} chunks kept")
