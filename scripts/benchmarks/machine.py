@@ -6,6 +6,7 @@ import importlib.metadata
 import os
 import platform
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -52,6 +53,17 @@ def one_core_apart() -> Iterator[set[int]]:
         yield theirs
     finally:
         os.sched_setaffinity(0, cores)
+
+
+@contextmanager
+def kept_busy(cores: set[int]) -> Iterator[None]:
+    """Have something else compute on some cores, as a neighbour may: cores of one machine slow each other."""
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as process:
+        try:
+            os.sched_setaffinity(process.pid, cores)
+            yield
+        finally:
+            process.kill()
 
 
 def description() -> str:
