@@ -84,6 +84,7 @@ def test_what_takes_too_much_is_found(monkeypatch: pytest.MonkeyPatch):
     assert fuzz.wrong_with(target, b"") is None
 
 
+@pytest.mark.long
 def test_what_takes_too_much_for_its_size_is_found():
     kept: list[bytes] = []
 

@@ -166,6 +166,7 @@ def test_a_change_of_any_file_of_a_kernel_makes_it_stale(tmp_path, monkeypatch, 
     assert _caching.source_stamp.__wrapped__() != before
 
 
+@pytest.mark.long
 def test_warm_says_where_the_kernels_are():
     done = subprocess.run(
         [sys.executable, "-m", "distcorpus", "warm"], capture_output=True, text=True, check=True

@@ -100,7 +100,9 @@ SPECTRA = {
 @pytest.mark.parametrize(
     "num_topics", [32, *(pytest.param(number, marks=pytest.mark.long) for number in (10, 60))]
 )
-@pytest.mark.parametrize("name", SPECTRA)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.long] * (name == "near ties")) for name in SPECTRA]
+)
 def test_other_spectra(name, num_topics, seed, dtype):
     matrix = matrix_of(SPECTRA[name], seed)
     assert_exact(factors_of(matrix, num_topics, dtype, seed), matrix, num_topics)

@@ -58,6 +58,7 @@ def head(tmp_path_factory):
             process.communicate()
 
 
+@pytest.mark.long
 def test_models_find_it_by_ns_conf_and_by_the_environment(head, monkeypatch):
     options = {"id2word": common_dictionary, "num_topics": 2, "random_state": 1, "distributed": True}
     named = LdaModel(common_corpus, ns_conf={"address_file": str(head)}, **options)

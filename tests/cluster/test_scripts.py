@@ -151,6 +151,7 @@ def test_senseless_options(options):
     assert f"argument {options[0]}: '0': give a whole number above 0" in result.stderr
 
 
+@pytest.mark.long
 def test_name_server_that_restarts_learns_the_names_again():
     port = free_port()
     where = ("--host", "127.0.0.1", "--port", str(port), "--no-broadcast")

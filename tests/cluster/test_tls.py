@@ -79,6 +79,7 @@ def in_the_clear(cluster) -> list[str]:
     return program(UNMODIFIED, variables(cluster, ours=False))
 
 
+@pytest.mark.long
 def test_unmodified_models_train_by_environment_alone(secure, in_the_clear):
     """Beside peers that begin a handshake with each daemon and say no more."""
     environment = variables(secure, ours=False)

@@ -623,6 +623,7 @@ Corpus.build(sys.argv[1], sys.argv[2], tokenizer=serve, processes=2, no_below=1,
 """
 
 
+@pytest.mark.long
 def test_a_tokenizer_of_the_program_itself_is_refused_for_other_processes(tmp_path: Path) -> None:
     command = [sys.executable, "-c", OF_MAIN, lines_file(tmp_path), tmp_path / "c"]
     done = subprocess.run(command, capture_output=True, text=True)

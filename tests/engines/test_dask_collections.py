@@ -122,6 +122,7 @@ def test_the_bytes_of_lists(client, corpus, matrix, dictionary, trained, kind):
     assert joined(model.transform(documents, client=client)) == joined(model.transform(corpus))
 
 
+@pytest.mark.long
 def test_passes_perplexity_and_evaluation(client, corpus, matrix, dictionary, caplog):
     """In the log the estimates of a training's chunks, which are computed on workers."""
     bag = collection("bag", corpus, matrix, client)

@@ -743,6 +743,7 @@ def test_a_small_session_is_not_starved_by_a_huge_one() -> None:
     order=st.randoms(use_true_random=False),
 )
 @settings(max_examples=25, deadline=None)
+@pytest.mark.long
 def test_sessions_are_served_the_same_cost_while_they_have_work(
     costs: list[list[float]], workers: int, order: random.Random
 ) -> None:

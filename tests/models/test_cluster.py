@@ -323,7 +323,7 @@ def test_an_interrupted_addition_leaves_the_model_as_it_was(cluster, lee_corpus,
     assert model.docs_processed == 300
 
 
-@pytest.mark.parametrize("chunksize", [40, pytest.param(300, marks=pytest.mark.long)])
+@pytest.mark.parametrize("chunksize", [pytest.param(40, marks=pytest.mark.long), 300])
 def test_callbacks_see_each_pass(cluster, lee_corpus, chunksize):
     """As gensim's own metrics see gensim's: with the topics of a whole pass, and those of the one before."""
     texts = [[lee_corpus.dictionary[word] for word, _ in document] for document in lee_corpus.counts]

@@ -522,7 +522,7 @@ print(time.perf_counter() - start, "numba" in sys.modules, max(topics[0], key=la
 """
 
 
-@pytest.mark.parametrize("inference", ["vb", "cvb0"])
+@pytest.mark.parametrize("inference", ["vb", pytest.param("cvb0", marks=pytest.mark.long)])
 def test_the_first_document_waits_for_no_compiler(tmp_path, inference):
     model = small(inference=inference)
     model.save(str(tmp_path / "model"))

@@ -116,6 +116,7 @@ def test_what_cannot_be_configured_stops_gensim(monkeypatch):
     assert done.stdout.count("nonsense") == 2
 
 
+@pytest.mark.long
 def test_models_and_corpora_do_without_what_only_posix_has():
     """On Windows programs train here, or with a cluster elsewhere."""
     printed = run(
