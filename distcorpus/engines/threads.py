@@ -142,7 +142,7 @@ class _Job:
         self._making = threading.Lock()
         self._kernel: Any = None
 
-    def kernel(self, side_by_side: Map | None = None) -> Any:
+    def kernel(self, side_by_side: Map = map) -> Any:
         """Return the kernel instance; whoever comes first makes it, with helpers where there are some."""
         with self._making:
             if self._kernel is None:
@@ -154,13 +154,13 @@ class _Job:
             return self._kernel
 
 
-def _prepared(round_: Round, words: NDArray[np.int32], side_by_side: Map | None) -> NDArray:
+def _prepared(round_: Round, words: NDArray[np.int32], side_by_side: Map) -> NDArray:
     """Return the kernel's table of some words, of which slices may be made side by side."""
     params, prepare = round_.params, round_.kernel.prepare
-    first, *others = Rows(len(words)).slices if side_by_side is not None else [slice(None)]
+    first, *others = [slice(None)] if side_by_side is map else Rows(len(words)).slices
     rows = round_.rows(words[first])
     part: NDArray = prepare(rows, params, out=rows)
-    if side_by_side is None or not others:
+    if not others:
         return part
     table = np.empty((len(words), *part.shape[1:]), part.dtype)
     table[first] = part
@@ -325,7 +325,7 @@ class ThreadsEngine:
         round_ = job.round
         with self._budget:
             began = time.time()
-            job.kernel(self.map if self.num_workers > 1 else None).add(block.documents, block.key)
+            job.kernel(self.map if self.num_workers > 1 else map).add(block.documents, block.key)
         for observer in watching():
             observer.job_ended(_record(round_, block, began))
         with self._changed:

@@ -43,24 +43,19 @@ def test_its_threads_end_with_the_training(lee_corpus):
     assert not threads_of_ours()
 
 
-@pytest.mark.parametrize("Model", [LdaModel, LsiModel])
-def test_slices_of_a_large_vocabulary_have_the_same_bytes(Model):
-    rng = np.random.default_rng(0)
-    documents = [
-        [(int(word), 1.0 + word % 3) for word in np.unique(rng.integers(0, 4 * SLICE, 400))]
-        for _ in range(80)
-    ]
-    assert len({word for document in documents[:40] for word, _ in document}) > 2 * SLICE
-    models = [
-        Model(documents, 6, id2word=None, chunksize=40, random_seed=1, workers=workers)
-        if Model is LsiModel
-        else Model(documents, 6, chunksize=40, random_state=1, workers=workers)
-        for workers in (1, 2, 3)
-    ]
-    first, *others = [
-        model.projection.u.tobytes() if Model is LsiModel else model.get_topics().tobytes()
-        for model in models
-    ]
+@pytest.mark.parametrize(
+    "train",
+    [
+        lambda documents, workers: LdaModel(documents, workers=workers, **LDA).get_topics(),
+        lambda documents, workers: LsiModel(documents, 6, chunksize=50, workers=workers).projection.u,
+    ],
+    ids=["lda", "lsi"],
+)
+def test_slices_of_a_large_vocabulary_have_the_same_bytes(train):
+    words = np.random.default_rng(0).integers(0, 4 * SLICE, (100, 400))
+    documents = [[(int(word), 1.0 + word % 3) for word in np.unique(row)] for row in words]
+    assert len(np.unique(words[: LDA["chunksize"]])) > 2 * SLICE
+    first, *others = [train(documents, workers).tobytes() for workers in (1, 2, 3)]
     assert others == [first, first]
 
 
