@@ -23,8 +23,8 @@ SUBCOMMANDS = {
     "memory": "what a worker's memory grows by in LDA, and a process's in LSI",
     "wire": "megabytes a second over loopback",
     "scale": "large corpora: built from text, LDA and LSI, with every process's memory and CPU seconds",
-    "siege": "trainings while the cluster is attacked",
-    "watching": "trainings while ten dashboards look at the cluster",
+    "siege": "training runs while the cluster is attacked",
+    "watching": "training runs while ten dashboards look at the cluster",
 }
 
 

@@ -3,7 +3,7 @@
 ``python scripts/chaos.py --minutes 10 --seed 1`` trains gensim's own models of 20 Newsgroups on a cluster of
 this machine, again and again, two clients at once. Meanwhile workers are killed, stopped, asked to leave,
 started, cut off and frozen at random. It prints what was done to them, how often, and how many of these
-faults the trainings survived that were under way: that is, ended with the bytes of the quiet run.
+faults the training runs survived that were under way: that is, ended with the bytes of the quiet run.
 
 With ``--engine dask`` it is workers of a Dask cluster, which are killed in the midst of this and that,
 stopped, retired, scaled to none and back and restarted, and models of `distcorpus.models` with ``client=``.
@@ -389,7 +389,7 @@ class Report:
             seconds = sum(run.ended - run.began for run in runs) / len(runs)
             outcomes = Counter(run.outcome for run in runs)
             told = "; ".join(f"{number} x {outcome}" for outcome, number in outcomes.items())
-            lines.append(f"{model}: {len(runs)} trainings of {seconds:.1f} s on average: {told}")
+            lines.append(f"{model}: {len(runs)} training runs of {seconds:.1f} s on average: {told}")
         return "\n".join(lines)
 
 
@@ -410,7 +410,7 @@ def chaos(
     trainings : mapping of str to callable
         By name of the model: trains it, and returns the bytes of the result.
     seconds : float
-        How long; trainings that are under way then are finished.
+        How long; training runs that are under way then are finished.
     seed : int
         Seeds the faults.
     every : float
@@ -464,7 +464,7 @@ def train_until(
 def gensims(
     dictionary: Dictionary, documents: Iterable[corpora.BoW], *, topics: int, chunksize: int, passes: int
 ) -> dict[str, Training]:
-    """Return the trainings of gensim's own LDA and LSI on a corpus.
+    """Return the training runs of gensim's own LDA and LSI on a corpus.
 
     LDA is trained in batches: in online training the number of workers decides how many chunks make an
     update, and thus changes the model.
@@ -490,7 +490,7 @@ def gensims(
 def ours(
     dictionary: Dictionary, documents: Iterable[corpora.BoW], *, topics: int, chunksize: int, passes: int
 ) -> dict[str, Training]:
-    """Return the trainings of `distcorpus.models` on a corpus that each of them reads once."""
+    """Return the training runs of `distcorpus.models` on a corpus that each of them reads once."""
     counts = list(documents)
     weigh = TfidfModel(dictionary=dictionary)
     tfidf = [weigh[document] for document in counts]

@@ -37,7 +37,7 @@ class Mischief:
     ----------
     cluster : LocalCluster
     client : Client
-        Of the trainings.
+        Of the training runs.
     seed : int
     every : float
         Mean seconds between two faults.
@@ -186,7 +186,7 @@ def run(
     Parameters
     ----------
     make : callable
-        Returns the trainings by name of the model, given a client; without one (None) they need no cluster.
+        Returns the training runs by name of the model, given a client; for None they need no cluster.
     seconds, seed, every
         As `chaos.chaos` takes them.
     """
@@ -225,7 +225,7 @@ def wait_until_empty(client: Any) -> None:
 def trainings(
     dictionary: Dictionary, counts: list[corpora.BoW], *, topics: int, chunksize: int, passes: int
 ) -> Callable[[Any], dict[str, chaos.Training]]:
-    """Return what makes the trainings of a corpus for a client."""
+    """Return what makes the training runs of a corpus for a client."""
     weigh = TfidfModel(dictionary=dictionary)
     tfidf = [weigh[document] for document in counts]
 

@@ -387,7 +387,7 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
         if name == "eta":
             shapes = [(self.num_terms,), (self.num_topics, self.num_terms)]
         if type(value) is np.ndarray and value.dtype == self.dtype and value.shape in shapes:
-            return value  # what the constructor and trainings leave
+            return value  # what the constructor and training runs leave
         given = check.given_prior(name, value, ())
         values, _ = self.init_dir_prior(given, name)
         return check.prior(name, values, shapes, zeros=name == "eta")

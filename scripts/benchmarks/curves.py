@@ -32,7 +32,7 @@ REFERENCE = "tomotopy"
 
 @dataclass(frozen=True)
 class Schedule:
-    """A curve: a competitor with settings of its own, and the passes (or iterations) of its trainings."""
+    """A curve: a competitor with settings of its own, and the passes (or iterations) of its training runs."""
 
     label: str
     train: Callable[..., list[Training]]

@@ -1,4 +1,4 @@
-"""How long trainings take on a cluster under siege, beside the same cluster in peace."""
+"""How long training runs take on a cluster under siege, beside the same cluster in peace."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SIEGES = {
     "all": tuple(siege.ATTACKS),
 }
 
-#: Trainings of each kind in a full measurement.
+#: Training runs of each kind in a full measurement.
 REPEATS = 5
 
 

@@ -1,4 +1,4 @@
-"""How long trainings take while dashboards watch their cluster, beside the same cluster unwatched."""
+"""How long training runs take while dashboards watch their cluster, beside the same cluster unwatched."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ dispatcher and the workers during a training, seconds those of the clock."""
 
 DASHBOARDS = 10
 
-#: Trainings of each kind in a full measurement.
+#: Training runs of each kind in a full measurement.
 REPEATS = 7
 
 

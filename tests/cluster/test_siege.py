@@ -1,4 +1,4 @@
-"""Trainings go on, to the same bytes, while strangers attack every daemon of their cluster."""
+"""Training runs go on, to the same bytes, while strangers attack every daemon of their cluster."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Trainings that need more memory than the dispatcher may use: the same bytes, or one clear error."""
+"""Training runs that need more memory than the dispatcher may use: the same bytes, or one clear error."""
 
 from __future__ import annotations
 
