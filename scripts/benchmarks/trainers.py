@@ -420,7 +420,7 @@ def dask_lsi(quick: bool, num_topics: int, workers: int) -> Training:
         )
 
 
-# ---------------------------------------------------------------------------- training runs of several lengths
+# --------------------------------------------------------------------------- training runs of several lengths
 # Each returns one training for each number of passes (tomotopy: iterations), with the model's own settings.
 
 
