@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 #: The share of a core that refusing one host's messages may take in the long run, where it waits for answers.
-SHARE = 0.02
+SHARE = 0.01
 #: Says another share: more than 0, and 1 or more for answers that do not wait.
 VARIABLE = "DISTCORPUS_REFUSED_SHARE"
 #: CPU seconds that each host has at once before its answers wait: mistakes are told of without delay.

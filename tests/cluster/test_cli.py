@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -190,9 +191,14 @@ def test_demo():
         "LDA: the first topics",
         "Where it was computed",
         "gensim, serial",
+        "here, no cluster",
+        "gensim on 2 workers",
         "chunk 0",
     ):
         assert part in result.stdout
+    for model in ("LSI", "LDA"):
+        faster = r"\d+\.\d+ \(\d+\.\dx\)"
+        assert re.search(rf"│ {model} +│ +\d+\.\d+ │ +{faster} │ +{faster} │", result.stdout), model
 
 
 @pytest.mark.long
