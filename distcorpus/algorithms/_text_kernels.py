@@ -113,6 +113,7 @@ _HIGH, _LOW = _powers_of_ten()
 # Of eight bytes at once: the digit 0, what carries a 9's successor into the highest bit, and that bit.
 _ZEROS, _ABOVE_NINES, _HIGHEST_BITS = (np.uint64(byte * 0x0101010101010101) for byte in (0x30, 0x46, 0x80))
 _PAIRS = np.uint64(0x000000FF000000FF)
+_ALL_BITS = np.uint64(2**64 - 1)
 _HUNDREDS, _ONES = np.uint64(100 + (1_000_000 << 32)), np.uint64(1 + (10_000 << 32))
 _WHOLE_POWERS = np.array([10**power for power in range(9)])
 _EXACT = np.array([10.0**power for power in range(EXACT_POWERS + 1)])
@@ -309,8 +310,20 @@ def read_entries(
         How many there are.
     """
     entries = 0
+    # How the last line began, if its document's number and a blank have eight bytes at most: so do most others.
+    beginning, its_bits, its_bytes = np.uint64(0), np.uint64(0), 0
     while at < end:
-        after, number = _whole(at)
+        word = _eight_bytes(at)
+        if its_bytes and word & its_bits == beginning:
+            after, number = at + its_bytes - 1, document + 1
+        else:
+            after, number = _whole(at)
+            its_bytes = after + 1 - at
+            if its_bytes <= 8:
+                its_bits = _ALL_BITS >> np.uint64(64 - 8 * its_bytes)
+                beginning = word & its_bits
+            else:
+                its_bytes = 0
         after_blanks = _after_blanks(after)
         after_term, term = _whole(after_blanks)
         at_value = _after_blanks(after_term)

@@ -255,15 +255,21 @@ class _Text:
     def _read(self, start: int) -> int:
         """Read on, into the buffer from a position on; return the number of bytes."""
         size = min(self._size - start, self._left)
+        if size <= 0:
+            return 0
         try:
-            data = self._stream.read(size) if size > 0 else b""
+            if hasattr(self._stream, "readinto"):
+                read = self._stream.readinto(memoryview(self._buffer)[start : start + size])
+            else:
+                data = self._stream.read(size)
+                if not isinstance(data, bytes):
+                    raise TypeError(f"{self.name}: open it to read bytes, it gives {type(data).__name__}")
+                self._buffer[start : start + len(data)] = data
+                read = len(data)
         except (EOFError, zlib.error) as error:
             raise ValueError(f"{self.name}: {error}") from error
-        if not isinstance(data, bytes):
-            raise TypeError(f"{self.name}: open it to read bytes, it gives {type(data).__name__}")
-        self._left -= len(data)
-        self._buffer[start : start + len(data)] = data
-        return len(data)
+        self._left -= read
+        return int(read)
 
     @property
     def name(self) -> str:
@@ -352,8 +358,10 @@ class _Room:
 
     def taken(self, lengths: NDArray[np.int64]) -> Piece:
         """Return what was kept, and keep it no longer."""
-        size, self._size = self._size, 0
-        return lengths, self._ids[:size].copy(), self._values[:size].copy()
+        ids, values, size = self._ids, self._values, self._size
+        # Not copied: what is beyond them was not written to, and so is hardly any memory.
+        self._ids, self._values, self._size = np.empty_like(ids), np.empty_like(values), 0
+        return lengths, ids[:size], values[:size]
 
 
 class _Entries:
