@@ -8,7 +8,7 @@ import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from itertools import chain, islice
 from typing import Any, ClassVar, cast
@@ -451,6 +451,7 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
         given = {name: getattr(self, name) if value is None else value for name, value in given.items()}
         schedule = check.schedule(**given)
         update_every, eval_every = schedule["update_every"], schedule["eval_every"] or 0
+        chosen = chunksize is not None
         if chunksize is None:
             chunksize = self._setting("chunksize")
             chunksize = min(chunksize, documents or chunksize)
@@ -491,6 +492,8 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
             corpus = refers_to(corpus, counts=True) or corpus
         run = _Run(self, corpus, documents, plan, progress, read)
         try:
+            if documents is None and not resume and not chosen:
+                run.count_if_few()
             if cluster is not None:
                 run.on_cluster(cluster, topics, numdocs)
             else:
@@ -1103,6 +1106,16 @@ class _Run:
         self._read_again: Callable[[], Iterator[Divisible]] = partial(
             divisible, corpus, plan.chunksize, model.num_terms, counts=True, limits=EStep.limits
         )
+
+    def count_if_few(self) -> None:
+        """Let a corpus of unknown length have the learning rate of the same list, whose chunks have no more
+        documents than it has.
+        """
+        chunks = self._chunks()
+        first = list(islice(chunks, 2))
+        self._read = chain(first, chunks)
+        if len(first) == 1:
+            self.plan = replace(self.plan, chunksize=min(self.plan.chunksize, first[0].n_docs))
 
     def on_engine(self, topics: LazyTopics, numdocs: int) -> None:
         """Train in this process, on threads or a Dask cluster."""
