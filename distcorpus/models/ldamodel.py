@@ -57,7 +57,7 @@ from distcorpus.models._answers import check_topics
 from distcorpus.models._cluster import Cluster, Training, train_on, words_of
 from distcorpus.models._documents import DocumentTopics, begun
 from distcorpus.models._drawing import Drawing
-from distcorpus.models._engine import chosen_client, engine_of, placed, placed_with
+from distcorpus.models._engine import check_here, chosen_client, engine_of, placed, placed_with
 from distcorpus.models._progress import ProgressBar
 from distcorpus.models._report import is_reported
 from distcorpus.models._saving import Saved, save_whole
@@ -601,6 +601,7 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
             if single is not None:
                 return self._infer_words(*single), None
         if collect_sstats:
+            check_here(chunk, "inference without collect_sstats")
             documents = list(
                 chunks(as_corpus(chunk), self._setting("chunksize"), self.num_terms, counts=True)
             )
@@ -621,6 +622,7 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
         """Return the topics of a document, or of each document of a corpus, chunk by chunk as it is read.
         Arguments and result are as in gensim; a corpus may also be a scipy sparse matrix (terms x documents).
         """
+        check_here(bow, "transform")
         if is_sparse(bow):
             check_corpus(bow, self.num_terms)
         if minimum_probability is None:
@@ -847,6 +849,7 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
             read, where = self._spread(corpus, self._setting("chunksize"), distributed, client)
             score = self._documents_bound(read, where, required=bool(distributed))
         else:
+            check_here(corpus, "bound without gamma")
             of_corpus = chunks(as_corpus(corpus), self._setting("chunksize"), self.num_terms, counts=True)
             score = self._bound_under(of_corpus, gamma)
         return float(score * subsample_ratio + self._topics_bound())
