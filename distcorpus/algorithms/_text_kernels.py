@@ -310,7 +310,7 @@ def read_entries(
         How many there are.
     """
     entries = 0
-    # How the last line began, if its document's number and a blank have eight bytes at most: so do most others.
+    # How the last line began, up to a blank, if that is within eight bytes: so do most others.
     beginning, its_bits, its_bytes = np.uint64(0), np.uint64(0), 0
     while at < end:
         word = _eight_bytes(at)

@@ -139,19 +139,33 @@ def check_corpus(corpus: Any, num_terms: int) -> None:
                 f"id2word that the corpus was made with{array}"
             )
         return
-    if not is_sparse(corpus):
-        return
-    rows, columns = _shape_of(corpus)
-    if rows != num_terms and columns == num_terms:
+    if is_sparse(corpus):
+        check_shape(*_shape_of(corpus), num_terms)
+
+
+def check_shape(terms: int, documents: int, num_terms: int, kind: str = "a matrix") -> None:
+    """Check the shape of a corpus that is a matrix, terms x documents, or a `kind` of documents x terms.
+
+    Raises
+    ------
+    ValueError
+        If it has more terms than the vocabulary has, or seems to be the other way round.
+    """
+    wanted, given, side = "terms x documents", "documents x terms", "rows"
+    shape, transposed = f"{terms} x {documents}", "matrix.T"
+    if kind != "a matrix":
+        wanted, given, side = given, wanted, "columns"
+        shape, transposed = f"{documents} x {terms}", "array.T"
+    if terms != num_terms and documents == num_terms:
         raise ValueError(
-            f"the corpus is a matrix of {rows} x {columns}, and the vocabulary (id2word) has {columns} "
-            "terms: it seems to be documents x terms; give matrix.T, terms x documents (or, if that is what "
-            f"it is, all {num_terms} rows)"
+            f"the corpus is {kind} of {shape}, and the vocabulary (id2word) has {num_terms} terms: it "
+            f"seems to be {given}; give {transposed}, {wanted} (or, if that is what it is, all {num_terms} "
+            f"{side})"
         )
-    if rows > num_terms:
+    if terms > num_terms:
         raise ValueError(
-            f"the corpus has {rows} terms, the vocabulary (id2word) {num_terms}: give the "
-            "id2word that the corpus was made with, and a matrix of terms x documents"
+            f"the corpus has {terms} terms, the vocabulary (id2word) {num_terms}: give the "
+            f"id2word that the corpus was made with, and {kind} of {wanted}"
         )
 
 

@@ -51,31 +51,29 @@ KINDS = (
 # What runs on workers.
 
 
-def count(kind: str, *blocks: Any) -> int:
-    """Return how many documents a partition has."""
+def shape_of(kind: str, what: str, *blocks: Any) -> tuple[int | None, int]:
+    """Return the terms of a partition, where it is a matrix, and its documents."""
     first: Any = getattr(blocks[0], "sparse", blocks[0])
-    matrix = kind == "array" or scipy.sparse.issparse(first)
-    return int(np.shape(first)[kind != "array"]) if matrix else len(first)
+    if kind == "array":
+        return sum(int(np.shape(block)[1]) for block in blocks), int(np.shape(first)[0])
+    if bool(scipy.sparse.issparse(first)):
+        return int(first.shape[0]), int(first.shape[-1])
+    try:
+        return None, len(first)
+    except TypeError:
+        raise TypeError(f"{what} is a {type(first).__name__}: give {KINDS}") from None
 
 
-def read(
-    kind: str,
-    num_terms: int,
-    options: Mapping[str, Any],
-    check: Callable[[Any, int], None],
-    what: str,
-    *blocks: Any,
-) -> Parcel:
+def read(kind: str, num_terms: int, options: Mapping[str, Any], what: str, *blocks: Any) -> Parcel:
     """Read a partition, as the documents of a list are read."""
     documents: Any = getattr(blocks[0], "sparse", blocks[0])
-    if kind == "array":
-        rows: list[Any] = [_by_row(block) for block in blocks]
-        documents = (rows[0] if len(rows) == 1 else scipy.sparse.hstack(rows, "csr")).T
     try:
-        check(documents, num_terms)
-    except ValueError as error:
-        raise ValueError(f"{what}: {error}") from None
-    columns: Any = documents.tocsc() if bool(scipy.sparse.issparse(documents)) else documents
+        if kind == "array":
+            rows: list[Any] = [_by_row(block) for block in blocks]
+            documents = (rows[0] if len(rows) == 1 else scipy.sparse.hstack(rows, "csr")).T
+        columns: Any = documents.tocsc() if bool(scipy.sparse.issparse(documents)) else documents
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{what}: {error}") from None
     return Parcel(as_chunk(columns, num_terms, what=what, **options))
 
 
@@ -292,8 +290,8 @@ class DaskCorpus:
     collection : Bag, Array, Delayed, Future, or list of the latter two
         Computed at once, and kept on the cluster until its chunks have been cut.
     check : callable
-        Told a matrix (terms x documents) and the size of the vocabulary; raises ValueError where they do not
-        fit.
+        Told the terms and documents of a matrix, the size of the vocabulary and what it is, an array or a
+        matrix; raises ValueError where they do not fit.
 
     Attributes
     ----------
@@ -308,7 +306,7 @@ class DaskCorpus:
         If a future is of another cluster.
     """
 
-    def __init__(self, client: Any, collection: Any, check: Callable[[Any, int], None]) -> None:
+    def __init__(self, client: Any, collection: Any, check: Callable[[int, int, int, str], None]) -> None:
         self.client = client
         self.num_terms: int | None = None
         self._check = check
@@ -317,7 +315,7 @@ class DaskCorpus:
         self._made: weakref.WeakSet[distributed.Future] = weakref.WeakSet()
         self._kind, self._sources = self._sources_of(collection)
         self._raw: list[list[distributed.Future]] | None = None
-        self._lengths: list[int] | None = None
+        self._shapes: list[tuple[int | None, int]] | None = None
 
     def _sources_of(self, collection: Any) -> tuple[str, list[list[Any]]]:
         """Return the kind of the partitions, and each as what it is computed from."""
@@ -382,14 +380,30 @@ class DaskCorpus:
             ]
         return self._raw
 
-    def _lengths_of_parts(self) -> list[int]:
-        if self._lengths is None:
-            counts = [self.submit("corpus-count", count, self._kind, *raw) for raw in self._persisted()]
-            self._lengths = self._gathered(counts)
-        return self._lengths
+    def _shapes_of_parts(self) -> list[tuple[int | None, int]]:
+        if self._shapes is None:
+            asked = [
+                self.submit("corpus-count", shape_of, self._kind, f"partition {n}", *raw)
+                for n, raw in enumerate(self._persisted())
+            ]
+            self._shapes = self._gathered(asked)
+        return self._shapes
 
     def __len__(self) -> int:
-        return sum(self._lengths_of_parts())
+        return sum(documents for _, documents in self._shapes_of_parts())
+
+    def _check_shapes(self, num_terms: int) -> None:
+        """Refuse matrices of more terms than the vocabulary, or that seem to be the other way round."""
+        shapes = [(terms, documents) for terms, documents in self._shapes_of_parts() if terms is not None]
+        if not shapes:
+            return
+        if self._kind == "array":
+            self._check(max(terms for terms, _ in shapes), len(self), num_terms, "a dask.array")
+            return
+        # One part may have as many documents as there are terms by chance; all of them hardly.
+        by_chance = any(terms == num_terms or documents != num_terms for terms, documents in shapes)
+        terms, documents = max(shapes)
+        self._check(terms, 0 if by_chance else documents, num_terms, "a matrix")
 
     def placed_chunks(
         self, chunksize: int, num_terms: int, limits: Mapping[str, int], options: Mapping[str, Any]
@@ -419,11 +433,10 @@ class DaskCorpus:
         RuntimeError
             If the cluster is lost.
         """
-        ends = list(itertools.accumulate(self._lengths_of_parts()))
+        self._check_shapes(num_terms)
+        ends = list(itertools.accumulate(documents for _, documents in self._shapes_of_parts()))
         parts = [
-            self.submit(
-                "corpus-part", read, self._kind, num_terms, dict(options), self._check, f"partition {n}", *raw
-            )
+            self.submit("corpus-part", read, self._kind, num_terms, dict(options), f"partition {n}", *raw)
             for n, raw in enumerate(self._persisted())
         ]
         asked: deque[tuple[distributed.Future, distributed.Future]] = deque()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from distcorpus.corpora.reading import as_corpus, check_corpus, is_placed
+from distcorpus.corpora.reading import as_corpus, check_shape, is_placed
 from distcorpus.engines.base import OwnEngine
 from distcorpus.engines.threads import ThreadsEngine
 
@@ -62,15 +62,38 @@ def placed(corpus: Any, client: Any) -> Any:
     if is_placed(corpus) or not _is_of_dask(corpus):
         return as_corpus(corpus)
     if client is not None:
+        client = chosen_client(client)  # a model's own may have been set since
         from distcorpus.engines.daskcorpus import DaskCorpus
 
-        return DaskCorpus(client, corpus, check_corpus)
-    if type(corpus).__name__ != "Bag":
-        raise ValueError(
-            f"corpus is of Dask ({type(corpus).__name__}), and there is no client: give client=Client(...) "
-            "to compute where it is, or the documents themselves, corpus.compute()"
-        )
+        return DaskCorpus(client, corpus, check_shape)
+    _check_readable(
+        corpus, "there is no client: give client=Client(...) to compute where it is, or the documents"
+    )
     return as_corpus(corpus)
+
+
+def check_here(corpus: Any, where: str) -> None:
+    """Refuse documents on a Dask cluster for what is computed in this process alone.
+
+    Parameters
+    ----------
+    corpus : any
+    where : str
+        What does take them.
+
+    Raises
+    ------
+    ValueError
+        If it is a collection other than a bag, which is an iterable like any other.
+    """
+    _check_readable(corpus, f"this is computed here: see {where}, or give the documents")
+
+
+def _check_readable(corpus: Any, remedy: str) -> None:
+    if _is_of_dask(corpus):
+        part = corpus[0] if type(corpus) in (list, tuple) else corpus
+        if type(part).__name__ != "Bag":
+            raise ValueError(f"corpus is of Dask ({type(part).__name__}), and {remedy} themselves, computed")
 
 
 def placed_with(corpus: Any, client: Any, own: Any, distributed: bool | None = None) -> tuple[Any, Any]:

@@ -8,7 +8,7 @@ import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from itertools import chain, islice
 from typing import Any, ClassVar, cast
@@ -57,7 +57,7 @@ from distcorpus.models._answers import check_topics
 from distcorpus.models._cluster import Cluster, Training, train_on, words_of
 from distcorpus.models._documents import DocumentTopics, begun
 from distcorpus.models._drawing import Drawing
-from distcorpus.models._engine import chosen_client, engine_of, placed, placed_with
+from distcorpus.models._engine import check_here, chosen_client, engine_of, placed, placed_with
 from distcorpus.models._progress import ProgressBar
 from distcorpus.models._report import is_reported
 from distcorpus.models._saving import Saved, save_whole
@@ -451,6 +451,7 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
         given = {name: getattr(self, name) if value is None else value for name, value in given.items()}
         schedule = check.schedule(**given)
         update_every, eval_every = schedule["update_every"], schedule["eval_every"] or 0
+        chosen = chunksize is not None
         if chunksize is None:
             chunksize = self._setting("chunksize")
             chunksize = min(chunksize, documents or chunksize)
@@ -491,6 +492,8 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
             corpus = refers_to(corpus, counts=True) or corpus
         run = _Run(self, corpus, documents, plan, progress, read)
         try:
+            if documents is None and not resume and not chosen:
+                run.count_if_few()
             if cluster is not None:
                 run.on_cluster(cluster, topics, numdocs)
             else:
@@ -598,6 +601,7 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
             if single is not None:
                 return self._infer_words(*single), None
         if collect_sstats:
+            check_here(chunk, "inference without collect_sstats")
             documents = list(
                 chunks(as_corpus(chunk), self._setting("chunksize"), self.num_terms, counts=True)
             )
@@ -618,6 +622,7 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
         """Return the topics of a document, or of each document of a corpus, chunk by chunk as it is read.
         Arguments and result are as in gensim; a corpus may also be a scipy sparse matrix (terms x documents).
         """
+        check_here(bow, "transform")
         if is_sparse(bow):
             check_corpus(bow, self.num_terms)
         if minimum_probability is None:
@@ -844,6 +849,7 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
             read, where = self._spread(corpus, self._setting("chunksize"), distributed, client)
             score = self._documents_bound(read, where, required=bool(distributed))
         else:
+            check_here(corpus, "bound without gamma")
             of_corpus = chunks(as_corpus(corpus), self._setting("chunksize"), self.num_terms, counts=True)
             score = self._bound_under(of_corpus, gamma)
         return float(score * subsample_ratio + self._topics_bound())
@@ -1103,6 +1109,16 @@ class _Run:
         self._read_again: Callable[[], Iterator[Divisible]] = partial(
             divisible, corpus, plan.chunksize, model.num_terms, counts=True, limits=EStep.limits
         )
+
+    def count_if_few(self) -> None:
+        """Let a corpus of unknown length have the learning rate of the same list, whose chunks have no more
+        documents than it has.
+        """
+        chunks = self._chunks()
+        first = list(islice(chunks, 2))
+        self._read = chain(first, chunks)
+        if len(first) == 1:
+            self.plan = replace(self.plan, chunksize=min(self.plan.chunksize, first[0].n_docs))
 
     def on_engine(self, topics: LazyTopics, numdocs: int) -> None:
         """Train in this process, on threads or a Dask cluster."""

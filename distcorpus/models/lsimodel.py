@@ -39,7 +39,7 @@ from distcorpus.models import _check as check
 from distcorpus.models._answers import check_factors
 from distcorpus.models._cluster import Cluster, Training, train_on
 from distcorpus.models._documents import Projections, begun
-from distcorpus.models._engine import chosen_client, engine_of, placed, placed_with
+from distcorpus.models._engine import check_here, chosen_client, engine_of, placed, placed_with
 from distcorpus.models._kept import Addition, Kept
 from distcorpus.models._progress import ProgressBar
 from distcorpus.models._saving import Saved
@@ -410,6 +410,7 @@ class LsiModel(Saved, Shown, gensim.models.LsiModel):
         """
         if self.projection.u is None:
             raise ValueError("this model has not been trained: call add_documents(corpus) first")
+        check_here(bow, "transform")
         if is_sparse(bow):
             check_corpus(bow, self.num_terms)
             bow = Sparse2Corpus(bow.tocsc())

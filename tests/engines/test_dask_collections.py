@@ -302,7 +302,7 @@ def test_an_error_of_the_collections_own(client, corpus, dictionary):
 @pytest.mark.parametrize("train", [lda, lsi])
 def test_what_is_refused(client, matrix, dictionary, train):
     documents = matrix.tocsc()
-    with pytest.raises(ValueError, match=r"partition 0: .* seems to be documents x terms; give matrix\.T"):
+    with pytest.raises(ValueError, match=r"a matrix of .* seems to be documents x terms; give matrix\.T"):
         train(dask.delayed(documents.T.tocsr()), dictionary, client=client)
     with pytest.raises(ValueError, match=r"corpus is of Dask .*, and there is no client: give client="):
         train([dask.delayed(documents)], dictionary)
@@ -320,6 +320,58 @@ def test_what_is_refused(client, matrix, dictionary, train):
     wide = dask.array.ones((3, NUM_TERMS + 1))
     with pytest.raises(ValueError, match=r"the corpus has 301 terms, the vocabulary .* 300"):
         train(wide, dictionary, client=client)
+
+
+@pytest.mark.parametrize("rows", [100, 299, NUM_TERMS])
+def test_an_array_of_terms_x_documents(client, matrix, dictionary, rows):
+    array = dask.array.from_array(matrix.toarray()[:, :100], chunks=(rows, -1))
+    with pytest.raises(ValueError, match=r"a dask\.array of 300 x 100, .* terms x documents; give array\.T"):
+        lda(array, dictionary, client=client)
+
+
+@pytest.mark.parametrize("rows", [150, NUM_TERMS])
+def test_fewer_terms_and_parts_of_as_many_documents_as_terms(client, matrix, dictionary, rows):
+    few = matrix.tocsc()[:250, : NUM_TERMS + 50]
+    expected = lsi(few, dictionary).projection.s.tobytes()
+    array = dask.array.from_array(few.T.toarray(), chunks=(rows, -1))
+    parts = [dask.delayed(few[:, :rows]), dask.delayed(few[:, rows:])]
+    for documents in (array, parts):
+        assert lsi(documents, dictionary, client=client).projection.s.tobytes() == expected
+
+
+def test_partitions_that_are_none(client, corpus, matrix, dictionary):
+    generator = dask.delayed(lambda: (document for document in corpus[:9]))()
+    for part, message in ((generator, "is a generator"), (dask.delayed(3), "is a int"), (None, "is a None")):
+        parts = [dask.delayed(corpus[:9]), dask.delayed(part) if part is None else part]
+        with pytest.raises(TypeError, match=f"partition 1 {message}.*: give a dask"):
+            lda(parts, dictionary, client=client)
+    texts = dask.array.from_array(matrix.T.toarray().astype(str)[:40], chunks=(20, -1))
+    with pytest.raises((TypeError, ValueError), match=r"partition [01]: "):
+        lda(texts, dictionary, client=client)
+
+
+def test_what_is_computed_here_alone_takes_no_collection(client, corpus, matrix, dictionary, trained):
+    model, array = trained["lda"], collection("array", corpus, matrix, client)
+    delayed, future = dask.delayed(corpus), client.scatter(corpus, hash=False)
+    for documents in (array, delayed, future, [delayed]):
+        for call in (
+            lambda given: model.bound(given, gamma=np.ones((len(corpus), 7)), client=client),
+            lambda given: model.inference(given, collect_sstats=True),
+            lambda given: model[given],
+            lambda given: trained["lsi"][given],
+        ):
+            with pytest.raises(ValueError, match=r"corpus is of Dask .*, and this is computed here: see "):
+                call(documents)
+
+
+def test_a_client_that_is_set_later(client, corpus, dictionary):
+    bag = dask.bag.from_sequence(corpus[:60], npartitions=2)
+    model, expected = (lda(corpus[:300], dictionary) for _ in range(2))
+    model.client = "active"
+    with client.as_current():
+        model.update(bag)
+    expected.update(corpus[:60])
+    assert model.state.sstats.tobytes() == expected.state.sstats.tobytes()
 
 
 def test_an_array_knows_its_vocabulary(client, corpus, matrix):

@@ -77,18 +77,50 @@ def expected(model, corpus, dictionary) -> dict[str, bytes]:
     return {what: compute(what, model, corpus, dictionary, {"workers": 1}) for what in WHAT}
 
 
+def arguments_of(engine: str, request: pytest.FixtureRequest) -> dict[str, Any]:
+    """Return the arguments that choose an engine."""
+    if engine == "threads":
+        return {"workers": 2}
+    if engine == "pyro":
+        request.getfixturevalue("pyro")
+        return {"distributed": True}
+    return {"client": request.getfixturevalue("client")}
+
+
 @pytest.mark.parametrize(("engine", "kind", "what"), cases())
 def test_equal_bytes(request, model, corpus, matrix, stored, dictionary, expected, engine, kind, what):
-    if engine == "threads":
-        arguments: dict[str, Any] = {"workers": 2}
-    elif engine == "pyro":
-        request.getfixturevalue("pyro")
-        arguments = {"distributed": True}
-    else:
-        arguments = {"client": request.getfixturevalue("client")}
+    arguments = arguments_of(engine, request)
     documents = {"lists": corpus, "matrix": matrix, **stored}.get(kind)
     if kind == "bag":
         import dask.bag
 
         documents = dask.bag.from_sequence(corpus, npartitions=7)
     assert compute(what, model, documents, dictionary, arguments) == expected[what]
+
+
+class Stream:
+    """A corpus that can be read again and has no length."""
+
+    def __init__(self, documents: list[Any]) -> None:
+        self._documents = documents
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._documents)
+
+
+@pytest.mark.parametrize("engine", ["threads", "pyro", "dask"])
+@pytest.mark.parametrize("kind", [Stream, iter])
+def test_a_corpus_of_unknown_length(request, corpus, dictionary, engine, kind):
+    """Fewer documents than a chunk has are a step of the learning rate, as they are in a list."""
+    options = {"id2word": dictionary, "num_topics": 7, "passes": 3, "random_state": 5}
+    arguments = arguments_of(engine, request)
+    few = corpus[:200]
+    expected = LdaModel(few, workers=1, **options)
+    model = LdaModel(kind(few), **arguments, **options)
+    assert model.state.sstats.tobytes() == expected.state.sstats.tobytes()
+    for one, documents in ((model, kind(few[:50])), (expected, few[:50])):
+        one.update(documents)
+    assert model.state.sstats.tobytes() == expected.state.sstats.tobytes()
+    for one, documents in ((model, kind(few[:50])), (expected, few[:50])):
+        one.update(documents, chunksize=100)
+    assert model.state.sstats.tobytes() == expected.state.sstats.tobytes()

@@ -214,3 +214,9 @@ def test_processes_of_joblib_share_the_cores(lee_corpus):
     found = joblib.Parallel(2, backend="loky")(joblib.delayed(train)() for _ in range(2))
     assert [content for _, content in found] == [here] * 2
     assert sum(given for given, _ in found) <= max(threads, 2)
+
+
+@pytest.mark.parametrize("number", [0, -1])
+def test_there_is_at_least_one(number):
+    with pytest.raises(ValueError, match=f"{number} threads: give a number above 0"):
+        ThreadsEngine(number)
