@@ -206,8 +206,6 @@ class ThreadsEngine:
     def __init__(self, threads: int | None = None) -> None:
         if threads is not None and threads < 1:
             raise ValueError(f"{threads} threads: give a number above 0, or None for one a core")
-                f"{threads} threads: give a number above 0, or None for as many as there are cores"
-            )
         self.num_workers = threads or available_threads()
         self._budget: AbstractContextManager[Any] = nullcontext() if threads else _of_process(_Budget)
         self._side_by_side = SideBySide(self.num_workers)
