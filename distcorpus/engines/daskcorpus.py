@@ -26,6 +26,7 @@ from dask.delayed import Delayed
 from numpy.typing import NDArray
 
 from distcorpus.algorithms.chunk import Chunk, as_chunk, packed_words, unpacked_words, words_in
+from distcorpus.algorithms.sparse import matrix_of, sound
 from distcorpus.engines.dask import (
     ANSWER_WITHIN,
     LOOK_EVERY,
@@ -53,9 +54,10 @@ KINDS = (
 
 def count(kind: str, *blocks: Any) -> int:
     """Return how many documents a partition has."""
-    first: Any = getattr(blocks[0], "sparse", blocks[0])
-    matrix = kind == "array" or scipy.sparse.issparse(first)
-    return int(np.shape(first)[kind != "array"]) if matrix else len(first)
+    if kind == "array":
+        return int(np.shape(blocks[0])[0])
+    matrix = matrix_of(blocks[0])
+    return len(blocks[0]) if matrix is None else int(matrix.shape[1])
 
 
 def read(
@@ -67,20 +69,24 @@ def read(
     *blocks: Any,
 ) -> Parcel:
     """Read a partition, as the documents of a list are read."""
-    documents: Any = getattr(blocks[0], "sparse", blocks[0])
+    documents: Any = blocks[0]
     if kind == "array":
-        rows: list[Any] = [_by_row(block) for block in blocks]
+        rows: list[Any] = [_by_row(block, what) for block in blocks]
         documents = (rows[0] if len(rows) == 1 else scipy.sparse.hstack(rows, "csr")).T
+    matrix = matrix_of(documents)
     try:
-        check(documents, num_terms)
+        check(documents if matrix is None else matrix, num_terms)
     except ValueError as error:
         raise ValueError(f"{what}: {error}") from None
-    columns: Any = documents.tocsc() if bool(scipy.sparse.issparse(documents)) else documents
-    return Parcel(as_chunk(columns, num_terms, what=what, **options))
+    return Parcel(as_chunk(documents, num_terms, what=what, **options))
 
 
-def _by_row(block: Any) -> Any:
-    return block.tocsr() if hasattr(block, "tocsr") else scipy.sparse.csr_array(block)
+def _by_row(block: Any, what: str) -> Any:
+    if np.ma.is_masked(block):
+        raise ValueError(f"{what}: it has masked values; give them values (dask.array.ma.filled)")
+    if matrix_of(block) is None:
+        block = block.tocsr() if hasattr(block, "tocsr") else scipy.sparse.csr_array(block)
+    return sound(block, what, "documents x terms").tocsr()
 
 
 def join(
