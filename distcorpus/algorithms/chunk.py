@@ -6,7 +6,7 @@ import functools
 import math
 import numbers
 import reprlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from itertools import chain, pairwise
 from types import ModuleType
@@ -16,12 +16,12 @@ import numpy as np
 import scipy.sparse
 from numpy.typing import NDArray
 
+from distcorpus._text import plural
+
+from .sparse import Sparse, matrix_of, sound
 from .summation import exact_sum
 
 R = TypeVar("R")
-
-#: A scipy sparse matrix or array; its orientation is always gensim's, terms x documents.
-Sparse = Any
 
 MAX_TERMS = 2**31 - 1
 #: What the counts of a term may add up to: LDA's sums are exact below (see `lda.LDA_GRID`).
@@ -324,8 +324,8 @@ def as_chunk(
     ----------
     documents : sequence of documents, or scipy sparse matrix, or Chunk
         Documents are gensim's bags of words, each a list of ``(term id, value)`` pairs or an array of shape
-        (n_words, 2). A sparse matrix (CSC, CSR or COO) has shape (terms, documents), as gensim has it; an
-        object with such a matrix as its ``sparse`` attribute (gensim's ``Sparse2Corpus``) will do.
+        (n_words, 2). A sparse matrix has shape (terms, documents), as gensim has it; gensim's
+        ``Sparse2Corpus`` will do.
     num_terms : int
         The size of the vocabulary.
     counts : bool
@@ -352,19 +352,7 @@ def as_chunk(
     """
     if not 0 <= num_terms <= MAX_TERMS:
         raise ValueError(f"num_terms={num_terms}: a vocabulary has between 0 and 2**31 - 1 terms")
-    matrix = getattr(documents, "sparse", documents)
-    if isinstance(documents, Chunk):
-        indptr, ids, values = documents.indptr, documents.indices, documents.data
-    elif scipy.sparse.issparse(matrix):
-        indptr, ids, values = _from_sparse(matrix, what)
-    elif isinstance(documents, Iterable) and not isinstance(documents, str | bytes):
-        sequence = documents if isinstance(documents, list | tuple) else list(documents)
-        indptr, ids, values = _read(sequence, num_terms, what)
-    else:
-        raise TypeError(
-            f"{what}: cannot read documents from {type(documents).__name__}; pass a list of bags of words "
-            "or a scipy sparse matrix (terms x documents)"
-        )
+    indptr, ids, values = _arrays_of(documents, num_terms, what)
     indices = _checked_ids(indptr, ids, num_terms, what)
     _check_values(indptr, indices, values, counts, largest, what)
     indptr, indices, values = _canonical(indptr, indices, values, num_terms, what)
@@ -372,6 +360,46 @@ def as_chunk(
         _check_totals(indptr, indices, values, what)
     # Of memory maps and other subclasses of arrays, which do not travel, the arrays.
     return Chunk(np.asarray(indptr), np.asarray(indices), _narrowed(values), num_terms)
+
+
+def largest_id(documents: Any, what: str = "chunk") -> int:
+    """Return the largest term id of documents of which the vocabulary is not known; -1 where there is none.
+
+    Parameters
+    ----------
+    documents, what
+        As `as_chunk` has them.
+
+    Raises
+    ------
+    TypeError
+        If a document is neither pairs of numbers nor an array of them.
+    ValueError
+        If a term id is not a whole number from 0 on, or a sparse matrix is malformed.
+    """
+    indptr, ids, _ = _arrays_of(documents, 0, what)
+    if not len(ids):
+        return -1
+    with np.errstate(invalid="ignore"):
+        good = (ids >= 0) & (np.floor(ids) == ids) & (ids < np.inf)
+    if not good.all():
+        _refuse(~good, indptr, ids, what, "is not a whole number from 0 on")
+    return int(ids.max())
+
+
+def _arrays_of(documents: Any, num_terms: int, what: str) -> tuple[np.ndarray, ...]:
+    """Return (indptr, ids, values) of documents of any kind; the ids may still be floats."""
+    if isinstance(documents, Chunk):
+        return documents.indptr, documents.indices, documents.data
+    matrix = matrix_of(documents)
+    if matrix is not None:
+        return _from_sparse(matrix, what)
+    if not isinstance(documents, Iterable) or isinstance(documents, str | bytes):
+        raise TypeError(
+            f"{what}: cannot read documents from {type(documents).__name__}; pass a list of bags of words "
+            "or a scipy sparse matrix (terms x documents)"
+        )
+    return _read(documents if isinstance(documents, list | tuple) else list(documents), num_terms, what)
 
 
 @functools.cache
@@ -485,12 +513,30 @@ def _from_documents(documents: Sequence[Any], num_terms: int, what: str) -> tupl
     return indptr, pairs[:, 0], pairs[:, 1]
 
 
+#: What has two items and is no pair, and what numpy makes numbers of that is none.
+_NO_PAIRS = str, bytes, bytearray, memoryview, Set, Mapping
+_NO_NUMBERS = str, bytes, bytearray, memoryview, np.datetime64, np.timedelta64
+
+
 def _pairs(entries: Iterable[Any]) -> np.ndarray:
-    """Return pairs of numbers as an array; nothing is made of what is nested deeper."""
+    """Return pairs of numbers as an array; nothing is made of what is nested deeper, nor of text."""
     entries = list(entries)
-    if set(map(len, entries)) - {2}:
+    if set(map(len, entries)) - {2} or any(issubclass(kind, _NO_PAIRS) for kind in set(map(type, entries))):
         raise ValueError("not pairs")
+    kinds = set(map(type, chain.from_iterable(entries)))
+    if any(issubclass(kind, _NO_NUMBERS) for kind in kinds) or (
+        any(issubclass(kind, np.ndarray) for kind in kinds)
+        and not all(map(_is_number, chain.from_iterable(entries)))
+    ):
+        raise TypeError("not numbers")
     return np.fromiter(chain.from_iterable(entries), np.float64, count=2 * len(entries)).reshape(-1, 2)
+
+
+def _is_number(thing: Any) -> bool:
+    """Return whether an array, where this is one, is one number."""
+    if not isinstance(thing, np.ndarray):
+        return True
+    return thing.shape == () and thing.dtype.kind in "biuf" and thing is not np.ma.masked
 
 
 class _NotBags(Exception):
@@ -504,7 +550,7 @@ def _as_array(document: Any, num_terms: int, what: str) -> np.ndarray:
     """
     if not isinstance(document, np.ndarray):
         return _pairs(document)
-    if np.ma.is_masked(document):
+    if isinstance(document, np.ma.MaskedArray) and _masked(document):
         raise TypeError("masked values")
     array = np.asarray(document)
     fields = array.dtype.names
@@ -519,6 +565,12 @@ def _as_array(document: Any, num_terms: int, what: str) -> np.ndarray:
             raise TypeError("not numbers")
         return np.array(rows, dtype=np.float64)
     return array
+
+
+def _masked(document: np.ma.MaskedArray[Any, Any]) -> int:
+    """Return how many values of an array are masked."""
+    mask: Any = np.ma.getmask(document)
+    return sum(int(np.sum(mask if name is None else mask[name])) for name in mask.dtype.names or [None])
 
 
 class _DtypeError(ValueError):
@@ -537,19 +589,39 @@ def _check_id_dtypes(arrays: Sequence[np.ndarray], num_terms: int, what: str) ->
 def _culprit(documents: Sequence[Any], what: str) -> TypeError:
     """Find the first document that is no bag of words."""
     for number, document in enumerate(documents):
-        try:
-            pairs = _as_array(document, MAX_TERMS, what)
-            readable = pairs.size == 0 or (pairs.dtype.kind in "biuf" and pairs.shape == (len(pairs), 2))
-        except (TypeError, ValueError, OverflowError):
-            readable = False
-        if not readable:
-            return TypeError(
-                f"{what}: document {number} is not a bag of words but {_shortened(document)}; pass (term id, "
-                "value) pairs or an array of shape (n_words, 2)"
-            )
+        fault = _fault(document, what)
+        if fault is not None:
+            return TypeError(f"{what}: document {number} {fault}")
     return TypeError(
         f"{what}: the documents are not of one kind; pass lists of pairs, or (n_words, 2) arrays"
     )
+
+
+def _fault(document: Any, what: str) -> str | None:
+    """Return why a document is no bag of words, or None."""
+    if isinstance(document, np.ma.MaskedArray) and (masked := _masked(document)):
+        return (
+            f"is {_shortened(document)} with {plural(masked, 'masked value')}; leave its words out "
+            "(numpy.ma.compress_rows) or give them values (filled)"
+        )
+    if isinstance(document, Iterator):
+        return f"is a {type(document).__name__}, which can be read only once; pass a list of it"
+    try:
+        pairs = _as_array(document, MAX_TERMS, what)
+        if pairs.size == 0 or (pairs.dtype.kind in "iuf" and pairs.shape == (len(pairs), 2)):
+            return None
+    except (TypeError, ValueError, OverflowError):
+        pass
+    remedy = "pass (term id, value) pairs of numbers, or an array of shape (n_words, 2)"
+    if _has_text(document):
+        remedy += "; of words gensim's Dictionary.doc2bow makes these"
+    return f"is not a bag of words but {_shortened(document)}; {remedy}"
+
+
+def _has_text(document: Any) -> bool:
+    """Return whether a document is text, or words."""
+    words = document[:1] if isinstance(document, list | tuple) else [document]
+    return any(isinstance(word, str | bytes) for word in words)
 
 
 _short = reprlib.Repr()
@@ -567,23 +639,8 @@ def _shortened(thing: Any) -> str:
 
 
 def _from_sparse(matrix: Sparse, what: str) -> tuple[np.ndarray, ...]:
-    """Return the columns of a terms x documents matrix as (indptr, ids, values), its structure checked."""
-    try:
-        if matrix.format not in ("csc", "csr", "coo"):
-            raise ValueError(f"format {matrix.format!r} is not checked; convert it with .tocsc()")
-        if matrix.ndim != 2:
-            raise ValueError(f"its shape is {matrix.shape}")
-        if matrix.format == "coo":
-            matrix = type(matrix)((matrix.data, matrix.coords), shape=matrix.shape)  # checks the coordinates
-        else:
-            matrix.check_format(full_check=True)
-            if (matrix.indptr[1:] < matrix.indptr[:-1]).any():  # the check's own differences may overflow
-                raise ValueError("its index pointers do not increase")
-        columns = matrix.tocsc()
-        if columns.data.dtype.kind not in "biuf":
-            raise ValueError(f"its values are of type {columns.data.dtype}")
-    except (ValueError, TypeError, IndexError, AttributeError) as error:
-        raise ValueError(f"{what}: not a sound terms x documents matrix ({error})") from error
+    """Return the columns of a terms x documents matrix as (indptr, ids, values)."""
+    columns = sound(matrix, what).tocsc()
     values = columns.data.astype(np.float64) if columns.data.dtype.kind in "biu" else columns.data
     return (
         columns.indptr.astype(np.int64),

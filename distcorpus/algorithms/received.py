@@ -14,7 +14,8 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
-import scipy.sparse
+
+from .sparse import matrix_of
 
 #: Bytes that a chunk may take as a `Chunk`, and for each byte that it brought so many more.
 UNROLLED, UNROLLED_PER_BYTE = 64 << 20, 8
@@ -63,8 +64,8 @@ def check_received(documents: Any, what: str = "chunk") -> None:
     ValueError
         They would; the message has the numbers.
     """
-    matrix = getattr(documents, "sparse", documents)
-    if scipy.sparse.issparse(matrix):
+    matrix = matrix_of(documents)
+    if matrix is not None:
         number, taken, brought = _of_matrix(matrix)
     elif isinstance(documents, np.ndarray) and documents.dtype != object:
         number, brought = math.prod(documents.shape[:1]), documents.nbytes

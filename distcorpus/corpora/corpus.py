@@ -23,7 +23,14 @@ from numpy.typing import NDArray
 
 from distcorpus._text import plural
 from distcorpus.algorithms.chunk import MAX_COUNT, Chunk, as_chunk
-from distcorpus.corpora.reading import LARGEST_COUNT, LARGEST_SINGLE, as_corpus, is_sparse, word_of
+from distcorpus.corpora.reading import (
+    LARGEST_COUNT,
+    LARGEST_SINGLE,
+    as_corpus,
+    is_sparse,
+    is_stored,
+    word_of,
+)
 from distcorpus.corpora.reference import Reference, StoredChunk, blocks_of
 from distcorpus.corpora.store import Store
 from distcorpus.corpora.textfiles import text_file
@@ -567,12 +574,12 @@ def _terms_of(corpus: Any) -> int | None:
     """Return the size of a corpus' vocabulary, where the corpus says it."""
     if is_sparse(corpus):
         return int(corpus.shape[0])
-    return corpus.num_terms if isinstance(corpus, Documents) else None
+    return int(corpus.num_terms) if is_stored(corpus) else None
 
 
 def _parts(corpus: Any, begin: int) -> Iterator[tuple[Any, int]]:
     """Yield the documents of a corpus from `begin` on, some at once, and how many they are."""
-    if isinstance(corpus, Documents) or is_sparse(corpus):
+    if is_stored(corpus) or is_sparse(corpus):
         size = corpus.shape[1] if is_sparse(corpus) else len(corpus)
         for first in range(begin, size, AT_ONCE):
             end = min(first + AT_ONCE, size)

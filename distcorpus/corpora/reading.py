@@ -14,7 +14,17 @@ import scipy.sparse
 from gensim import utils
 
 from distcorpus._machine import free_memory
-from distcorpus.algorithms.chunk import LARGEST_WEIGHT, MAX_COUNT, MAX_TERMS, Chunk, Divisible, as_chunk
+from distcorpus.algorithms.chunk import (
+    LARGEST_WEIGHT,
+    MAX_COUNT,
+    MAX_TERMS,
+    Chunk,
+    Divisible,
+    as_chunk,
+    largest_id,
+)
+from distcorpus.algorithms.inherited import is_inherited
+from distcorpus.algorithms.sparse import matrix_of, sound
 from distcorpus.corpora.textfiles import text_file
 
 T = TypeVar("T")
@@ -31,6 +41,9 @@ LARGEST_SINGLE = 1e18
 
 #: Words of a document that is read without making a chunk of a corpus of it.
 SMALL = 8
+#: The methods that decide what the documents of a corpus on disk are.
+_SEQUENCE = "__iter__", "__getitem__", "__len__"
+
 _NUMBERS = int, float, np.float64, np.float32
 _POSITIONS = np.arange(SMALL, dtype=np.int32)
 
@@ -75,8 +88,11 @@ def is_placed(corpus: Any) -> bool:
 
 
 def is_stored(corpus: Any) -> bool:
-    """Return whether a corpus is on disk, and gives its documents as chunks."""
-    return hasattr(type(corpus), "are_sound")
+    """Return whether a corpus is on disk, and gives its documents as chunks: a subclass with another
+    ``__iter__`` has other documents.
+    """
+    kind = type(corpus)
+    return hasattr(kind, "are_sound") and is_inherited(kind, _SEQUENCE, ("distcorpus", "gensim"))
 
 
 def is_sparse(corpus: Any) -> bool:
@@ -101,20 +117,22 @@ def as_corpus(corpus: Any) -> Any:
     Parameters
     ----------
     corpus : iterable of documents, or scipy sparse matrix
-        Documents are bags of words. A matrix, or an object with one as its ``sparse`` attribute (gensim's
-        ``Sparse2Corpus``), is terms x documents.
+        Documents are bags of words. A matrix, which may be that of gensim's ``Sparse2Corpus``, is terms x
+        documents.
 
     Raises
     ------
     TypeError
         If it is neither.
+    ValueError
+        If it is a malformed matrix.
     """
     if is_placed(corpus) or is_stored(corpus):
         return corpus
-    matrix = getattr(corpus, "sparse", corpus)
-    if is_sparse(matrix):
+    matrix = matrix_of(corpus)
+    if matrix is not None:
         _shape_of(matrix)
-        return matrix.tocsc()
+        return sound(matrix, "the corpus").tocsc()
     if isinstance(corpus, str | bytes) or not isinstance(corpus, Iterable):
         raise TypeError(
             f"corpus is a {type(corpus).__name__}: give an iterable of bags of words or a scipy "
@@ -213,17 +231,22 @@ def chunks(corpus: Any, chunksize: int, num_terms: int, *, counts: bool) -> Iter
     if is_stored(corpus):
         yield from _stored(corpus, chunksize, num_terms, _options(counts))
         return
-    if is_sparse(corpus):
-        check_corpus(corpus, num_terms)
-        parts: Iterator[Any] = (corpus[:, n : n + chunksize] for n in range(0, corpus.shape[1], chunksize))
-    elif (file := text_file(corpus)) is not None:
-        parts = file.chunks(chunksize)
-    else:
-        # `islice` calls `iter` each time, at which a corpus may begin anew, but not a generator.
-        documents = (document for document in corpus)
-        parts = iter(lambda: list(islice(documents, chunksize)), [])
-    for number, part in enumerate(parts):
+    check_corpus(corpus, num_terms)
+    for number, part in enumerate(_parts(corpus, chunksize)):
         yield as_chunk(part, num_terms, what=f"chunk {number}", **_options(counts))
+
+
+def _parts(corpus: Any, chunksize: int) -> Iterator[Any]:
+    """Yield the documents of a corpus that is here and is not stored, so many at once, as `as_chunk` takes
+    them.
+    """
+    if is_sparse(corpus):
+        return (corpus[:, n : n + chunksize] for n in range(0, corpus.shape[1], chunksize))
+    if (file := text_file(corpus)) is not None:
+        return file.chunks(chunksize)
+    # `islice` calls `iter` each time, at which a corpus may begin anew, but not a generator.
+    documents = (document for document in corpus)
+    return iter(lambda: list(islice(documents, chunksize)), [])
 
 
 def _stored(corpus: StoredCorpus, chunksize: int, num_terms: int, options: dict[str, Any]) -> Iterator[Chunk]:
@@ -237,7 +260,7 @@ def _stored(corpus: StoredCorpus, chunksize: int, num_terms: int, options: dict[
             yield as_chunk(chunk, num_terms, what=f"chunk {number}", **options)
 
 
-def vocabulary(id2word: Any, corpus: Any) -> tuple[Any, int]:
+def vocabulary(id2word: Any, corpus: Any, chunksize: int = 2000) -> tuple[Any, int]:
     """Return the mapping of term ids to words and the size of the vocabulary, as gensim's models count it.
 
     Parameters
@@ -245,11 +268,14 @@ def vocabulary(id2word: Any, corpus: Any) -> tuple[Any, int]:
     id2word : mapping, or None
         Without one that of a corpus on disk; any other is read for its largest term id.
     corpus : any corpus, or None
+    chunksize : int
+        Documents that are read at once, where the corpus is read.
 
     Raises
     ------
     ValueError, TypeError
-        If neither is given, or the corpus could be read only once, or `id2word` is no mapping.
+        If neither is given, or the corpus could be read only once, or `id2word` is no mapping; if a document
+        of a corpus that is read is none.
     """
     if id2word is None and is_stored(corpus):
         words = corpus.id2word
@@ -273,9 +299,9 @@ def vocabulary(id2word: Any, corpus: Any) -> tuple[Any, int]:
             raise ValueError(
                 "a generator can be read only once: give id2word with it, from which the vocabulary is taken"
             )
-        file = text_file(corpus)
-        id2word = utils.dict_from_corpus(corpus) if file is None else utils.FakeDict(file.num_terms())
-        return id2word, _checked_size(len(id2word))
+        numbered = enumerate(_parts(corpus, chunksize))
+        largest = max((largest_id(part, f"chunk {number}") for number, part in numbered), default=-1)
+        return utils.FakeDict(1 + largest), _checked_size(1 + largest)
     keys = getattr(id2word, "keys", None)
     if keys is None:
         raise TypeError(

@@ -29,6 +29,7 @@ from distcorpus.algorithms.chunk import (
     unpacked_words,
     words_in,
 )
+from distcorpus.corpora.reading import is_stored
 from distcorpus.corpora.store import Store
 from distcorpus.corpora.weighting import TermWeights, Weighting
 
@@ -440,8 +441,7 @@ class ReferredCorpus:
 
 def refers_to(corpus: Any, counts: bool) -> ReferredCorpus | None:
     """Return a corpus of which references can be sent; None where its documents have to be."""
-    referable = getattr(type(corpus), "is_referable", None)
-    if referable is None or not corpus.is_referable(counts):
+    if not is_stored(corpus) or not corpus.is_referable(counts):
         return None
     return ReferredCorpus(corpus)
 

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distcorpus.algorithms.chunk import MAX_TERMS, Chunk
+from distcorpus.algorithms.inherited import is_inherited
 
 #: Bytes that are read at once.
 BLOCK = 1 << 18
@@ -111,18 +112,12 @@ def text_file(corpus: Any) -> TextFile | None:
 
 def _reader(corpus: Any) -> str | None:
     """Return which class of gensim's reads a corpus, None if anything else has to do with it."""
-    found = None
     if not _METHODS.isdisjoint(getattr(corpus, "__dict__", ())):
         return None
-    for cls in type(corpus).__mro__:
-        for name in _METHODS & vars(cls).keys():
-            # Of a compiled method not even the module is known.
-            modules = cls.__module__, getattr(vars(cls)[name], "__module__", None) or cls.__module__
-            if not all(module.startswith("gensim.") for module in modules):
-                return None
-            if name == "__iter__" and found is None:
-                found = f"{cls.__module__}.{cls.__qualname__}"
-    return found
+    if not is_inherited(type(corpus), _METHODS, ("gensim",)):
+        return None
+    readers = (cls for cls in type(corpus).__mro__ if "__iter__" in vars(cls))
+    return next((f"{cls.__module__}.{cls.__qualname__}" for cls in readers), None)
 
 
 class TextFile:
@@ -192,10 +187,6 @@ class TextFile:
         if corpus.length is None:
             corpus.length = sum(chunk.n_docs for chunk in self.chunks(DOCUMENTS_AT_ONCE))
         return int(corpus.length)
-
-    def num_terms(self) -> int:
-        """Return the largest term id that occurs, plus one."""
-        return 1 + max((int(c.indices.max(initial=-1)) for c in self.chunks(DOCUMENTS_AT_ONCE)), default=-1)
 
 
 def _chunk(pieces: list[Piece]) -> Chunk:

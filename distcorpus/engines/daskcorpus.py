@@ -26,6 +26,7 @@ from dask.delayed import Delayed
 from numpy.typing import NDArray
 
 from distcorpus.algorithms.chunk import Chunk, as_chunk, packed_words, unpacked_words, words_in
+from distcorpus.algorithms.sparse import matrix_of, sound
 from distcorpus.engines.dask import (
     ANSWER_WITHIN,
     LOOK_EVERY,
@@ -53,32 +54,35 @@ KINDS = (
 
 def shape_of(kind: str, what: str, *blocks: Any) -> tuple[int | None, int]:
     """Return the terms of a partition, where it is a matrix, and its documents."""
-    first: Any = getattr(blocks[0], "sparse", blocks[0])
     if kind == "array":
-        return sum(int(np.shape(block)[1]) for block in blocks), int(np.shape(first)[0])
-    if bool(scipy.sparse.issparse(first)):
-        return int(first.shape[0]), int(first.shape[-1])
+        return sum(int(np.shape(block)[1]) for block in blocks), int(np.shape(blocks[0])[0])
+    matrix = matrix_of(blocks[0])
+    if matrix is not None:
+        return int(matrix.shape[0]), int(matrix.shape[-1])
     try:
-        return None, len(first)
+        return None, len(blocks[0])
     except TypeError:
-        raise TypeError(f"{what} is a {type(first).__name__}: give {KINDS}") from None
+        raise TypeError(f"{what} is a {type(blocks[0]).__name__}: give {KINDS}") from None
 
 
 def read(kind: str, num_terms: int, options: Mapping[str, Any], what: str, *blocks: Any) -> Parcel:
     """Read a partition, as the documents of a list are read."""
-    documents: Any = getattr(blocks[0], "sparse", blocks[0])
-    try:
-        if kind == "array":
-            rows: list[Any] = [_by_row(block) for block in blocks]
-            documents = (rows[0] if len(rows) == 1 else scipy.sparse.hstack(rows, "csr")).T
-        columns: Any = documents.tocsc() if bool(scipy.sparse.issparse(documents)) else documents
-    except (TypeError, ValueError) as error:
-        raise type(error)(f"{what}: {error}") from None
-    return Parcel(as_chunk(columns, num_terms, what=what, **options))
+    documents: Any = blocks[0]
+    if kind == "array":
+        rows: list[Any] = [_by_row(block, what) for block in blocks]
+        documents = (rows[0] if len(rows) == 1 else scipy.sparse.hstack(rows, "csr")).T
+    return Parcel(as_chunk(documents, num_terms, what=what, **options))
 
 
-def _by_row(block: Any) -> Any:
-    return block.tocsr() if hasattr(block, "tocsr") else scipy.sparse.csr_array(block)
+def _by_row(block: Any, what: str) -> Any:
+    if np.ma.is_masked(block):
+        raise ValueError(f"{what}: it has masked values; give them values (dask.array.ma.filled)")
+    if matrix_of(block) is None:
+        try:
+            block = block.tocsr() if hasattr(block, "tocsr") else scipy.sparse.csr_array(block)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"{what}: {error}") from None
+    return sound(block, what, "documents x terms").tocsr()
 
 
 def join(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sized
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,25 @@ def begun(given: Any) -> Any:
     if hasattr(given, "__next__") and "Corpus" not in type(given).__name__:
         return (document for document in given)
     return given
+
+
+def one_document(document: Any) -> Any:
+    """Return a document, as a list where it can be read only once."""
+    return list(document) if isinstance(document, Iterable) and not isinstance(document, Sized) else document
+
+
+def pairs_of(document: Any, num_terms: int) -> list[tuple[int, Any]]:
+    """Return a document of counts as pairs, in its order.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is no document, see `algorithms.chunk.as_chunk`.
+    """
+    for _ in chunks([document], 1, num_terms, counts=True):  # which checks it
+        pass
+    rows = np.asarray(document) if isinstance(document, np.ndarray) else document
+    return [(int(word), count) for word, count in rows]
 
 
 class Projections(TransformedCorpus):

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from gensim.matutils import Sparse2Corpus, argsort
 
-from distcorpus.corpora.reading import is_sparse, word_of
+from distcorpus.algorithms.sparse import matrix_of
+from distcorpus.corpora.reading import as_corpus, word_of
 from distcorpus.models import _check as check
 
 #: Topics, and words of each, that a notebook shows.
@@ -253,7 +254,7 @@ def prepare_pyldavis(model: Any, corpus: Any, sample: int | None, options: dict[
         import pyLDAvis
     except ImportError as error:
         raise ImportError("pyLDAvis is not installed: pip install pyLDAvis") from error
-    documents = Sparse2Corpus(corpus.tocsc()) if is_sparse(corpus) else corpus
+    documents = corpus if matrix_of(corpus) is None else Sparse2Corpus(as_corpus(corpus))
     frequency = np.zeros(model.num_terms)
     lengths: deque[float] = deque()
 

@@ -14,6 +14,7 @@ from itertools import chain, islice
 from typing import Any, ClassVar, cast
 
 import gensim.models
+import gensim.utils
 import numpy as np
 import scipy.sparse
 from gensim.matutils import Sparse2Corpus
@@ -32,6 +33,7 @@ from distcorpus.algorithms.lda import (
     topic_weights,
 )
 from distcorpus.algorithms.online import OnlineLda, Plan, Progress
+from distcorpus.algorithms.sparse import matrix_of
 from distcorpus.algorithms.topics import LazyTopics
 from distcorpus.corpora.reading import (
     EmptyCorpusError,
@@ -55,7 +57,7 @@ from distcorpus.kernels import EStep, Inference, InferenceParams
 from distcorpus.models import _check as check
 from distcorpus.models._answers import check_topics
 from distcorpus.models._cluster import Cluster, Training, train_on, words_of
-from distcorpus.models._documents import DocumentTopics, begun
+from distcorpus.models._documents import DocumentTopics, begun, one_document, pairs_of
 from distcorpus.models._drawing import Drawing
 from distcorpus.models._engine import check_here, chosen_client, engine_of, placed, placed_with
 from distcorpus.models._progress import ProgressBar
@@ -237,7 +239,7 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
 
         if corpus is not None:
             corpus = placed(corpus, self.client)
-        self.id2word, self.num_terms = vocabulary(id2word, corpus)
+        self.id2word, self.num_terms = vocabulary(id2word, corpus, self.chunksize)
         if self.num_terms == 0:
             raise ValueError(
                 "cannot compute LDA over an empty collection (no terms): id2word is empty; give the "
@@ -623,12 +625,17 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
         Arguments and result are as in gensim; a corpus may also be a scipy sparse matrix (terms x documents).
         """
         check_here(bow, "transform")
-        if is_sparse(bow):
-            check_corpus(bow, self.num_terms)
+        if (matrix := matrix_of(bow)) is not None:
+            check_corpus(matrix, self.num_terms)
+            bow = Sparse2Corpus(as_corpus(bow))
         if minimum_probability is None:
             minimum_probability = self._setting("minimum_probability")
-        corpus = Sparse2Corpus(bow) if is_sparse(bow) else begun(bow)
-        return super().get_document_topics(corpus, minimum_probability, minimum_phi_value, per_word_topics)
+        is_corpus, given = gensim.utils.is_corpus(begun(bow))
+        if not is_corpus:
+            given = one_document(given)
+            if per_word_topics:
+                given = pairs_of(given, self.num_terms)
+        return super().get_document_topics(given, minimum_probability, minimum_phi_value, per_word_topics)
 
     def _apply(self, corpus: Any, chunksize: int | None = None, **options: Any) -> DocumentTopics:
         gammas = partial(self._gammas_of_corpus, corpus, chunksize or self._setting("chunksize"))

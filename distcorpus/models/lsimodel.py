@@ -38,7 +38,7 @@ from distcorpus.kernels import DocumentProjection, Product, ProjectionParams, as
 from distcorpus.models import _check as check
 from distcorpus.models._answers import check_factors
 from distcorpus.models._cluster import Cluster, Training, train_on
-from distcorpus.models._documents import Projections, begun
+from distcorpus.models._documents import Projections, begun, one_document
 from distcorpus.models._engine import check_here, chosen_client, engine_of, placed, placed_with
 from distcorpus.models._kept import Addition, Kept
 from distcorpus.models._progress import ProgressBar
@@ -165,7 +165,7 @@ class LsiModel(Saved, Shown, gensim.models.LsiModel):
         self.ns_conf = ns_conf
         if corpus is not None:
             corpus = placed(corpus, self.client)
-        self.id2word, self.num_terms = vocabulary(id2word, corpus)
+        self.id2word, self.num_terms = vocabulary(id2word, corpus, self.chunksize)
         if corpus is not None:
             check_corpus(corpus, self.num_terms)
             documents = length(corpus)
@@ -413,7 +413,7 @@ class LsiModel(Saved, Shown, gensim.models.LsiModel):
         check_here(bow, "transform")
         if is_sparse(bow):
             check_corpus(bow, self.num_terms)
-            bow = Sparse2Corpus(bow.tocsc())
+            bow = Sparse2Corpus(as_corpus(bow))
         is_corpus, given = gensim.utils.is_corpus(begun(bow))
         if is_corpus and chunksize:
             return self._apply(given, check.whole("chunksize", chunksize, 1))
@@ -448,7 +448,7 @@ class LsiModel(Saved, Shown, gensim.models.LsiModel):
     def _projected_document(self, document: Any) -> np.ndarray:
         """Project a document; shape (k,). Rows of a few words are added up sooner than a matrix is made."""
         u = self._vectors()
-        document = document if hasattr(document, "__len__") else list(document)
+        document = one_document(document)
         single = small_document(document, self.num_terms, counts=False, most=MOST_WORDS)
         if single is None and type(document) is list:
             with suppress(TypeError, ValueError):  # what cannot be put in order

@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distcorpus.algorithms import chunk as chunk_module
-from distcorpus.algorithms.chunk import Chunk, as_chunk, from_arrays
+from distcorpus.algorithms.chunk import Chunk, as_chunk, from_arrays, largest_id
+from distcorpus.algorithms.sparse import matrix_of, sound
 
 NUM_TERMS = 12
 
@@ -169,6 +170,20 @@ def test_negative_values_are_refused_as_counts_only():
         [[(0, 10**400)]],
         [np.zeros(3)],
         [np.zeros((2, 3))],
+        # Text of two characters, or of digits, and what else numpy makes numbers of.
+        [[(0, 1)], ["12", "30"]],
+        [[("1", "2")]],
+        [[(0, "1")]],
+        [[(np.str_("1"), 2)]],
+        [[(b"1", 2)]],
+        [[b"12"]],
+        [[(np.array("1"), 2)]],
+        [np.array([["1", "2"]])],
+        [[(np.timedelta64(1), 2)]],
+        [[(0, np.ma.masked)]],
+        # Of two items, which are no pair.
+        [[{0, 1}]],
+        [[{0: 1, 2: 3}]],
     ],
 )
 def test_what_is_no_bag_of_words_is_named(documents):
@@ -181,6 +196,38 @@ def test_what_is_no_bag_of_words_is_named(documents):
 def test_what_is_no_corpus_is_refused(documents):
     with pytest.raises(TypeError, match="cannot read documents from"):
         as_chunk(documents, NUM_TERMS)
+
+
+def test_words_are_told_what_makes_bags_of_them():
+    with pytest.raises(TypeError, match=r"of words gensim's Dictionary\.doc2bow makes these"):
+        as_chunk([["12", "30"]], NUM_TERMS)
+
+
+def test_documents_that_can_be_read_once_are_refused():
+    with pytest.raises(TypeError, match=r"^chunk: document 1 is a generator, which can be read only once"):
+        as_chunk([[(0, 1)], (pair for pair in [(0, 1)])], NUM_TERMS)
+
+
+def test_masked_documents():
+    pairs = [("id", np.int64), ("count", np.float64)]
+    for whole in (np.ma.array([[1, 2], [3, 4]]), np.ma.array([(1, 2), (3, 4)], dtype=pairs)):
+        assert as_chunk([whole], NUM_TERMS).data.tolist() == [2, 4]
+        partly = whole.copy()
+        partly[1] = np.ma.masked
+        with pytest.raises(TypeError, match=r"document 1 is an array .* with 2 masked values; leave"):
+            as_chunk([[(0, 1)], partly], NUM_TERMS)
+
+
+def test_the_largest_id():
+    assert largest_id([[(3, 1), (7, 0)], []]) == 7  # gensim counts zeros
+    assert largest_id([np.array([[3, 1]], np.float32), np.empty((0, 2))]) == 3
+    assert largest_id([[(3e9, 1)]]) == 3_000_000_000
+    assert largest_id([]) == largest_id([[]]) == -1
+    for number in (-1, 0.5, np.nan, np.inf):
+        with pytest.raises(ValueError, match=f"^c: document 1: term id {number} is not a whole number from"):
+            largest_id([[(0, 1)], [(number, 1)]], "c")
+    with pytest.raises(TypeError, match="document 0 is not a bag of words but"):
+        largest_id([(0, 1)])
 
 
 def damaged(kind: type, attribute: str, position: int, value: int) -> object:
@@ -198,12 +245,114 @@ def damaged(kind: type, attribute: str, position: int, value: int) -> object:
         damaged(scipy.sparse.csc_array, "indptr", -1, 1_000_000),
         damaged(scipy.sparse.coo_matrix, "row", 0, -99),
         scipy.sparse.csc_matrix(np.eye(3) * 1j),
-        scipy.sparse.lil_matrix(np.eye(3)),
     ],
 )
 def test_unsound_sparse_matrices_are_refused(matrix):
     with pytest.raises(ValueError, match="not a sound terms x documents matrix"):
         as_chunk(matrix, NUM_TERMS)
+
+
+#: What a program may have done to a matrix, by its format, and what it is told.
+DAMAGES = {
+    ("csr", "indices", 0, 10**8): r"indices\[0\] is 100000000, outside its 6 columns",
+    ("csr", "indices", 1, -1): r"indices\[1\] is -1, outside",
+    ("csr", "indptr", 1, 10**8): r"indptr\[1\] is 100000000, indptr\[2\]",
+    ("csr", "indptr", -1, 10**8): r"indptr\[4\] is 100000000, and it has 5 indices",
+    ("csr", "indptr", 0, -5): r"indptr\[0\] is -5, not 0",
+    ("csc", "indices", 0, 4): r"indices\[0\] is 4, outside its 4 rows",
+    ("csc", "indptr", 2, -(10**8)): r"indptr\[1\] is 1, indptr\[2\] -100000000",
+    ("bsr", "indices", 0, 3): r"indices\[0\] is 3, outside its 3 blocks",
+    ("bsr", "indptr", -1, 10**8): r"indptr\[2\] is 100000000",
+    ("coo", "row", 0, 10**8): r"row\[0\] is 100000000, outside its 4 rows",
+    ("coo", "col", 0, -1): r"col\[0\] is -1, outside its 6 columns",
+    ("dia", "offsets", 0, 10**8): r"offsets\[0\] is 100000000, outside its shape \(4, 6\)",
+    ("dia", "offsets", 0, 1): "its offsets have a diagonal twice",
+    ("lil", "rows", 1, (10**8,)): r"indices\[2\] is 100000000, outside its 6 columns",
+    ("lil", "rows", 0, (1, 2, 3)): "its rows and data are no lists of equal lengths",
+}
+
+
+def of_format(name: str) -> scipy.sparse.csr_matrix:
+    matrix = scipy.sparse.coo_matrix(([1.0, 2, 3, 4, 5], ([0, 0, 1, 2, 3], [0, 1, 2, 4, 5])), shape=(4, 6))
+    return (matrix.tobsr((2, 2)) if name == "bsr" else matrix.asformat(name)).copy()
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=str)
+def test_no_method_of_scipys_sees_a_malformed_matrix(damage):
+    name, attribute, place, value = damage
+    matrix = of_format(name)
+    getattr(matrix, attribute)[place] = list(value) if isinstance(value, tuple) else value
+    with pytest.raises(ValueError, match=f"^c: not a sound terms x documents matrix .*{DAMAGES[damage]}"):
+        sound(matrix, "c")
+
+
+@pytest.mark.parametrize(
+    ("name", "attribute"),
+    [(name, part) for name in ("csr", "csc", "bsr") for part in ("indptr", "indices", "data")]
+    + [("coo", "row"), ("coo", "data"), ("dia", "offsets"), ("lil", "rows"), ("lil", "data")],
+)
+def test_parts_of_a_matrix_of_different_lengths(name, attribute):
+    matrix = of_format(name)
+    setattr(matrix, attribute, getattr(matrix, attribute)[:-1])
+    with pytest.raises(ValueError, match=r"^c: not a sound .*(it has \d numbers in|equal lengths)"):
+        sound(matrix, "c")
+
+
+def test_keys_of_a_matrix():
+    for key in ((10**8, 0), (0, -3), 5, (1, 2, 3), (10**20, 1)):
+        matrix = of_format("dok")
+        matrix._dict[key] = 1.0
+        with pytest.raises(ValueError, match=r"^c: not a sound terms x documents matrix"):
+            sound(matrix, "c")
+
+
+def test_every_format_of_scipys():
+    expected = of_format("csr").toarray().T
+    for name in ("csc", "csr", "bsr", "coo", "dia", "lil", "dok"):
+        np.testing.assert_array_equal(to_dense(as_chunk(of_format(name), NUM_TERMS))[:, :4], expected)
+
+
+def test_what_is_allowed_in_a_matrix_is_left_as_it_is():
+    for kind in (np.int8, np.uint32, np.uint64):
+        matrix = of_format("csr")
+        matrix.indices, matrix.data = matrix.indices.astype(kind), matrix.data.astype(np.float16)
+        assert sound(matrix, "c") is matrix
+        assert matrix.indices.dtype == kind
+        assert as_chunk(matrix, NUM_TERMS).data.tolist() == [1, 2, 3, 4, 5]
+    room = of_format("csr")  # more of it than there are entries
+    room.indices, room.data = np.append(room.indices, 99), np.append(room.data, 9.0)
+    assert as_chunk(room, NUM_TERMS).data.tolist() == [1, 2, 3, 4, 5]
+
+
+class Presence(gensim.matutils.Sparse2Corpus):
+    """Documents with a one for each word."""
+
+    def __iter__(self):
+        for document in super().__iter__():
+            yield [(word, 1.0) for word, _ in document]
+
+
+class OfMyOwn:
+    """A corpus whose matrix is documents x terms."""
+
+    def __init__(self, sparse):
+        self.sparse = sparse
+
+    def __iter__(self):
+        for row in self.sparse.toarray():
+            yield [(int(word), row[word]) for word in np.flatnonzero(row)]
+
+
+class Named(gensim.matutils.Sparse2Corpus):
+    """One that has a name."""
+
+
+def test_only_gensims_corpus_is_its_matrix():
+    matrix = scipy.sparse.csc_matrix(np.array([[5, 0], [7, 1], [0, 2]]))
+    assert to_dense(as_chunk(Presence(matrix), NUM_TERMS))[:, :3].tolist() == [[1, 1, 0], [0, 1, 1]]
+    assert to_dense(as_chunk(OfMyOwn(matrix.T), NUM_TERMS))[:, :3].tolist() == [[5, 7, 0], [0, 1, 2]]
+    assert matrix_of(Presence(matrix)) is matrix_of(OfMyOwn(matrix)) is None
+    assert matrix_of(Named(matrix)) is not None
 
 
 def test_a_matrix_with_more_rows_than_terms():

@@ -6,9 +6,10 @@ import gensim.models
 import numpy as np
 import pytest
 import scipy.sparse
-from gensim.matutils import corpus2csc
+from gensim.matutils import Sparse2Corpus, corpus2csc
 
 from distcorpus.algorithms import lsi as algorithms_lsi
+from distcorpus.corpora import Corpus
 from distcorpus.models import LdaModel, LsiModel
 
 WORDS = dict(enumerate("abcd"))
@@ -350,3 +351,56 @@ def test_vocabularies_with_gaps():
         assert score == pytest.approx(expected)
         assert [word for _, word in topic] == [{"b": 1, "c": 2}.get(word, word) for _, word in words]
     assert model.id2word == {0: "a", 3: "d"}
+
+
+def malformed(kind):
+    """A matrix that ends the process where scipy's compiled code trusts it."""
+    matrix = kind(np.eye(4))
+    (matrix.row if matrix.format == "coo" else matrix.indices)[0] = 10**8
+    return matrix
+
+
+MATRICES = [scipy.sparse.csr_matrix, scipy.sparse.csc_array, scipy.sparse.coo_matrix, scipy.sparse.bsr_array]
+
+
+@pytest.mark.parametrize("kind", MATRICES)
+def test_a_malformed_matrix_is_an_error_and_no_crash(kind, tmp_path):
+    model, plain = lda(), lsi()
+    calls = [
+        *(lda, lsi, model.update, plain.add_documents, model.__getitem__, model.bound, model.log_perplexity),
+        *(lambda matrix: list(plain[matrix]), lambda matrix: plain.__getitem__(matrix, chunksize=None)),
+        *(lambda matrix: next(model.transform(matrix)), lambda matrix: next(plain.transform(matrix))),
+        lambda matrix: model.inference(matrix, collect_sstats=True),
+        lambda matrix: Corpus.write(tmp_path / "stored", matrix),
+    ]
+    for call in calls:
+        with pytest.raises(ValueError, match="not a sound terms x documents matrix"):
+            call(malformed(kind))
+    with pytest.raises(ValueError, match="not a sound terms x documents matrix"):
+        model.get_document_topics(Sparse2Corpus(malformed(scipy.sparse.csc_matrix)), per_word_topics=True)
+
+
+def test_a_document_may_be_given_as_a_generator():
+    model, plain = lda(), lsi()
+    for document in (DOCUMENTS[0], []):
+        model.random_state, wanted = np.random.RandomState(0), plain[document]
+        topics = model[document]
+        for made in (iter, lambda pairs: (pair for pair in pairs)):
+            model.random_state = np.random.RandomState(0)
+            assert model[made(document)] == topics
+            assert plain[made(document)] == wanted
+
+
+def test_topics_of_words_of_any_kind_of_document():
+    model = lda()
+    wanted = model.get_document_topics(DOCUMENTS[0], per_word_topics=True)[1]
+    for document in (
+        iter(DOCUMENTS[0]),
+        [(0.0, 1), (1.0, 2)],
+        np.array(DOCUMENTS[0], np.float64),
+        np.asmatrix(DOCUMENTS[0]),
+        np.ma.array(DOCUMENTS[0]),
+    ):
+        assert model.get_document_topics(document, per_word_topics=True)[1] == wanted
+    with pytest.raises(ValueError, match=r"document 0: term id 0\.5 is not a whole number"):
+        model.get_document_topics([(0.5, 1)], per_word_topics=True)
