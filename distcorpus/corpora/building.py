@@ -13,7 +13,6 @@ import importlib.metadata
 import json
 import logging
 import os
-import shutil
 import sys
 import unicodedata
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -25,7 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from distcorpus._machine import available_cores, open_alone
+from distcorpus._machine import available_cores
 from distcorpus.corpora import inputs
 from distcorpus.corpora.counting import Counts, Reading, Tally, count, numbered, problems
 from distcorpus.corpora.crew import Crew
@@ -33,6 +32,7 @@ from distcorpus.corpora.files import remedy
 from distcorpus.corpora.fingerprint import of_tokenizer
 from distcorpus.corpora.inputs import InputError, Piece, needs
 from distcorpus.corpora.records import Fields
+from distcorpus.corpora.unfinished import COUNTED, refuse_existing
 from distcorpus.corpora.vocabulary import WORD_BYTES, Vocabulary, ids_of
 from distcorpus.corpora.words import LETTERS, Tokenizer, tokenizer
 from distcorpus.corpora.writing import ShardWriter
@@ -41,8 +41,6 @@ logger = logging.getLogger(__name__)
 
 #: Bytes that a process takes at most: a piece of text, its tokens and their counts, and what it imports.
 PROCESS_BYTES = 512 << 20
-#: What the folder of the counts is called, after the corpus' own name.
-COUNTED = ".counted"
 #: Words of pieces that are looked up at once, beside as many as the dictionary has.
 LOOKED_UP = 1 << 20
 
@@ -94,11 +92,8 @@ def build(
     options.check()
     needs("pyarrow")
     directory = Path(os.path.abspath(directory))
-    folder = directory.with_name(directory.name + COUNTED)
-    if directory.exists() and not (directory.is_dir() and not any(directory.iterdir())):
-        if folder.is_dir():  # the build was interrupted when it was done
-            shutil.rmtree(folder)
-        raise FileExistsError(f"{directory} exists already: give another folder, or remove it")
+    folder = COUNTED.of(directory)
+    refuse_existing(directory)
     sources = inputs.find(paths, options.format)
     if not sources:
         raise InputError("there is no input: give files of text")
@@ -121,6 +116,7 @@ def build(
             build = _Build(reading, source, options, counted, crew)
             bad = build.count(say_bad)
             build.write(directory)
+            COUNTED.remove(counted)
     except OSError as error:
         if isinstance(error, FileExistsError) or error.errno is None or "cannot be" in str(error):
             raise
@@ -129,7 +125,6 @@ def build(
             f"the counts of {directory} cannot be written to {folder}: {error.strerror}; "
             f"{remedy(error)}. The same command goes on from where it was",
         ) from error
-    shutil.rmtree(folder)
     return bad
 
 
@@ -167,15 +162,13 @@ def _source(reading: Reading) -> str:
 @contextmanager
 def _kept(folder: Path, source: str) -> Iterator[Path]:
     """Make the folder of the counts; what an interrupted build of the same source has counted stays there."""
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = open_alone(folder)
+    lock = COUNTED.claim(folder)
     if lock is None:
         raise RuntimeError(f"another process counts in {folder}: wait for it, or give another folder")
     try:
-        about = folder / "source.json"
+        about = folder / COUNTED.marker
         if not about.exists() or about.read_text("utf-8") != source:
-            for entry in folder.iterdir():
-                entry.unlink()
+            COUNTED.clear(folder, {about.name})
             about.write_text(source, "utf-8")
         yield folder
     finally:

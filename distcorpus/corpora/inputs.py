@@ -19,6 +19,8 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from distcorpus.corpora.unfinished import KINDS
+
 #: Bytes of text of a piece: what a process has in memory at once.
 PIECE = 8 << 20
 #: Bytes that a document may have, with whatever else is in its record.
@@ -35,8 +37,6 @@ PROBED = 16
 
 #: What a path has that stands for several.
 GLOB = "*?["
-#: What the folders of a build that is not finished end with, and a file that they have.
-UNFINISHED = ((".counted", "source.json"), (".unfinished", "progress.jsonl"))
 
 #: What a file's name ends with, after the suffix of its compression, and its form.
 FORMS = {
@@ -194,10 +194,10 @@ def _in_folder(path: str) -> list[str]:
     return [str(file) for file in sorted(found) if file.is_file()]
 
 
-def _is_of_a_corpus(folder: str, files: Sequence[str]) -> bool:
+def _is_of_a_corpus(folder: str, files: list[str]) -> bool:
     """Return whether a folder is a corpus, or what the build of one has left."""
     return {"manifest.json", "document-frequencies.npy"} <= {*files} or any(
-        folder.endswith(suffix) and name in files for suffix, name in UNFINISHED
+        kind.marks(folder, files) for kind in KINDS
     )
 
 

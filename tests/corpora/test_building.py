@@ -400,6 +400,31 @@ def test_what_is_there_is_not_overwritten(tmp_path: Path) -> None:
         Corpus.build(tmp_path / "none.txt", tmp_path / "d")
 
 
+@pytest.mark.parametrize("suffix", [".counted", ".unfinished"])
+@pytest.mark.parametrize("name", ["thesis.doc", "sub/a", "source.json/a", "manifest.json", "piece-0.npz"])
+def test_folders_of_the_users_are_left_alone(tmp_path: Path, suffix: str, name: str) -> None:
+    path, precious = lines_file(tmp_path), tmp_path / f"c{suffix}" / name
+    precious.parent.mkdir(parents=True)
+    precious.write_text("precious")
+    with pytest.raises(FileExistsError, match=rf"c\{suffix} .*is not what an interrupted run left \(it has"):
+        Corpus.build(path, tmp_path / "c", processes=1)
+    assert precious.read_text() == "precious"
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / "x").write_text("")
+    with pytest.raises(FileExistsError, match=rf"exists already.*c\{suffix}.* may be of an earlier run"):
+        Corpus.build(path, tmp_path / "c", processes=1)
+    assert precious.read_text() == "precious"
+
+
+def test_what_a_user_puts_into_the_folder_of_the_counts_stays(tmp_path: Path) -> None:
+    def tokenize(text: str) -> list[str]:
+        (tmp_path / "c.counted" / "note").write_text("dear")
+        return text.split()
+
+    Corpus.build(lines_file(tmp_path), tmp_path / "c", tokenizer=tokenize, processes=1)
+    assert contents(tmp_path / "c.counted") == {"note": b"dear"}
+
+
 SLOWLY = """
 import sys, resource
 from distcorpus.corpora import Corpus, inputs
@@ -559,6 +584,7 @@ def test_the_output_may_be_in_the_folder_of_the_input(
     lines_file(tmp_path)
     (tmp_path / ".hidden").mkdir()
     (tmp_path / ".hidden" / "a.txt").write_text("hiddenword\n")
+    monkeypatch.setattr("distcorpus.corpora.writing.SHARD_ENTRIES", 200)
     with pytest.MonkeyPatch.context() as interrupted:
         interrupted.setattr("distcorpus.corpora.writing.ShardWriter.finish", _interrupted)
         with pytest.raises(KeyboardInterrupt):
