@@ -148,7 +148,7 @@ def _source(reading: Reading) -> str:
     """Return what the counts follow from, beside the program."""
     function = tokenizer(reading.tokenizer)
     about = {
-        "format": 2,
+        "format": 3,
         "sources": [asdict(source) for source in reading.sources],
         "fields": asdict(reading.fields),
         "tokenizer": of_tokenizer(function) if callable(function) else function,

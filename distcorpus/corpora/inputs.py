@@ -19,6 +19,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from distcorpus.algorithms import _csv_kernels
 from distcorpus.corpora.unfinished import KINDS
 
 #: Bytes of text of a piece: what a process has in memory at once.
@@ -26,6 +27,9 @@ PIECE = 8 << 20
 #: Bytes that a document may have, with whatever else is in its record.
 LARGEST_RECORD = 32 << 20
 TOO_LONG = f"a record is longer than {LARGEST_RECORD >> 20} MB, the most that a document can have: divide it"
+TOO_LONG_CSV = f"{TOO_LONG}; or is a quote missing that ends a field?"
+#: Bytes of CSV for which compiled code is loaded.
+WORTH_COMPILING = 1 << 16
 #: Files of a piece, where each is a document.
 FILES_AT_ONCE = 4096
 #: How much longer a text is than what is stored of it, where it is compressed.
@@ -105,8 +109,8 @@ class Piece:
         Lines that the header takes, at the beginning of this piece.
     first : bool
         The input begins here.
-    too_long : bool
-        The piece stands for a record that is too long.
+    too_long : int
+        The lines of a record that is too long, where the piece stands for one.
     """
 
     source: int
@@ -115,7 +119,7 @@ class Piece:
     header: tuple[str, ...] = ()
     skip: int = 0
     first: bool = False
-    too_long: bool = False
+    too_long: int = 0
 
 
 def needs(name: str) -> Any:
@@ -279,9 +283,8 @@ def pieces(sources: Sequence[Input], columns: Sequence[str]) -> Iterator[Piece]:
             yield Piece(number, group, before)
             number = end
             continue
-        cut = _rows if source.form in TABLES else _ranges if _is_plain(source) else _blocks
         empty = True
-        for piece in cut(source, number, before, columns):
+        for piece in _cutter(source)(source, number, before, columns):
             empty = False
             yield piece
         if empty:
@@ -290,8 +293,12 @@ def pieces(sources: Sequence[Input], columns: Sequence[str]) -> Iterator[Piece]:
         number += 1
 
 
-def _is_plain(source: Input) -> bool:
-    return source.form in ("lines", "jsonl") and source.compression is None and "://" not in source.path
+def _cutter(source: Input) -> Callable[[Input, int, int, Sequence[str]], Iterator[Piece]]:
+    if source.form in TABLES:
+        return _rows
+    if source.form in DELIMITERS:
+        return _records
+    return _ranges if source.compression is None and "://" not in source.path else _blocks
 
 
 def _ranges(source: Input, number: int, before: int, columns: Sequence[str]) -> Iterator[Piece]:
@@ -312,7 +319,7 @@ def _ranges(source: Input, number: int, before: int, columns: Sequence[str]) -> 
             if too_long:
                 file.seek(end)
                 end += _skipped(file)
-                yield Piece(number, b"", before + end, too_long=True)
+                yield Piece(number, b"", before + end, too_long=1)
             start = end
 
 
@@ -327,56 +334,111 @@ def _skipped(file: BinaryIO) -> int:
 
 
 def _blocks(source: Input, number: int, before: int, columns: Sequence[str]) -> Iterator[Piece]:
-    """Read a file, and cut it where records end."""
-    is_csv = source.form in ("csv", "tsv")
-    header: tuple[str, ...] = ()
+    """Read a file of lines, and cut it where lines end."""
     with opened(source) as (file, stored):
         first, rest = True, b""
         while True:
             block = file.read(PIECE)
             content = rest + block
-            end = len(content) if not block else _end_of_csv(content) if is_csv else content.rfind(b"\n") + 1
-            read = before + min(stored.tell(), source.size)
+            end = content.rfind(b"\n") + 1 if block else len(content)
             if end:
-                skip = 0
-                if is_csv and first:
-                    header, skip = _header(source, content[:end])
-                    _need(source.path, columns, header)
-                yield Piece(number, content[:end], read, header, skip, first)
+                yield Piece(number, content[:end], before + _read(source, stored), first=first)
                 first = False
             if not block:
                 return
             rest = content[end:]
             if len(rest) > LARGEST_RECORD:
-                if is_csv:
-                    raise InputError(f"{source.path}: {TOO_LONG}; or is a quote missing that ends a field?")
                 while block and b"\n" not in block:
                     block = file.read(PIECE)
                 rest = block[block.find(b"\n") + 1 :]
                 first = False
-                yield Piece(number, b"", before + min(stored.tell(), source.size), too_long=True)
+                yield Piece(number, b"", before + _read(source, stored), too_long=1)
+
+
+def _read(source: Input, stored: BinaryIO) -> int:
+    return min(stored.tell(), source.size)
+
+
+def _records(source: Input, number: int, before: int, columns: Sequence[str]) -> Iterator[Piece]:
+    """Read a CSV file, and cut it where records end."""
+    delimiter = ord(DELIMITERS[source.form])
+    header: tuple[str, ...] = ()
+    with opened(source) as (file, stored):
+        first, rest = True, b""
+        block = file.read(PIECE).removeprefix(b"\xef\xbb\xbf")
+        while content := rest + block:
+            ends, _ = _ends_of_records(content, delimiter)
+            if not block:  # the last record may have no line's end
+                ends = np.union1d(ends, len(content))
+            long = np.diff(ends, prepend=0) > LARGEST_RECORD
+            fitting = ends[: np.argmax(long)] if long.any() else ends
+            end = int(fitting[-1]) if len(fitting) else 0
+            if end:
+                skip = 0
+                if first:
+                    header, skip = _header(source, content[:end])
+                    _need(source.path, columns, header)
+                yield Piece(number, content[:end], before + _read(source, stored), header, skip, first)
+                first = False
+            rest = content[end:]
+            if long.any() or len(rest) > LARGEST_RECORD:
+                if first:
+                    raise InputError(f"{source.path}:1: {TOO_LONG_CSV}")
+                rest, lines = _passed(file, rest, delimiter)
+                yield Piece(number, b"", before + _read(source, stored), too_long=lines)
+            block = file.read(PIECE)
+
+
+def _passed(file: BinaryIO, block: bytes, delimiter: int) -> tuple[bytes, int]:
+    """Read to the end of a CSV record, which may not fit into the memory.
+
+    Returns
+    -------
+    rest : bytes
+        What was read of the records after it.
+    lines : int
+        How many lines it has.
+    """
+    state, lines, last = _csv_kernels.BEGIN, 0, b""
+    while block:
+        ends, state = _ends_of_records(block, delimiter, state, 1)
+        record = block[: ends[0]] if len(ends) else block
+        lines += _line_ends(last + record) - _line_ends(last)
+        last = record[-1:] or last
+        if len(ends):
+            return block[len(record) :], lines
+        block = file.read(PIECE)
+    return b"", lines + (last not in (b"\r", b"\n"))
+
+
+def _line_ends(content: bytes) -> int:
+    return content.count(b"\n") + content.count(b"\r") - content.count(b"\r\n")
+
+
+def _ends_of_records(
+    content: bytes, delimiter: int, state: int = _csv_kernels.BEGIN, most: int | None = None
+) -> tuple[NDArray[np.int64], int]:
+    """Return where the records of CSV end, at most so many, and the state after all, see `find_records`."""
+    small = len(content) < WORTH_COMPILING
+    find = _csv_kernels.find_records if small else _csv_kernels.compiled_finder()
+    ends = np.empty(most or content.count(b"\n") + content.count(b"\r") + 1, np.int64)
+    count, state = find(np.frombuffer(content, np.uint8), state, delimiter, ends)
+    return ends[:count], state
+
+
+def warm() -> None:
+    """Load the compiled code, or compile it."""
+    _ends_of_records(bytes(WORTH_COMPILING), 0)
 
 
 def _header(source: Input, content: bytes) -> tuple[tuple[str, ...], int]:
     """Return the columns' names of a CSV file, and how many lines they take."""
     text = content[:LARGEST_RECORD].decode("utf-8-sig", "replace")
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=DELIMITERS[source.form])
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=DELIMITERS[source.form], strict=True)
     try:
         return tuple(next(reader, ())), reader.line_num
     except csv.Error as error:
         raise InputError(f"{source.path}:1: {error}") from None
-
-
-def _end_of_csv(content: bytes) -> int:
-    """Return where the last whole record ends: at a line's end with an even number of quotes before it."""
-    odd = content.count(b'"') % 2
-    end = len(content)
-    while (line := content.rfind(b"\n", 0, end)) >= 0:
-        odd ^= content.count(b'"', line, end) % 2
-        if not odd:
-            return line + 1
-        end = line
-    return 0
 
 
 def _rows(source: Input, number: int, before: int, columns: Sequence[str]) -> Iterator[Piece]:

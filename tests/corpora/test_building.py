@@ -6,6 +6,7 @@ import bz2
 import csv
 import errno
 import gzip
+import io
 import json
 import os
 import signal
@@ -21,10 +22,11 @@ import pytest
 from gensim.corpora import Dictionary
 from gensim.test.utils import datapath
 from gensim.utils import PAT_ALPHABETIC, simple_preprocess
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from distcorpus.corpora import Corpus, InputError, counting, files, inputs, vocabulary, words
+from distcorpus.algorithms._csv_kernels import compiled_finder, find_records
+from distcorpus.corpora import Corpus, InputError, counting, files, inputs, records, vocabulary, words
 from distcorpus.corpora.crew import Crew
 from distcorpus.corpora.fingerprint import of_tokenizer
 from distcorpus.corpora.vocabulary import Vocabulary
@@ -594,6 +596,107 @@ def test_the_output_may_be_in_the_folder_of_the_input(
     again = Corpus.build(tmp_path, tmp_path / "d", processes=1, **ALL)
     assert contents(again.directory) == contents(corpus.directory)
     assert "hiddenword" not in corpus.id2word.token2id
+
+
+# Where records of CSV end.
+
+CSV = st.text(st.sampled_from('"",x\n\r;é'), max_size=60).map(lambda text: f"text,b\n{text}")
+
+
+def rows_of_csv(path: Path, piece: int, largest: int = 32 << 20) -> list[tuple[int, str, str]]:
+    """Return the line and the text, or the problem, of each record, read in pieces of this size."""
+    found, lines = [], 0
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(inputs, "PIECE", piece)
+        patched.setattr(inputs, "LARGEST_RECORD", largest)
+        sources = inputs.find([path])
+        for part in inputs.pieces(sources, ["text"]):
+            line = 0
+            for record in records.records(part, sources, records.Fields()):
+                line = record.line
+                if not record.blank:
+                    found.append((lines + line, record.text, record.problem))
+            lines += line
+    return found
+
+
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(CSV, st.integers(7, 30))
+def test_pieces_of_csv_have_the_records_of_the_whole(tmp_path: Path, text: str, piece: int) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(text, "utf-8", newline="")
+    found = rows_of_csv(path, piece)
+    reader, wanted = csv.reader(io.StringIO(text, newline=""), strict=True), []
+    next(reader)
+    while True:
+        try:
+            row = next(reader)
+        except StopIteration:
+            break
+        except csv.Error as error:
+            wanted.append((reader.line_num, "", f"this is no CSV: {error}"))
+            continue
+        if row:
+            fine = len(row) == 2
+            problem = "" if fine else f"there are {len(row)} fields, and 2 in the header"
+            wanted.append((reader.line_num, row[0] if fine else "", problem))
+    assert found == wanted
+
+
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(CSV, st.integers(7, 30))
+def test_records_of_csv_that_are_too_long_are_the_same_for_any_piece(
+    tmp_path: Path, text: str, piece: int
+) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(text, "utf-8", newline="")
+    found = rows_of_csv(path, piece, 12)
+    assert found == rows_of_csv(path, 1000, 12)
+    whole = rows_of_csv(path, 1000)
+    assert [row for row in found if "longer than" not in row[2]] == [row for row in whole if row in found]
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.binary(max_size=40).map(lambda content: content.translate(TO_CSV)), st.integers(0, 5))
+def test_compiled_code_finds_the_same_records(content: bytes, state: int) -> None:
+    found = []
+    for finder in (find_records, compiled_finder()):
+        ends = np.zeros(41, np.int64)
+        found.append((finder(np.frombuffer(b"x" + content, np.uint8), state, ord(","), ends), ends.tolist()))
+    assert found[0] == found[1]
+
+
+TO_CSV = bytes(b'",\n\rx'[n % 5] for n in range(256))
+
+
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.long)])
+def test_a_quote_in_a_field_begins_nothing(tmp_path: Path, small_pieces: None, processes: int) -> None:
+    rows = [f'{n},24" wide word{chr(97 + n % 20)}' + ' " and "' * (n % 3) for n in range(2000)]
+    (tmp_path / "a.csv").write_text("\n".join(["id,text", *rows]), "utf-8")
+    corpus = Corpus.build(tmp_path / "a.csv", tmp_path / "c", id="id", processes=processes, **ALL)
+    assert corpus.names == [str(n) for n in range(2000)]
+    lines_file(tmp_path, [row.partition(",")[2] for row in rows])
+    lines = Corpus.build(tmp_path / "texts.txt", tmp_path / "d", processes=1, **ALL)
+    assert bags(corpus) == bags(lines)
+
+
+def test_a_record_of_csv_that_is_too_long_is_passed_over(
+    tmp_path: Path, small_pieces: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(inputs, "LARGEST_RECORD", 30_000)
+    path = tmp_path / "a.csv"
+    rows = ["one", "long " * 9_000 + "\nline two, and three\r\n" * 2, "two", '"']
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([["text", "b"], *([row, "b"] for row in rows)])
+        file.write("bad\n")
+    with pytest.raises(InputError, match=r"a\.csv:3: a record is longer than 32 MB.*is a quote missing"):
+        Corpus.build(path, tmp_path / "c", processes=1, **ALL)
+    corpus = Corpus.build(path, tmp_path / "c", processes=1, skip_bad=True, **ALL)
+    assert bags(corpus) == [[(0, 1)], [(1, 1)], []]
+    assert [record.getMessage().split(" ")[0] for record in caplog.records[:2]] == [
+        f"{path}:3:",
+        f"{path}:10:",
+    ]
 
 
 # What inputs may be.
