@@ -7,8 +7,10 @@ import csv
 import glob
 import gzip
 import io
+import lzma
 import os
 import stat
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -57,7 +59,15 @@ FORMS = {
 FORMATS = ("lines", "files", "jsonl", "csv", "tsv", "parquet", "arrow")
 TABLES = ("parquet", "arrow")
 DELIMITERS = {"csv": ",", "tsv": "\t"}
-COMPRESSIONS = {".gz": "gzip", ".bz2": "bzip2", ".zst": "zstd"}
+COMPRESSIONS = {".gz": "gzip", ".bz2": "bzip2", ".zst": "zstd", ".xz": "xz"}
+#: What files end with that are compressed, or hold others, in a way that is not read.
+UNREADABLE = {".zip", ".7z", ".rar", ".tar", ".tgz", ".lz4", ".z", ".br", ".lzma"}
+#: What a file raises that is damaged, or that a decompressor cannot read.
+_DAMAGE = (OSError, ValueError, zlib.error, lzma.LZMAError)
+#: The descriptors of a process, which are others in another process.
+_DESCRIPTORS = ("/dev/stdin", "/dev/fd/", "/proc/self/fd/")
+#: What tells in a file system of fsspec's that a file has changed.
+_STAMPS = ("ETag", "mtime", "LastModified", "last_modified", "created", "CRC")
 
 
 class InputError(ValueError):
@@ -88,7 +98,12 @@ class Input:
     @property
     def compression(self) -> str | None:
         """How it is compressed."""
-        return COMPRESSIONS.get(os.path.splitext(self.path)[1].lower())
+        return COMPRESSIONS.get(_suffixes(self.path)[1])
+
+    @property
+    def is_of_this_process(self) -> bool:
+        """Whether no other process has it."""
+        return "memory://" in self.path
 
 
 @dataclass(frozen=True)
@@ -152,23 +167,23 @@ def find(paths: Sequence[str | os.PathLike[str]], form: str | None = None) -> li
 
 
 def _form(path: str) -> str:
-    stem, suffix = os.path.splitext(path.lower())
-    if suffix in COMPRESSIONS:
-        suffix = os.path.splitext(stem)[1]
-    return FORMS.get(suffix, "lines")
+    stem, suffix = _suffixes(path)
+    return FORMS.get(os.path.splitext(stem)[1] if suffix in COMPRESSIONS else suffix, "lines")
+
+
+def _suffixes(path: str) -> tuple[str, str]:
+    """Return a file's name in two: before its suffix, and this; of "zip://a.txt::file:///b.zip" a.txt's."""
+    if "://" in path:
+        path = next(part for part in path.split("::") if "://" in part)
+    return os.path.splitext(path.lower())
 
 
 def _files(path: str) -> Iterator[tuple[str, int, str]]:
     if "://" in path:
-        files, names = needs("fsspec.core").url_to_fs(path)
-        names = [names] if not any(sign in path for sign in GLOB) else sorted(files.glob(names))
-        for name in names:
-            about = _told(path, files.info, name)
-            stamp = str(about.get("ETag") or about.get("mtime") or about.get("LastModified"))
-            yield files.unstrip_protocol(name), int(about.get("size") or 0), stamp
-        if not names:
-            raise InputError(f"there is no file {path}")
+        yield from _of_url(path)
         return
+    if os.path.abspath(path).startswith(_DESCRIPTORS):
+        raise InputError(f"{path} is of this process, and others read the inputs too: give the file itself")
     if any(sign in path for sign in GLOB) and not os.path.exists(path):
         names = sorted(glob.glob(path, recursive=True))
         if not names:
@@ -176,7 +191,7 @@ def _files(path: str) -> Iterator[tuple[str, int, str]]:
         for name in names:
             yield from _files(name)
         return
-    names = _in_folder(path) if os.path.isdir(path) else [path]
+    names = _in_folder(str(Path(path))) if os.path.isdir(path) else [path]
     if not names:
         raise InputError(f"there is no file in the folder {path}")
     for name in names:
@@ -186,16 +201,66 @@ def _files(path: str) -> Iterator[tuple[str, int, str]]:
         yield name, status.st_size, str(status.st_mtime_ns)
 
 
-def _in_folder(path: str) -> list[str]:
+def _of_url(path: str) -> Iterator[tuple[str, int, str]]:
+    """Yield the files that a URL names, as `_files` does."""
+    core = needs("fsspec.core")
+    try:
+        files, name = core.url_to_fs(path)
+        names = sorted(files.glob(name)) if any(sign in path for sign in GLOB) else [name]
+        found = False
+        for name in names:
+            about = files.info(name)
+            infos = [about] if about["type"] != "directory" else _in_folder_of(files, name)
+            for about in infos:
+                stamp = next((str(about[key]) for key in _STAMPS if about.get(key)), "")
+                yield _url_of(path, files, about["name"]), int(about.get("size") or 0), stamp
+                found = True
+    except Exception as error:  # of many libraries, some of which are not installed
+        raise InputError(f"{path} cannot be read: {str(error) or type(error).__name__}") from error
+    if not found:
+        raise InputError(f"there is no file {path}")
+
+
+def _in_folder_of(files: Any, name: str) -> list[dict[str, Any]]:
+    """Return what a file system of fsspec's knows of the files in a folder, as `_in_folder` chooses them."""
+    of_folders: dict[str, list[str]] = {}
+    found = files.find(name, detail=True)
+    for file in found:
+        folder, _, last = file.rpartition("/")
+        of_folders.setdefault(folder, []).append(last)
+    made = tuple(f"{folder}/" for folder, names in of_folders.items() if _is_of_a_corpus(folder, names))
+    root = name.rstrip("/")
+    return [
+        found[file]
+        for file in sorted(found)
+        if not file.startswith(made) and "/." not in "/" + file.removeprefix(root)
+    ]
+
+
+def _url_of(path: str, files: Any, name: str) -> str:
+    """Return the URL of a file that was found by a URL, which may be a chain ("zip://*::s3://b/a.zip")."""
+    if "::" not in path:
+        return str(files.unstrip_protocol(name))
+    parts = path.split("::")
+    number = next(number for number, part in enumerate(parts) if "://" in part)
+    protocol = parts[number].partition("://")[0]
+    parts[number] = name if "://" in name else f"{protocol}://{name}"
+    return "::".join(parts)
+
+
+def _in_folder(path: str, above: tuple[tuple[int, int], ...] = ()) -> list[str]:
     """Return the files in a folder, in their order, but hidden ones and what this library has made."""
+    status = _told(path, os.stat, path)
+    this = status.st_dev, status.st_ino
+    names = _told(path, os.listdir, path)
+    if this in above or _is_of_a_corpus(path, names):  # a link may lead back
+        return []
     found = []
-    for folder, folders, files in os.walk(path):
-        if _is_of_a_corpus(folder, files):
-            folders.clear()
-            continue
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [Path(folder, name) for name in files if not name.startswith(".")]
-    return [str(file) for file in sorted(found) if file.is_file()]
+    for name in sorted(names):
+        if not name.startswith("."):
+            entry = os.path.join(path, name)
+            found += _in_folder(entry, (*above, this)) if os.path.isdir(entry) else [entry]
+    return found
 
 
 def _is_of_a_corpus(folder: str, files: list[str]) -> bool:
@@ -209,7 +274,7 @@ def _told(path: str, function: Callable[[str], Any], name: str) -> Any:
     try:
         return function(name)
     except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
+        raise InputError(f"{path} cannot be read: {_reason(error)}") from error
 
 
 @contextmanager
@@ -221,13 +286,22 @@ def opened(source: Input) -> Iterator[tuple[BinaryIO, BinaryIO]]:
     InputError
         If it cannot be read, or, also later, if it is cut off or damaged.
     """
+    suffix = _suffixes(source.path)[1]
+    if suffix in UNREADABLE:
+        raise InputError(f"{source.path}: {suffix} files are not read: unpack it, or compress it as .gz")
+    is_remote = "://" in source.path
+    # What libraries of remote file systems raise is of no common kind.
+    kinds: tuple[type[Exception], ...] = (Exception,) if is_remote else _DAMAGE
+    stored: Any
     try:
-        if "://" in source.path:
-            stored = needs("fsspec").open(source.path, "rb").open()
+        if is_remote:
+            # An archive is closed when nothing refers to its file system any more.
+            files, name = needs("fsspec.core").url_to_fs(source.path)
+            stored = files.open(name, "rb")
         else:
             stored = open(source.path, "rb")  # noqa: SIM115 - closed below
-    except OSError as error:
-        raise InputError(f"{source.path} cannot be read: {error.strerror or error}") from error
+    except kinds as error:
+        raise InputError(f"{source.path} cannot be read: {_reason(error)}") from error
     with stored:
         try:
             yield _plain(stored, source.compression), stored
@@ -235,10 +309,14 @@ def opened(source: Input) -> Iterator[tuple[BinaryIO, BinaryIO]]:
             raise
         except EOFError:
             raise InputError(f"{source.path} is cut off: fetch it again") from None
-        except (OSError, ValueError) as error:
+        except kinds as error:
             if "Truncated" in str(error):
                 raise InputError(f"{source.path} is cut off: fetch it again") from None
-            raise InputError(f"{source.path} cannot be read: {error}") from error
+            raise InputError(f"{source.path} cannot be read: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
 def _plain(stored: Any, compression: str | None) -> Any:
@@ -246,6 +324,8 @@ def _plain(stored: Any, compression: str | None) -> Any:
         return gzip.GzipFile(fileobj=stored)
     if compression == "bzip2":
         return bz2.BZ2File(stored)
+    if compression == "xz":
+        return lzma.LZMAFile(stored)
     if compression == "zstd":
         pyarrow = needs("pyarrow")
         return pyarrow.CompressedInputStream(pyarrow.PythonFile(stored, "r"), "zstd")

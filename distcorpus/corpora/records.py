@@ -185,4 +185,8 @@ def _of_file(source: Input) -> Record:
     if len(content) > LARGEST_RECORD:
         return Record(0, problem=TOO_LONG, where=source.path)
     text = content.decode("utf-8-sig", "surrogateescape")
+    try:
+        source.path.encode()
+    except UnicodeEncodeError:
+        return Record(0, problem="the file's name is no UTF-8: rename it", where=source.path)
     return Record(0, text, source.path, where=source.path)

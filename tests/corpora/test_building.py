@@ -8,11 +8,13 @@ import errno
 import gzip
 import io
 import json
+import lzma
 import os
 import signal
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -127,7 +129,7 @@ def test_a_function_may_be_the_tokenizer(tmp_path: Path) -> None:
     assert contents(slow.directory) == contents(fast.directory)
     with pytest.raises(TypeError, match="list of strings"):
         tokens(["a"], lambda text: [1])
-    with pytest.raises(InputError, match=r"the tokenizer failed on a document of .*texts\.txt: ZeroDivision"):
+    with pytest.raises(InputError, match=r"texts\.txt:1: the tokenizer failed: ZeroDivision"):
         Corpus.build(path, tmp_path / "failed", tokenizer=lambda text: [1 // 0], processes=1)
     with pytest.raises(ValueError, match="Define the function in a module"):
         Corpus.build(path, tmp_path / "local", tokenizer=lambda text: [text], processes=2)
@@ -216,6 +218,38 @@ def test_other_file_systems(tmp_path: Path, small_pieces: None, expected: dict) 
     assert contents(corpus.directory) == expected
 
 
+def test_folders_and_chains_of_other_file_systems(
+    tmp_path: Path, small_pieces: None, expected: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fsspec = pytest.importorskip("fsspec")
+    (tmp_path / "in" / ".hidden").mkdir(parents=True)
+    (tmp_path / "in" / ".hidden" / "a.txt").write_text("hidden")
+    path = lines_file(tmp_path / "in")
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        archive.write(path, "sub/a.txt")
+    urls = [
+        f"file://{tmp_path}/in",
+        f"zip://sub/a.txt::file://{tmp_path}/x.zip",
+        f"zip://*/*.txt::file://{tmp_path}/x.zip",
+    ]
+    for number, url in enumerate(urls):
+        corpus = Corpus.build(url, tmp_path / f"c{number}", processes=1)
+        assert contents(corpus.directory) == expected
+    for name in ("a", "b"):
+        with fsspec.open(f"memory://folder/{name}.txt", "w") as file:
+            file.write(f"word {name}{name}")
+    corpus = Corpus.build("memory://folder", tmp_path / "files", format="files", processes=2, **ALL)
+    assert corpus.names == ["memory:///folder/a.txt", "memory:///folder/b.txt"]
+    monkeypatch.setitem(sys.modules, "s3fs", None)
+    for url, message in (
+        ("nothing://a", "Protocol not known"),
+        ("s3://b/a", "Install s3fs"),
+        ("file:///no/a", "No such"),
+    ):
+        with pytest.raises(InputError, match=f"{url} cannot be read: .*{message}"):
+            Corpus.build(url, tmp_path / "d", processes=1)
+
+
 def test_ids_and_files_are_names(tmp_path: Path, small_pieces: None) -> None:
     path = tmp_path / "x.jsonl"
     path.write_text('{"body": "one two", "key": 7}\n{"body": "two é", "key": "a/b"}\n', "utf-8")
@@ -235,8 +269,21 @@ def test_stopwords(tmp_path: Path) -> None:
     path = lines_file(tmp_path, ["the cat sat", "the dog sat"])
     corpus = Corpus.build(path, tmp_path / "c", stopwords=["sat", "unheard"], processes=1, **ALL)
     assert list(corpus.id2word.token2id) == ["cat", "the", "dog"]
+    corpus = Corpus.build(path, tmp_path / "e", stopwords=["SAT", "The"], processes=1, **ALL)
+    assert list(corpus.id2word.token2id) == ["cat", "dog"]
+    split = {"tokenizer": str.split, "processes": 1, **ALL, "no_below": np.int64(1)}
+    corpus = Corpus.build(path, tmp_path / "f", stopwords=["SAT", "The"], **split)
+    assert list(corpus.id2word.token2id) == ["cat", "sat", "the", "dog"]
     corpus = Corpus.build(path, tmp_path / "d", stopwords="gensim", processes=1, **ALL)
     assert list(corpus.id2word.token2id) == ["cat", "sat", "dog"]
+
+
+LONG = b"text,b\n" + b"".join(b"%d %d words,b\n" % (n, n**7 % 9_999_991) for n in range(3_000))
+
+
+def damaged(content: bytes, at: int | None = None) -> bytes:
+    at = len(content) // 2 if at is None else at
+    return content[:at] + bytes(byte ^ 255 for byte in content[at : at + 4]) + content[at + 4 :]
 
 
 BAD = [
@@ -259,6 +306,18 @@ REFUSED = [
     ("j.gz", gzip.compress(os.urandom(40_000))[:20_000], r"j\.gz is cut off"),
     ("k.bz2", bz2.compress(os.urandom(40_000))[:20_000], r"k\.bz2 is cut off"),
     ("l.zst", bytes(pyarrow.Codec("zstd").compress(os.urandom(40_000)))[:20_000], r"l\.zst is cut off"),
+    ("j.xz", lzma.compress(os.urandom(40_000))[:20_000], r"j\.xz is cut off"),
+    ("ma.gz", damaged(gzip.compress(LONG), 12), r"ma\.gz cannot be read: Error -3 while decompressing"),
+    ("mb.gz", damaged(gzip.compress(LONG), -6), r"mb\.gz cannot be read: CRC check failed"),
+    ("mc.bz2", damaged(bz2.compress(LONG)), r"mc\.bz2 cannot be read: Invalid data stream"),
+    ("md.zst", damaged(bytes(pyarrow.Codec("zstd").compress(LONG)), 12), r"md\.zst cannot be read: ZSTD"),
+    ("me.xz", damaged(lzma.compress(LONG)), r"me\.xz cannot be read: Corrupt input data"),
+    (
+        "mf.csv.gz",
+        damaged(gzip.compress(LONG), 12),
+        r"mf\.csv\.gz cannot be read: Error -3 while decompressing",
+    ),
+    ("mg.zip", b"PK", r"mg\.zip: \.zip files are not read: unpack it"),
     ("m.gz", b"no gzip", r"m\.gz cannot be read: Not a gzipped file"),
     ("n.parquet", b"PAR1 nothing", r"n\.parquet cannot be read"),
     ("o.arrow", b"nothing of that kind", r"o\.arrow cannot be read"),
@@ -382,7 +441,15 @@ def test_nothing_depends_on_how_many_texts_are_counted_at_once(
         ({"no_below": 1.5}, "no_below"),
         ({"keep": 0}, "keep"),
         ({"processes": 0}, "processes"),
+        ({"processes": 2.5}, "processes"),
         ({"memory": 0}, "memory"),
+        ({"memory": float("inf")}, "memory"),
+        ({"no_above": "most"}, "no_above"),
+        ({"tokenizer": None}, "tokenizer=None: give"),
+        ({"tokenizer": 3}, "tokenizer=3: give"),
+        ({"stopwords": [1]}, "stopwords has 1, a int"),
+        ({"stopwords": None}, "stopwords=None: give a list"),
+        ({"text": None}, "text=None"),
         ({"format": "xml"}, "format"),
         ({"stopwords": "french"}, "stopwords"),
         ({"id": "key"}, "text files have no fields"),
@@ -710,6 +777,90 @@ def test_globs_of_this_machine(tmp_path: Path) -> None:
     assert len(inputs.find([tmp_path.parent / f"{tmp_path.name[:-1]}?"])) == 4
     with pytest.raises(InputError, match=r"there is no file .*x\*\.txt"):
         inputs.find([tmp_path / "x*.txt"])
+
+
+def test_links_in_a_folder_are_followed(tmp_path: Path) -> None:
+    for folder in ("tree/sub", "elsewhere", "tree/.hidden"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "a.txt").write_text(f"word {folder}\n")
+    (tmp_path / "tree" / "link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "tree" / "sub" / "back").symlink_to(tmp_path / "tree")
+    found = [os.path.relpath(one.path, tmp_path) for one in inputs.find([tmp_path / "tree"])]
+    assert found == ["tree/link/a.txt", "tree/sub/a.txt"]
+    (tmp_path / "tree" / "sub" / "b.txt").symlink_to("nowhere")
+    with pytest.raises(InputError, match=r"b\.txt cannot be read: No such file"):
+        inputs.find([tmp_path / "tree"])
+
+
+def test_a_descriptor_of_the_process_is_no_input() -> None:
+    for path in ("/dev/stdin", "/dev/fd/0"):
+        with pytest.raises(InputError, match=f"{path} is of this process.*give the file itself"):
+            inputs.find([path])
+
+
+def test_a_file_whose_name_is_no_utf8(tmp_path: Path) -> None:
+    path = os.fsdecode(os.fsencode(tmp_path) + b"/na\xefve.txt")
+    try:
+        Path(path).write_text("word\n")
+    except OSError:
+        pytest.skip("this file system has no such names")
+    with pytest.raises(InputError, match="the file's name is no UTF-8: rename it"):
+        Corpus.build(tmp_path, tmp_path / "c", format="files", processes=1, **ALL)
+    assert len(Corpus.build(tmp_path, tmp_path / "c", processes=1, **ALL)) == 1
+
+
+TOKENIZERS = """
+import sys
+def failing(text):
+    return text.split() if "three" not in text else 1 // 0
+def leaving(text):
+    sys.exit("enough")
+def interrupting(text):
+    raise KeyboardInterrupt
+"""
+
+
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.long)])
+def test_a_tokenizer_that_fails(
+    tmp_path: Path, small_pieces: None, monkeypatch: pytest.MonkeyPatch, processes: int
+) -> None:
+    monkeypatch.setattr(inputs, "PIECE", 20)
+    (tmp_path / "failing_words.py").write_text(TOKENIZERS)
+    monkeypatch.syspath_prepend(tmp_path)
+    path = lines_file(tmp_path, ["one two"] * 8 + ["two three", "four"])
+    for name, error, message in (
+        ("failing", InputError, r"texts\.txt:9: the tokenizer failed: ZeroDivisionError"),
+        ("leaving", InputError, r"texts\.txt:1: the tokenizer failed: SystemExit\('enough'\)"),
+        ("interrupting", KeyboardInterrupt, None),
+    ):
+        with pytest.raises(error, match=message):
+            Corpus.build(path, tmp_path / "c", tokenizer=f"failing_words:{name}", processes=processes, **ALL)
+
+
+def test_nothing_is_imported_from_the_current_folder(tmp_path: Path) -> None:
+    (tmp_path / "pickle.py").write_text("raise SystemExit('imported')")
+    (tmp_path / "pyarrow.py").write_text("raise SystemExit('imported')")
+    (tmp_path / "mine.py").write_text("split = str.split")
+    lines_file(tmp_path, ["one two"] * 3)
+    command = [sys.executable, "-c", "import sys; del sys.path[0]; from distcorpus.cli import main; main()"]
+    for out, tokenizer in (("c", "letters"), ("d", "mine:split")):
+        options = [
+            "--out",
+            out,
+            "--tokenizer",
+            tokenizer,
+            "--no-below",
+            "1",
+            "--no-above",
+            "1",
+            "--processes",
+            "2",
+        ]
+        done = subprocess.run(
+            [*command, "corpus", "build", "texts.txt", *options], cwd=tmp_path, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        assert len(Corpus(tmp_path / out)) == 3
 
 
 def test_what_is_no_regular_file(tmp_path: Path) -> None:
