@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ def _add_build(actions: Any) -> None:
         parents=[verbose_options()],
         help="build a corpus from files of text",
         description="Build a corpus from text files: one document per line, JSON lines, CSV, Parquet or "
-        "Arrow; plain, or compressed by gzip (.gz), bzip2 (.bz2) or zstd (.zst). If the build was "
+        "Arrow; plain, or compressed by gzip (.gz), bzip2 (.bz2), xz (.xz) or zstd (.zst). If the build was "
         "interrupted, the same command goes on with it. Equal input gives equal bytes, for any number of "
         "processes.",
     )
@@ -119,7 +120,8 @@ def build(options: argparse.Namespace) -> None:
     from distcorpus.corpora.building import build as build_corpus
     from distcorpus.engines.threads import available_threads
 
-    sys.path.insert(0, "")  # a tokenizer of the user's
+    if ":" in options.tokenizer:  # a module of the user's
+        sys.path.append(os.getcwd())
     bad = build_corpus(
         options.inputs,
         options.out,
@@ -147,7 +149,10 @@ def build(options: argparse.Namespace) -> None:
 def _stopwords(name: str | None) -> Any:
     if name is None or name == "gensim":
         return name or ()
-    return Path(name).read_text("utf-8").split()
+    try:
+        return Path(name).read_text("utf-8-sig").split()
+    except UnicodeDecodeError:
+        raise ValueError(f"--stopwords {name}: the text is no UTF-8: convert it") from None
 
 
 def info(options: argparse.Namespace) -> None:
@@ -175,10 +180,11 @@ def verify(options: argparse.Namespace) -> None:
 def head(options: argparse.Namespace) -> None:
     """Print the first documents of a corpus."""
     from distcorpus.corpora import Corpus
+    from distcorpus.corpora.reading import word_of
 
     corpus = Corpus(options.directory)[: options.n]
     words, names = corpus.id2word, corpus.names
     for number, document in enumerate(corpus):
         counts = sorted(document, key=lambda entry: (-entry[1], entry[0]))
-        named = (f"{word if words is None else words[word]} {count:g}" for word, count in counts)
+        named = (f"{word if words is None else word_of(words, word)} {count:g}" for word, count in counts)
         say(f"{number if names is None else names[number]}: {', '.join(named)}")

@@ -11,7 +11,6 @@ from distcorpus.cli.common import (
     Commands,
     Parser,
     amount,
-    count,
     find_options,
     positive,
     positive_count,
@@ -32,7 +31,7 @@ def add(commands: Commands) -> None:
     shared = _shared_options()
     lda = kinds.add_parser("lda", parents=[*shared, _common(2000)], help="latent Dirichlet allocation")
     lda.add_argument(
-        "--passes", type=count, default=1, metavar="N", help="passes over the corpus (default: 1)"
+        "--passes", type=positive_count, default=1, metavar="N", help="passes over the corpus (default: 1)"
     )
     for name, words in (("alpha", "symmetric, asymmetric, auto"), ("eta", "symmetric, auto")):
         lda.add_argument(

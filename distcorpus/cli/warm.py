@@ -34,7 +34,7 @@ def run(options: argparse.Namespace) -> None:
 def compile_kernels() -> None:
     """Compile what this package has of kernels, or load it where that was done before."""
     from distcorpus.algorithms import chunk, topics
-    from distcorpus.corpora import textfiles
+    from distcorpus.corpora import inputs, textfiles
     from distcorpus.kernels import KERNELS, EStep, load_own
 
     types = ("float32", "float64")
@@ -45,3 +45,4 @@ def compile_kernels() -> None:
     topics.warm(types)
     chunk.warm()
     textfiles.warm()
+    inputs.warm()

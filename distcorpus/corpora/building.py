@@ -12,27 +12,39 @@ import hashlib
 import importlib.metadata
 import json
 import logging
+import math
 import os
-import shutil
 import sys
 import unicodedata
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from distcorpus._machine import available_cores, open_alone
+from distcorpus._machine import available_cores
 from distcorpus.corpora import inputs
-from distcorpus.corpora.counting import Counts, Reading, Tally, count, numbered, problems
+from distcorpus.corpora.counting import (
+    Counts,
+    Reading,
+    Tally,
+    TokenizerError,
+    count,
+    located,
+    numbered,
+    problems,
+)
 from distcorpus.corpora.crew import Crew
 from distcorpus.corpora.files import remedy
 from distcorpus.corpora.fingerprint import of_tokenizer
 from distcorpus.corpora.inputs import InputError, Piece, needs
 from distcorpus.corpora.records import Fields
+from distcorpus.corpora.unfinished import COUNTED, refuse_existing
 from distcorpus.corpora.vocabulary import WORD_BYTES, Vocabulary, ids_of
 from distcorpus.corpora.words import LETTERS, Tokenizer, tokenizer
 from distcorpus.corpora.writing import ShardWriter
@@ -41,8 +53,6 @@ logger = logging.getLogger(__name__)
 
 #: Bytes that a process takes at most: a piece of text, its tokens and their counts, and what it imports.
 PROCESS_BYTES = 512 << 20
-#: What the folder of the counts is called, after the corpus' own name.
-COUNTED = ".counted"
 #: Words of pieces that are looked up at once, beside as many as the dictionary has.
 LOOKED_UP = 1 << 20
 
@@ -64,21 +74,31 @@ class Options:
     memory: float = 4.0
     progress: bool = False
 
-    def check(self) -> None:
+    def __post_init__(self) -> None:
         """Raise a ValueError if an argument cannot be used."""
-        for name, value, least in (("no_below", self.no_below, 0), ("keep", self.keep, 1)):
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
+        for name, least, optional in (("no_below", 0, False), ("keep", 1, True), ("processes", 1, True)):
+            value = getattr(self, name)
+            if optional and value is None:
+                continue
+            if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
                 raise ValueError(f"{name}={value!r}: give a whole number of at least {least}")
-        if not 0 < self.no_above <= 1:
+            object.__setattr__(self, name, int(value))
+        if not _is_number(self.no_above) or not 0 < self.no_above <= 1:
             raise ValueError(
                 f"no_above={self.no_above!r}: give the part of the documents that a word may be in at most, "
                 "above 0 and at most 1"
             )
-        if self.processes is not None and self.processes < 1:
-            raise ValueError(f"processes={self.processes!r}: give a number of at least 1")
-        if not self.memory > 0:
+        if not _is_number(self.memory) or not 0 < self.memory < math.inf:
             raise ValueError(f"memory={self.memory!r}: give gigabytes, above 0")
-        tokenizer(self.tokenizer)
+        for name in ("text", "id"):
+            value = getattr(self, name)
+            if not isinstance(value, str) and not (name == "id" and value is None):
+                raise ValueError(f"{name}={value!r}: give the name of a field")
+        object.__setattr__(self, "stopwords", _stopwords(self.stopwords, tokenizer(self.tokenizer)))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def build(
@@ -91,14 +111,10 @@ def build(
 
     Each of the first ones is told to `say_bad`.
     """
-    options.check()
     needs("pyarrow")
     directory = Path(os.path.abspath(directory))
-    folder = directory.with_name(directory.name + COUNTED)
-    if directory.exists() and not (directory.is_dir() and not any(directory.iterdir())):
-        if folder.is_dir():  # the build was interrupted when it was done
-            shutil.rmtree(folder)
-        raise FileExistsError(f"{directory} exists already: give another folder, or remove it")
+    folder = COUNTED.of(directory)
+    refuse_existing(directory)
     sources = inputs.find(paths, options.format)
     if not sources:
         raise InputError("there is no input: give files of text")
@@ -109,7 +125,7 @@ def build(
         tuple(sources),
         Fields(options.text, options.id),
         options.tokenizer,
-        _stopwords(options.stopwords),
+        frozenset(options.stopwords),
         options.skip_bad,
         named=options.id is not None or True in files,
     )
@@ -117,10 +133,11 @@ def build(
         raise InputError("text files have no fields, so that id is of no use for them: leave it out")
     try:
         source = _source(reading)
-        with _kept(folder, source) as counted, _crew(options) as crew:
+        with _kept(folder, source) as counted, _crew(options, reading) as crew:
             build = _Build(reading, source, options, counted, crew)
             bad = build.count(say_bad)
             build.write(directory)
+            COUNTED.remove(counted)
     except OSError as error:
         if isinstance(error, FileExistsError) or error.errno is None or "cannot be" in str(error):
             raise
@@ -129,31 +146,37 @@ def build(
             f"the counts of {directory} cannot be written to {folder}: {error.strerror}; "
             f"{remedy(error)}. The same command goes on from where it was",
         ) from error
-    shutil.rmtree(folder)
     return bad
 
 
-def _crew(options: Options) -> Crew:
+def _crew(options: Options, reading: Reading) -> Crew:
     processes = options.processes or available_cores()
+    if any(source.is_of_this_process for source in reading.sources):
+        return Crew(1)
     fitting = int(options.memory * 2**30) // 2 // PROCESS_BYTES
     return Crew(max(1, min(processes, fitting)))
 
 
-def _stopwords(words: str | Collection[str]) -> frozenset[str]:
-    if words == "gensim":
+def _stopwords(words: str | Collection[str], function: str | Tokenizer) -> frozenset[str]:
+    """Return the words to leave out, in lower case where all words are."""
+    if isinstance(words, str) and words == "gensim":
         from gensim.parsing.preprocessing import STOPWORDS
 
         return frozenset(STOPWORDS)
-    if isinstance(words, str):
+    if isinstance(words, str | bytes) or not isinstance(words, Iterable):
         raise ValueError(f"stopwords={words!r}: give a list of words, or 'gensim'")
-    return frozenset(words)
+    given = list(words)
+    wrong = next((word for word in given if not isinstance(word, str)), None)
+    if wrong is not None:
+        raise ValueError(f"stopwords has {wrong!r}, a {type(wrong).__name__}: give strings")
+    return frozenset(given if callable(function) else (word.lower() for word in given))
 
 
 def _source(reading: Reading) -> str:
     """Return what the counts follow from, beside the program."""
     function = tokenizer(reading.tokenizer)
     about = {
-        "format": 2,
+        "format": 3,
         "sources": [asdict(source) for source in reading.sources],
         "fields": asdict(reading.fields),
         "tokenizer": of_tokenizer(function) if callable(function) else function,
@@ -167,15 +190,13 @@ def _source(reading: Reading) -> str:
 @contextmanager
 def _kept(folder: Path, source: str) -> Iterator[Path]:
     """Make the folder of the counts; what an interrupted build of the same source has counted stays there."""
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = open_alone(folder)
+    lock = COUNTED.claim(folder)
     if lock is None:
         raise RuntimeError(f"another process counts in {folder}: wait for it, or give another folder")
     try:
-        about = folder / "source.json"
+        about = folder / COUNTED.marker
         if not about.exists() or about.read_text("utf-8") != source:
-            for entry in folder.iterdir():
-                entry.unlink()
+            COUNTED.clear(folder, {about.name})
             about.write_text(source, "utf-8")
         yield folder
     finally:
@@ -192,6 +213,7 @@ class _Build:
         self._folder = folder
         self._crew = crew
         self._files: list[Path] = []
+        self._lines = Counter[int]()  # of each input, as far as it is counted
         self._firsts = [0]  # the number of the first document of each file, and how many there are
 
     def _bar(self, total: int, unit: str, what: str) -> Any:
@@ -212,20 +234,18 @@ class _Build:
         reading = self._reading
         total = sum(source.size for source in reading.sources)
         waiting: list[Piece] = []
-        bad, lines, source, told = 0, 0, -1, 0
+        bad, told = 0, 0
         with self._bar(total, "B", "counting") as bar:
-            for tally in self._crew.map(count, self._uncounted(waiting)):
+            for tally in self._tallies(waiting):
                 piece = waiting.pop(0)
-                if piece.source != source:
-                    source, lines = piece.source, 0
-                texts = problems(tally, reading.sources[piece.source], lines)
+                texts = problems(tally, reading.sources[piece.source], self._lines[piece.source])
                 if tally.bad and not reading.skip_bad:
                     raise InputError(f"{texts[0]} (skip_bad passes over such records)")
                 for text in texts[: max(0, 10 - told)]:
                     say_bad(text)
                 told += len(texts)
                 bad += tally.bad
-                lines += tally.lines
+                self._lines[piece.source] += tally.lines
                 self._firsts.append(self._firsts[-1] + tally.documents)
                 bar.update(piece.read - bar.n)
                 bar.set_postfix(documents=self._firsts[-1], refresh=False)
@@ -234,6 +254,15 @@ class _Build:
         if not self._firsts[-1]:
             raise InputError(f"there is no document in the input{' but bad ones' if bad else ''}")
         return bad
+
+    def _tallies(self, waiting: list[Piece]) -> Iterator[Tally]:
+        """Yield what came of each piece, see `_uncounted`."""
+        try:
+            yield from self._crew.map(count, self._uncounted(waiting))
+        except TokenizerError as error:
+            number = waiting[0].source
+            source, lines = self._reading.sources[number], self._lines[number]
+            raise InputError(located(source, lines, *error.args)) from error
 
     def _uncounted(self, waiting: list[Piece]) -> Iterator[tuple[Any, ...]]:
         """Yield the arguments of `count` for each piece, which `waiting` gets."""

@@ -311,7 +311,7 @@ class Corpus(Documents):
         ----------
         inputs : path, or sequence of paths
             Files, folders (all files in them, by name), URLs that fsspec knows, and globs of these; plain,
-            gzip (``.gz``), bzip2 (``.bz2``) or zstd (``.zst``).
+            gzip (``.gz``), bzip2 (``.bz2``), xz (``.xz``) or zstd (``.zst``).
         directory : path-like
             The folder to make. It appears when all is there: what was interrupted is in none that opens, and
             the same call goes on from there.
@@ -326,7 +326,8 @@ class Corpus(Documents):
             ``gensim.utils.simple_preprocess`` gives. "MODULE:FUNCTION", or a function of a module: gives the
             words of a text; called in each process.
         stopwords : collection of str, or "gensim"
-            Words to leave out; "gensim" for gensim's own English ones.
+            Words to leave out; "gensim" for gensim's own English ones. In lower case or not, where the
+            tokenizer is no function.
         no_below, no_above, keep
             As in ``Dictionary.filter_extremes``: a word has to be in at least so many documents and at most
             this part of them, and so many words are kept, those of most documents; None for all.

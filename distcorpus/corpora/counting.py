@@ -15,8 +15,8 @@ import scipy.sparse
 from numpy.typing import NDArray
 
 from distcorpus.algorithms.chunk import Chunk
-from distcorpus.corpora.inputs import Input, InputError, Piece, needs
-from distcorpus.corpora.records import NOT_UNICODE, Fields, records
+from distcorpus.corpora.inputs import Input, Piece, needs
+from distcorpus.corpora.records import NOT_UNICODE, Fields, Record, records
 from distcorpus.corpora.words import AT_ONCE, Tokenizer, Tokens, cut, runs, tokenizer, tokens, wanted
 
 #: Bad records of a piece that are told of, beside how many there are.
@@ -74,13 +74,15 @@ def count(piece: Piece, reading: Reading, path: Path, known: Tally | None = None
     Raises
     ------
     InputError
-        If the input cannot be read, or the tokenizer failed.
+        If the input cannot be read.
+    TokenizerError
+        If the tokenizer failed.
     OSError
         If the file cannot be written.
     """
     if known is not None:
         return known
-    words = _Words(reading, reading.sources[piece.source].path)
+    words = _Words(reading)
     names: list[str] = []
     told: list[tuple[str, int, str]] = []
     bad, line = 0, 0
@@ -88,7 +90,7 @@ def count(piece: Piece, reading: Reading, path: Path, known: Tally | None = None
         line = record.line
         if record.blank:
             continue
-        problem = record.problem or words.add(record.text, record.id)
+        problem = record.problem or words.add(record)
         if not problem:
             names.append(record.id)
             continue
@@ -101,37 +103,46 @@ def count(piece: Piece, reading: Reading, path: Path, known: Tally | None = None
     return Tally(words.documents, bad, line, told)
 
 
+class TokenizerError(Exception):
+    """A tokenizer failed: in which file, if it is none of the piece's input, in which line, and how."""
+
+    def __init__(self, where: str, line: int, problem: str) -> None:
+        super().__init__(where, line, problem)
+
+
 class _Words:
     """Counts the words of texts, those of some texts or of a part of a long one at once.
 
     Parameters
     ----------
     reading : Reading
-    where : str
-        The file that errors name.
     """
 
-    def __init__(self, reading: Reading, where: str) -> None:
+    def __init__(self, reading: Reading) -> None:
         self.documents = 0
         self._function = tokenizer(reading.tokenizer)
         self._stopwords = reading.stopwords
-        self._where = where
         self._texts: list[Any] = []
+        self._places: list[tuple[str, int]] = []  # the file and the line of each
         self._rows: list[int] = []  # the number of each text's document
         self._size = 0
         self._counted: list[tuple[NDArray[np.int64], Any, Any]] = []  # of documents, counts, and words
 
-    def add(self, text: str, name: str) -> str:
+    def add(self, record: Record) -> str:
         """Add a document; return what is wrong with it, where it is none."""
-        is_function = callable(self._function)
+        text, is_function = record.text, callable(self._function)
         try:
             encoded = (text if is_function else text.lower()).encode()
-            name.encode()
         except UnicodeEncodeError:
             return NOT_UNICODE
+        try:
+            record.id.encode()
+        except UnicodeEncodeError:
+            return "the name is no UTF-8: give another one"
         parts: Iterable[Any] = [text] if is_function else cut(encoded)
         for part in parts:
             self._texts.append(part)
+            self._places.append((record.where, record.line))
             self._rows.append(self.documents)
             self._size += len(part)
             if self._size >= AT_ONCE:
@@ -150,15 +161,23 @@ class _Words:
         matrix = scipy.sparse.csr_array((np.ones(len(codes), np.int32), codes, indptr), shape=shape)
         matrix.sum_duplicates()
         self._counted.append((np.array(self._rows, np.int64), matrix, words))
-        self._texts, self._rows, self._size = [], [], 0
+        self._texts, self._places, self._rows, self._size = [], [], [], 0
 
     def _found(self) -> Tokens:
-        if not callable(self._function):
-            return runs(self._texts, self._function)
+        function = self._function
+        if not callable(function):
+            return runs(self._texts, function)
+        begun = 0
+
+        def tokenize(text: str) -> Iterable[str]:
+            nonlocal begun
+            begun += 1
+            return function(text)
+
         try:
-            return tokens(self._texts, self._function)
-        except Exception as error:
-            raise InputError(f"the tokenizer failed on a document of {self._where}: {error!r}") from error
+            return tokens(self._texts, tokenize)
+        except (Exception, SystemExit) as error:
+            raise TokenizerError(*self._places[begun - 1], f"the tokenizer failed: {error!r}") from error
 
     def counted(self) -> tuple[Any, Any]:
         """Return the counts of all, documents x words (CSC), and the words (Arrow strings)."""
@@ -275,7 +294,9 @@ def numbered(path: Path, ids: NDArray[np.int32], num_terms: int) -> tuple[Chunk,
 
 def problems(tally: Tally, source: Input, lines: int) -> Sequence[str]:
     """Return what is wrong with the bad records that are told of a piece that begins after `lines` lines."""
-    texts = []
-    for where, line, problem in tally.told:
-        texts.append(f"{where}: {problem}" if where else f"{source.path}:{lines + line}: {problem}")
-    return texts
+    return [located(source, lines, *one) for one in tally.told]
+
+
+def located(source: Input, lines: int, where: str, line: int, problem: str) -> str:
+    """Return a problem with the file and the line, where that has one."""
+    return f"{where}: {problem}" if where else f"{source.path}:{lines + line}: {problem}"

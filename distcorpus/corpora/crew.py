@@ -45,14 +45,16 @@ class Crew:
         ours, theirs = socket.socketpair()
         connection = Connection(ours.detach())
         with theirs:
-            # In a session of its own: Ctrl-C is for the program that asked for the work.
-            command = [sys.executable, "-c", f"from {__name__} import serve; serve({theirs.fileno()})"]
+            # It imports what this process does: from the current folder, which -c adds, only if this does.
+            serving = f"from {__name__} import serve; serve({theirs.fileno()})"
+            command = [sys.executable, "-c", f"import sys; sys.path[:] = filter(None, sys.path); {serving}"]
             process = subprocess.Popen(
                 command,
+                # Of a session of its own: Ctrl-C is for the program that asked for the work.
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)},
             )
         self._members[connection] = process
 
@@ -155,7 +157,7 @@ def serve(descriptor: int) -> None:
             try:
                 function, item = pickle.loads(message)
                 answer = True, function(*item)
-            except Exception as error:
+            except BaseException as error:  # what a function of the user's raises is for the user's program
                 answer = False, error
             try:
                 content = pickle.dumps(answer, pickle.HIGHEST_PROTOCOL)

@@ -7,8 +7,10 @@ import csv
 import glob
 import gzip
 import io
+import lzma
 import os
 import stat
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,11 +21,17 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from distcorpus.algorithms import _csv_kernels
+from distcorpus.corpora.unfinished import KINDS
+
 #: Bytes of text of a piece: what a process has in memory at once.
 PIECE = 8 << 20
 #: Bytes that a document may have, with whatever else is in its record.
 LARGEST_RECORD = 32 << 20
 TOO_LONG = f"a record is longer than {LARGEST_RECORD >> 20} MB, the most that a document can have: divide it"
+TOO_LONG_CSV = f"{TOO_LONG}; or is a quote missing that ends a field?"
+#: Bytes of CSV for which compiled code is loaded.
+WORTH_COMPILING = 1 << 16
 #: Files of a piece, where each is a document.
 FILES_AT_ONCE = 4096
 #: How much longer a text is than what is stored of it, where it is compressed.
@@ -35,8 +43,6 @@ PROBED = 16
 
 #: What a path has that stands for several.
 GLOB = "*?["
-#: What the folders of a build that is not finished end with, and a file that they have.
-UNFINISHED = ((".counted", "source.json"), (".unfinished", "progress.jsonl"))
 
 #: What a file's name ends with, after the suffix of its compression, and its form.
 FORMS = {
@@ -53,7 +59,15 @@ FORMS = {
 FORMATS = ("lines", "files", "jsonl", "csv", "tsv", "parquet", "arrow")
 TABLES = ("parquet", "arrow")
 DELIMITERS = {"csv": ",", "tsv": "\t"}
-COMPRESSIONS = {".gz": "gzip", ".bz2": "bzip2", ".zst": "zstd"}
+COMPRESSIONS = {".gz": "gzip", ".bz2": "bzip2", ".zst": "zstd", ".xz": "xz"}
+#: What files end with that are compressed, or hold others, in a way that is not read.
+UNREADABLE = {".zip", ".7z", ".rar", ".tar", ".tgz", ".lz4", ".z", ".br", ".lzma"}
+#: What a file raises that is damaged, or that a decompressor cannot read.
+_DAMAGE = (OSError, ValueError, zlib.error, lzma.LZMAError)
+#: The descriptors of a process, which are others in another process.
+_DESCRIPTORS = ("/dev/stdin", "/dev/fd/", "/proc/self/fd/")
+#: What tells in a file system of fsspec's that a file has changed.
+_STAMPS = ("ETag", "mtime", "LastModified", "last_modified", "created", "CRC")
 
 
 class InputError(ValueError):
@@ -84,7 +98,12 @@ class Input:
     @property
     def compression(self) -> str | None:
         """How it is compressed."""
-        return COMPRESSIONS.get(os.path.splitext(self.path)[1].lower())
+        return COMPRESSIONS.get(_suffixes(self.path)[1])
+
+    @property
+    def is_of_this_process(self) -> bool:
+        """Whether no other process has it."""
+        return "memory://" in self.path
 
 
 @dataclass(frozen=True)
@@ -105,8 +124,8 @@ class Piece:
         Lines that the header takes, at the beginning of this piece.
     first : bool
         The input begins here.
-    too_long : bool
-        The piece stands for a record that is too long.
+    too_long : int
+        The lines of a record that is too long, where the piece stands for one.
     """
 
     source: int
@@ -115,7 +134,7 @@ class Piece:
     header: tuple[str, ...] = ()
     skip: int = 0
     first: bool = False
-    too_long: bool = False
+    too_long: int = 0
 
 
 def needs(name: str) -> Any:
@@ -148,23 +167,23 @@ def find(paths: Sequence[str | os.PathLike[str]], form: str | None = None) -> li
 
 
 def _form(path: str) -> str:
-    stem, suffix = os.path.splitext(path.lower())
-    if suffix in COMPRESSIONS:
-        suffix = os.path.splitext(stem)[1]
-    return FORMS.get(suffix, "lines")
+    stem, suffix = _suffixes(path)
+    return FORMS.get(os.path.splitext(stem)[1] if suffix in COMPRESSIONS else suffix, "lines")
+
+
+def _suffixes(path: str) -> tuple[str, str]:
+    """Return a file's name in two: before its suffix, and this; of "zip://a.txt::file:///b.zip" a.txt's."""
+    if "://" in path:
+        path = next(part for part in path.split("::") if "://" in part)
+    return os.path.splitext(path.lower())
 
 
 def _files(path: str) -> Iterator[tuple[str, int, str]]:
     if "://" in path:
-        files, names = needs("fsspec.core").url_to_fs(path)
-        names = [names] if not any(sign in path for sign in GLOB) else sorted(files.glob(names))
-        for name in names:
-            about = _told(path, files.info, name)
-            stamp = str(about.get("ETag") or about.get("mtime") or about.get("LastModified"))
-            yield files.unstrip_protocol(name), int(about.get("size") or 0), stamp
-        if not names:
-            raise InputError(f"there is no file {path}")
+        yield from _of_url(path)
         return
+    if os.path.abspath(path).startswith(_DESCRIPTORS):
+        raise InputError(f"{path} is of this process, and others read the inputs too: give the file itself")
     if any(sign in path for sign in GLOB) and not os.path.exists(path):
         names = sorted(glob.glob(path, recursive=True))
         if not names:
@@ -172,7 +191,7 @@ def _files(path: str) -> Iterator[tuple[str, int, str]]:
         for name in names:
             yield from _files(name)
         return
-    names = _in_folder(path) if os.path.isdir(path) else [path]
+    names = _in_folder(str(Path(path))) if os.path.isdir(path) else [path]
     if not names:
         raise InputError(f"there is no file in the folder {path}")
     for name in names:
@@ -182,22 +201,72 @@ def _files(path: str) -> Iterator[tuple[str, int, str]]:
         yield name, status.st_size, str(status.st_mtime_ns)
 
 
-def _in_folder(path: str) -> list[str]:
+def _of_url(path: str) -> Iterator[tuple[str, int, str]]:
+    """Yield the files that a URL names, as `_files` does."""
+    core = needs("fsspec.core")
+    try:
+        files, name = core.url_to_fs(path)
+        names = sorted(files.glob(name)) if any(sign in path for sign in GLOB) else [name]
+        found = False
+        for name in names:
+            about = files.info(name)
+            infos = [about] if about["type"] != "directory" else _in_folder_of(files, name)
+            for about in infos:
+                stamp = next((str(about[key]) for key in _STAMPS if about.get(key)), "")
+                yield _url_of(path, files, about["name"]), int(about.get("size") or 0), stamp
+                found = True
+    except Exception as error:  # of many libraries, some of which are not installed
+        raise InputError(f"{path} cannot be read: {str(error) or type(error).__name__}") from error
+    if not found:
+        raise InputError(f"there is no file {path}")
+
+
+def _in_folder_of(files: Any, name: str) -> list[dict[str, Any]]:
+    """Return what a file system of fsspec's knows of the files in a folder, as `_in_folder` chooses them."""
+    of_folders: dict[str, list[str]] = {}
+    found = files.find(name, detail=True)
+    for file in found:
+        folder, _, last = file.rpartition("/")
+        of_folders.setdefault(folder, []).append(last)
+    made = tuple(f"{folder}/" for folder, names in of_folders.items() if _is_of_a_corpus(folder, names))
+    root = name.rstrip("/")
+    return [
+        found[file]
+        for file in sorted(found)
+        if not file.startswith(made) and "/." not in "/" + file.removeprefix(root)
+    ]
+
+
+def _url_of(path: str, files: Any, name: str) -> str:
+    """Return the URL of a file that was found by a URL, which may be a chain ("zip://*::s3://b/a.zip")."""
+    if "::" not in path:
+        return str(files.unstrip_protocol(name))
+    parts = path.split("::")
+    number = next(number for number, part in enumerate(parts) if "://" in part)
+    protocol = parts[number].partition("://")[0]
+    parts[number] = name if "://" in name else f"{protocol}://{name}"
+    return "::".join(parts)
+
+
+def _in_folder(path: str, above: tuple[tuple[int, int], ...] = ()) -> list[str]:
     """Return the files in a folder, in their order, but hidden ones and what this library has made."""
+    status = _told(path, os.stat, path)
+    this = status.st_dev, status.st_ino
+    names = _told(path, os.listdir, path)
+    if this in above or _is_of_a_corpus(path, names):  # a link may lead back
+        return []
     found = []
-    for folder, folders, files in os.walk(path):
-        if _is_of_a_corpus(folder, files):
-            folders.clear()
-            continue
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [Path(folder, name) for name in files if not name.startswith(".")]
-    return [str(file) for file in sorted(found) if file.is_file()]
+    for name in sorted(names):
+        if not name.startswith("."):
+            entry = os.path.join(path, name)
+            found += _in_folder(entry, (*above, this)) if os.path.isdir(entry) else [entry]
+    return found
 
 
-def _is_of_a_corpus(folder: str, files: Sequence[str]) -> bool:
+def _is_of_a_corpus(folder: str, files: list[str]) -> bool:
     """Return whether a folder is a corpus, or what the build of one has left."""
     return {"manifest.json", "document-frequencies.npy"} <= {*files} or any(
-        folder.endswith(suffix) and name in files for suffix, name in UNFINISHED
+        kind.marks(folder, files) for kind in KINDS
     )
 
 
@@ -205,7 +274,7 @@ def _told(path: str, function: Callable[[str], Any], name: str) -> Any:
     try:
         return function(name)
     except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
+        raise InputError(f"{path} cannot be read: {_reason(error)}") from error
 
 
 @contextmanager
@@ -217,13 +286,22 @@ def opened(source: Input) -> Iterator[tuple[BinaryIO, BinaryIO]]:
     InputError
         If it cannot be read, or, also later, if it is cut off or damaged.
     """
+    suffix = _suffixes(source.path)[1]
+    if suffix in UNREADABLE:
+        raise InputError(f"{source.path}: {suffix} files are not read: unpack it, or compress it as .gz")
+    is_remote = "://" in source.path
+    # What libraries of remote file systems raise is of no common kind.
+    kinds: tuple[type[Exception], ...] = (Exception,) if is_remote else _DAMAGE
+    stored: Any
     try:
-        if "://" in source.path:
-            stored = needs("fsspec").open(source.path, "rb").open()
+        if is_remote:
+            # An archive is closed when nothing refers to its file system any more.
+            files, name = needs("fsspec.core").url_to_fs(source.path)
+            stored = files.open(name, "rb")
         else:
             stored = open(source.path, "rb")  # noqa: SIM115 - closed below
-    except OSError as error:
-        raise InputError(f"{source.path} cannot be read: {error.strerror or error}") from error
+    except kinds as error:
+        raise InputError(f"{source.path} cannot be read: {_reason(error)}") from error
     with stored:
         try:
             yield _plain(stored, source.compression), stored
@@ -231,10 +309,14 @@ def opened(source: Input) -> Iterator[tuple[BinaryIO, BinaryIO]]:
             raise
         except EOFError:
             raise InputError(f"{source.path} is cut off: fetch it again") from None
-        except (OSError, ValueError) as error:
+        except kinds as error:
             if "Truncated" in str(error):
                 raise InputError(f"{source.path} is cut off: fetch it again") from None
-            raise InputError(f"{source.path} cannot be read: {error}") from error
+            raise InputError(f"{source.path} cannot be read: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
 def _plain(stored: Any, compression: str | None) -> Any:
@@ -242,6 +324,8 @@ def _plain(stored: Any, compression: str | None) -> Any:
         return gzip.GzipFile(fileobj=stored)
     if compression == "bzip2":
         return bz2.BZ2File(stored)
+    if compression == "xz":
+        return lzma.LZMAFile(stored)
     if compression == "zstd":
         pyarrow = needs("pyarrow")
         return pyarrow.CompressedInputStream(pyarrow.PythonFile(stored, "r"), "zstd")
@@ -279,9 +363,8 @@ def pieces(sources: Sequence[Input], columns: Sequence[str]) -> Iterator[Piece]:
             yield Piece(number, group, before)
             number = end
             continue
-        cut = _rows if source.form in TABLES else _ranges if _is_plain(source) else _blocks
         empty = True
-        for piece in cut(source, number, before, columns):
+        for piece in _cutter(source)(source, number, before, columns):
             empty = False
             yield piece
         if empty:
@@ -290,8 +373,12 @@ def pieces(sources: Sequence[Input], columns: Sequence[str]) -> Iterator[Piece]:
         number += 1
 
 
-def _is_plain(source: Input) -> bool:
-    return source.form in ("lines", "jsonl") and source.compression is None and "://" not in source.path
+def _cutter(source: Input) -> Callable[[Input, int, int, Sequence[str]], Iterator[Piece]]:
+    if source.form in TABLES:
+        return _rows
+    if source.form in DELIMITERS:
+        return _records
+    return _ranges if source.compression is None and "://" not in source.path else _blocks
 
 
 def _ranges(source: Input, number: int, before: int, columns: Sequence[str]) -> Iterator[Piece]:
@@ -312,7 +399,7 @@ def _ranges(source: Input, number: int, before: int, columns: Sequence[str]) -> 
             if too_long:
                 file.seek(end)
                 end += _skipped(file)
-                yield Piece(number, b"", before + end, too_long=True)
+                yield Piece(number, b"", before + end, too_long=1)
             start = end
 
 
@@ -327,56 +414,111 @@ def _skipped(file: BinaryIO) -> int:
 
 
 def _blocks(source: Input, number: int, before: int, columns: Sequence[str]) -> Iterator[Piece]:
-    """Read a file, and cut it where records end."""
-    is_csv = source.form in ("csv", "tsv")
-    header: tuple[str, ...] = ()
+    """Read a file of lines, and cut it where lines end."""
     with opened(source) as (file, stored):
         first, rest = True, b""
         while True:
             block = file.read(PIECE)
             content = rest + block
-            end = len(content) if not block else _end_of_csv(content) if is_csv else content.rfind(b"\n") + 1
-            read = before + min(stored.tell(), source.size)
+            end = content.rfind(b"\n") + 1 if block else len(content)
             if end:
-                skip = 0
-                if is_csv and first:
-                    header, skip = _header(source, content[:end])
-                    _need(source.path, columns, header)
-                yield Piece(number, content[:end], read, header, skip, first)
+                yield Piece(number, content[:end], before + _read(source, stored), first=first)
                 first = False
             if not block:
                 return
             rest = content[end:]
             if len(rest) > LARGEST_RECORD:
-                if is_csv:
-                    raise InputError(f"{source.path}: {TOO_LONG}; or is a quote missing that ends a field?")
                 while block and b"\n" not in block:
                     block = file.read(PIECE)
                 rest = block[block.find(b"\n") + 1 :]
                 first = False
-                yield Piece(number, b"", before + min(stored.tell(), source.size), too_long=True)
+                yield Piece(number, b"", before + _read(source, stored), too_long=1)
+
+
+def _read(source: Input, stored: BinaryIO) -> int:
+    return min(stored.tell(), source.size)
+
+
+def _records(source: Input, number: int, before: int, columns: Sequence[str]) -> Iterator[Piece]:
+    """Read a CSV file, and cut it where records end."""
+    delimiter = ord(DELIMITERS[source.form])
+    header: tuple[str, ...] = ()
+    with opened(source) as (file, stored):
+        first, rest = True, b""
+        block = file.read(PIECE).removeprefix(b"\xef\xbb\xbf")
+        while content := rest + block:
+            ends, _ = _ends_of_records(content, delimiter)
+            if not block:  # the last record may have no line's end
+                ends = np.union1d(ends, len(content))
+            long = np.diff(ends, prepend=0) > LARGEST_RECORD
+            fitting = ends[: np.argmax(long)] if long.any() else ends
+            end = int(fitting[-1]) if len(fitting) else 0
+            if end:
+                skip = 0
+                if first:
+                    header, skip = _header(source, content[:end])
+                    _need(source.path, columns, header)
+                yield Piece(number, content[:end], before + _read(source, stored), header, skip, first)
+                first = False
+            rest = content[end:]
+            if long.any() or len(rest) > LARGEST_RECORD:
+                if first:
+                    raise InputError(f"{source.path}:1: {TOO_LONG_CSV}")
+                rest, lines = _passed(file, rest, delimiter)
+                yield Piece(number, b"", before + _read(source, stored), too_long=lines)
+            block = file.read(PIECE)
+
+
+def _passed(file: BinaryIO, block: bytes, delimiter: int) -> tuple[bytes, int]:
+    """Read to the end of a CSV record, which may not fit into the memory.
+
+    Returns
+    -------
+    rest : bytes
+        What was read of the records after it.
+    lines : int
+        How many lines it has.
+    """
+    state, lines, last = _csv_kernels.BEGIN, 0, b""
+    while block:
+        ends, state = _ends_of_records(block, delimiter, state, 1)
+        record = block[: ends[0]] if len(ends) else block
+        lines += _line_ends(last + record) - _line_ends(last)
+        last = record[-1:] or last
+        if len(ends):
+            return block[len(record) :], lines
+        block = file.read(PIECE)
+    return b"", lines + (last not in (b"\r", b"\n"))
+
+
+def _line_ends(content: bytes) -> int:
+    return content.count(b"\n") + content.count(b"\r") - content.count(b"\r\n")
+
+
+def _ends_of_records(
+    content: bytes, delimiter: int, state: int = _csv_kernels.BEGIN, most: int | None = None
+) -> tuple[NDArray[np.int64], int]:
+    """Return where the records of CSV end, at most so many, and the state after all, see `find_records`."""
+    small = len(content) < WORTH_COMPILING
+    find = _csv_kernels.find_records if small else _csv_kernels.compiled_finder()
+    ends = np.empty(most or content.count(b"\n") + content.count(b"\r") + 1, np.int64)
+    count, state = find(np.frombuffer(content, np.uint8), state, delimiter, ends)
+    return ends[:count], state
+
+
+def warm() -> None:
+    """Load the compiled code, or compile it."""
+    _ends_of_records(bytes(WORTH_COMPILING), 0)
 
 
 def _header(source: Input, content: bytes) -> tuple[tuple[str, ...], int]:
     """Return the columns' names of a CSV file, and how many lines they take."""
     text = content[:LARGEST_RECORD].decode("utf-8-sig", "replace")
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=DELIMITERS[source.form])
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=DELIMITERS[source.form], strict=True)
     try:
         return tuple(next(reader, ())), reader.line_num
     except csv.Error as error:
         raise InputError(f"{source.path}:1: {error}") from None
-
-
-def _end_of_csv(content: bytes) -> int:
-    """Return where the last whole record ends: at a line's end with an even number of quotes before it."""
-    odd = content.count(b'"') % 2
-    end = len(content)
-    while (line := content.rfind(b"\n", 0, end)) >= 0:
-        odd ^= content.count(b'"', line, end) % 2
-        if not odd:
-            return line + 1
-        end = line
-    return 0
 
 
 def _rows(source: Input, number: int, before: int, columns: Sequence[str]) -> Iterator[Piece]:

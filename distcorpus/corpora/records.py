@@ -14,6 +14,7 @@ from distcorpus.corpora.inputs import (
     LARGEST_RECORD,
     TABLES,
     TOO_LONG,
+    TOO_LONG_CSV,
     Input,
     InputError,
     Piece,
@@ -72,7 +73,8 @@ def records(piece: Piece, sources: Sequence[Input], fields: Fields) -> Iterator[
     """
     source = sources[piece.source]
     if piece.too_long:
-        yield Record(1, problem=TOO_LONG)
+        yield Record(1, problem=TOO_LONG_CSV if source.form in DELIMITERS else TOO_LONG)
+        yield Record(piece.too_long, blank=True)
     elif source.form == "files":
         for one in piece.content:
             yield _of_file(one)
@@ -123,6 +125,7 @@ def _of_csv(content: bytes, piece: Piece, fields: Fields, delimiter: str) -> Ite
     file = io.TextIOWrapper(io.BytesIO(content), "utf-8", "surrogateescape", newline="")
     for _ in range(piece.skip):
         file.readline()
+    yield Record(piece.skip, blank=True)
     reader = csv.reader(file, delimiter=delimiter, strict=True)
     while True:
         try:
@@ -182,4 +185,8 @@ def _of_file(source: Input) -> Record:
     if len(content) > LARGEST_RECORD:
         return Record(0, problem=TOO_LONG, where=source.path)
     text = content.decode("utf-8-sig", "surrogateescape")
+    try:
+        source.path.encode()
+    except UnicodeEncodeError:
+        return Record(0, problem="the file's name is no UTF-8: rename it", where=source.path)
     return Record(0, text, source.path, where=source.path)

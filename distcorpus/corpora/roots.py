@@ -9,13 +9,16 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
 from distcorpus.corpora import manifest
 from distcorpus.corpora.files import DamagedError, Folder
 from distcorpus.corpora.store import Store
+
+T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +51,8 @@ class Roots:
                 raise ValueError(
                     f"--corpora {given}: {error.strerror}; give a folder that there is"
                 ) from error
-        self._found: dict[str, Store] = {}
+        #: The copies of each corpus, the one that is read first.
+        self._found: dict[str, list[Store]] = {}
         self._doubted: set[str] = set()
         self._looked_at = -LOOK_EVERY
         self._lock = threading.Lock()
@@ -58,23 +62,44 @@ class Roots:
 
         It is looked for again where its folder has been moved or replaced since it was found.
         """
-        with self._lock:
-            found = self._found.get(checksum)
-            if found is not None and not found.is_there():
-                del self._found[checksum]
-            if checksum not in self._found or checksum in self._doubted:
-                self._look_again(checksum)
-            return self._found.get(checksum)
+        return next(iter(self._copies(checksum)), None)
 
-    @contextmanager
-    def reading(self, checksum: str) -> Iterator[Store | None]:
-        """Find a corpus to read it: where that fails it is looked for again, as it may have been repaired."""
-        try:
-            yield self.find(checksum)
-        except (DamagedError, OSError):
-            with self._lock:
-                self._doubted.add(checksum)
-            raise
+    def _copies(self, checksum: str) -> list[Store]:
+        with self._lock:
+            there = [store for store in self._found.pop(checksum, []) if store.is_there()]
+            if there:
+                self._found[checksum] = there
+            if not there or checksum in self._doubted:
+                self._look_again(checksum)
+            return list(self._found.get(checksum, ()))
+
+    def read(self, checksum: str, function: Callable[[Store], T]) -> T | None:
+        """Return what a function makes of the corpus with this checksum; None where it is not here.
+
+        A copy that cannot be read is passed over for the next, and read last from then on.
+
+        Raises
+        ------
+        DamagedError, OSError
+            If no copy can be read; they are looked for again then, as one may have been repaired.
+        """
+        failed: Exception | None = None
+        for store in self._copies(checksum):
+            try:
+                return function(store)
+            except (DamagedError, OSError) as error:
+                failed = error
+                logger.warning("a copy of a corpus cannot be read, others are tried: %s", error)
+                self._read_last(checksum, store)
+        if failed is None:
+            return None
+        with self._lock:
+            self._doubted.add(checksum)
+        raise failed
+
+    def _read_last(self, checksum: str, store: Store) -> None:
+        with self._lock:
+            self._found.get(checksum, []).sort(key=lambda other: other is store)
 
     def _look_again(self, checksum: str) -> None:
         """Look for a corpus, unless somebody has just looked."""
@@ -105,9 +130,10 @@ class Roots:
     def _add(self, folder: Folder) -> None:
         try:
             content = folder.read(manifest.NAME, manifest.LARGEST)
-            if manifest.checksum_of(content) not in self._found:
+            copies = self._found.get(manifest.checksum_of(content), [])
+            if folder.path not in [store.path for store in copies]:
                 store = Store(folder)
-                self._found[store.checksum] = store
+                self._found.setdefault(store.checksum, []).append(store)
                 logger.info("found the corpus %s: %s", folder.path, store.checksum)
         except OSError:
             pass  # no corpus

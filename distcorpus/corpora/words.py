@@ -38,9 +38,9 @@ def tokenizer(name: str | Tokenizer) -> str | Tokenizer:
     """
     if callable(name) or name in (LETTERS, GENSIM):
         return name
-    module, _, attribute = name.partition(":")
+    module, _, attribute = name.partition(":") if isinstance(name, str) else ("", "", "")
     if not module or not attribute:
-        raise ValueError(f"tokenizer={name!r}: give {LETTERS}, {GENSIM} or MODULE:FUNCTION")
+        raise ValueError(f"tokenizer={name!r}: give {LETTERS}, {GENSIM} or MODULE:FUNCTION, or a function")
     try:
         function: Any = import_module(module)
         for part in attribute.split("."):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from distcorpus._machine import free_memory, open_alone
+from distcorpus._machine import free_memory
 from distcorpus.algorithms.chunk import LARGEST_WEIGHT, MAX_TERMS, Chunk, as_chunk, joined
 from distcorpus.corpora import files, manifest
 from distcorpus.corpora.files import Folder
@@ -29,13 +28,12 @@ from distcorpus.corpora.manifest import (
 )
 from distcorpus.corpora.reading import HOW_TO_NUMBER
 from distcorpus.corpora.store import map_part
+from distcorpus.corpora.unfinished import WRITING, refuse_existing
 
-#: What a folder is called that is being written, after the corpus' own name.
-UNFINISHED = ".unfinished"
 #: Bytes that a term of the vocabulary takes, and terms that an entry may come with where there are many.
 TERM_BYTES, TERMS_OF_AN_ENTRY, SMALL_VOCABULARY = 16, 64, 1 << 22
 #: What an interrupted writer leaves of each shard, a line of JSON.
-_PROGRESS = "progress.jsonl"
+_PROGRESS = WRITING.marker
 
 
 class ShardWriter:
@@ -89,10 +87,10 @@ class ShardWriter:
         self.directory = Path(os.path.abspath(directory))
         self._given_terms = num_terms
         self._most_terms = MAX_TERMS if num_terms is None else num_terms
-        self._refuse_existing()
-        self._unfinished = self.directory.with_name(self.directory.name + UNFINISHED)
-        self._unfinished.mkdir(parents=True, exist_ok=True)
-        lock = open_alone(self._unfinished)
+        refuse_existing(self.directory)
+        self._source = source
+        self._unfinished = WRITING.of(self.directory)
+        lock = WRITING.claim(self._unfinished)
         if lock is None:
             raise RuntimeError(
                 f"another process writes the corpus {self.directory}: wait for it, or give another folder"
@@ -105,24 +103,20 @@ class ShardWriter:
         self._named: bool | None = None
         self._finished = False
         try:
-            self._refuse_existing()  # another process may just have finished it
-            self._begin(source)
+            refuse_existing(self.directory)  # another process may just have finished it
+            self._begin()
         except BaseException:
             os.close(self._lock)
             raise
         self.n_docs = self._shards[-1].end if self._shards else 0
 
-    def _refuse_existing(self) -> None:
-        if self.directory.exists() and not _is_empty(self.directory):
-            raise FileExistsError(f"{self.directory} exists already: give another folder, or remove it")
-
-    def _begin(self, source: str | None) -> None:
+    def _begin(self) -> None:
         """Take over the shards of an earlier writer of the same source, and remove all else."""
         folder = Folder(self._unfinished)
-        about = {"version": manifest.VERSION, "source": source, "terms": self._given_terms}
+        about = {"version": manifest.VERSION, "source": self._source, "terms": self._given_terms}
         try:
             first, *lines = (self._unfinished / _PROGRESS).read_text("utf-8").splitlines()
-            if source is not None and json.loads(first) == about:
+            if self._source is not None and json.loads(first) == about:
                 for line in lines:
                     self._take_over(folder, json.loads(line))
         except (OSError, ValueError, KeyError, TypeError):  # it was interrupted: what it has up to there
@@ -130,9 +124,7 @@ class ShardWriter:
         kept = {_PROGRESS}
         for number, shard in enumerate(self._shards):
             kept |= {file_of(part, number) for part in shard.checksums}
-        for entry in self._unfinished.iterdir():
-            if entry.name not in kept:
-                entry.unlink()
+        WRITING.clear(self._unfinished, kept)
         lines = [json.dumps(about), *(self._line(number) for number in range(len(self._shards)))]
         (self._unfinished / _PROGRESS).write_text("".join(f"{line}\n" for line in lines), "utf-8")
 
@@ -305,10 +297,10 @@ class ShardWriter:
         ).to_bytes()
         try:
             files.write_bytes(self._unfinished, manifest.NAME, [content_of_all])
-            (self._unfinished / _PROGRESS).unlink()
             os.fsync(self._lock)
-            self._refuse_existing()
+            refuse_existing(self.directory)
             self._unfinished.rename(self.directory)
+            (self.directory / _PROGRESS).unlink()
         except FileExistsError:
             raise
         except OSError as error:
@@ -331,12 +323,14 @@ class ShardWriter:
     def discard(self) -> None:
         """Remove what was written, if it is not finished."""
         if not self._finished and self._lock >= 0:
-            shutil.rmtree(self._unfinished, ignore_errors=True)
+            WRITING.remove(self._unfinished)
         self.close()
 
     def close(self) -> None:
-        """Write nothing more; what is not finished stays for a writer of the same source."""
+        """Write nothing more; complete shards stay for a writer of the same source, if one was given."""
         if self._lock >= 0:
+            if not self._finished and (self._source is None or not self._shards):
+                WRITING.remove(self._unfinished)
             os.close(self._lock)
             self._lock = -1
         self._chunks, self._names = [], []
@@ -368,10 +362,6 @@ def _check_ids(terms: int, entries: int) -> None:
             f"{TERM_BYTES * terms >> 20} MB, and there are {entries} entries: {HOW_TO_NUMBER}; or give "
             "id2word, where the vocabulary is so large"
         )
-
-
-def _is_empty(path: Path) -> bool:
-    return path.is_dir() and not path.is_symlink() and not any(path.iterdir())
 
 
 def segment_size(n_docs: int, entries: int, terms: int) -> int:

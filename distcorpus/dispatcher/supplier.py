@@ -77,9 +77,12 @@ class Supplier:
             If the program is gone, or the session was closed.
         """
         try:
-            with self._roots.reading(reference.corpus) as store:
-                if store is not None:
-                    return self._read.documents(store, reference, self._num_terms, self._counts)
+            found = self._roots.read(
+                reference.corpus,
+                lambda store: self._read.documents(store, reference, self._num_terms, self._counts),
+            )
+            if found is not None:
+                return found
         except DamagedError as error:
             logger.error("a corpus here is damaged, the program is asked for it: %s", error)
         number = next(self._numbers)

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from distcorpus._text import plural
 from distcorpus._version import __version__
@@ -18,6 +19,7 @@ from distcorpus.algorithms.chunk import Chunk, compact, from_arrays, words_in
 from distcorpus.algorithms.partial import Partial
 from distcorpus.corpora.reference import Read, Reference, checked_words, held_against
 from distcorpus.corpora.roots import Roots
+from distcorpus.corpora.store import Store
 from distcorpus.kernels import KERNELS, Result, check_result, load_own
 from distcorpus.kernels.build import this_build
 from distcorpus.kernels.kind import kind_of_kernels
@@ -284,11 +286,15 @@ class Worker(Slices):
     def _stored(self, kernel: Any, number: int, reference: Reference, num_terms: int) -> KeptBlock | None:
         """Return a block of a corpus that this worker has; None where it has not."""
         check_block(kernel, number, reference.stop - reference.start)
-        with self._corpora.reading(reference.corpus) as store:
-            if store is None:
-                return None
+
+        def read(store: Store) -> tuple[Chunk, NDArray[np.int32]]:
             chunk = self._reader.documents(store, reference, num_terms, kernel.counts)
-            words = store.words_about(reference.start, reference.stop)
+            return chunk, store.words_about(reference.start, reference.stop)
+
+        found = self._corpora.read(reference.corpus, read)
+        if found is None:
+            return None
+        chunk, words = found
         return KeptBlock(words, kernel.pack(held_against(reference, chunk, words)))
 
     def _is_unwanted(self, job: dict[str, Any]) -> bool:

@@ -110,7 +110,7 @@ def test_what_cannot_be_used_is_said_before_the_training(corpus: Path, tmp_path:
 def test_building_says_what_it_passed_over(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     path, stop = tmp_path / "x.jsonl", tmp_path / "stop"
     path.write_text('{"text": "one two"}\n{\n')
-    stop.write_text("two\n")
+    stop.write_text("\ufeffTWO\n", "utf-8")
     command = ["corpus", "build", path, "--no-below", "1", "--no-above", "1", "--out", tmp_path / "c"]
     assert "x.jsonl:2: this is no JSON" in failing(*command)
     main([*map(str, command), "--skip-bad", "--keep", "all", "--stopwords", str(stop)])
@@ -118,3 +118,18 @@ def test_building_says_what_it_passed_over(tmp_path: Path, capsys: pytest.Captur
     assert "skipped 1 record without text" in shown.out
     assert "x.jsonl:2" in shown.err
     assert dict(Corpus(tmp_path / "c").id2word) == {0: "one"}
+
+
+def test_the_head_of_a_corpus_whose_dictionary_has_gaps(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    Corpus.write(tmp_path / "c", [[(0, 1), (1, 2)]], {0: "one", 2: "two"})
+    main(["corpus", "head", str(tmp_path / "c")])
+    assert capsys.readouterr().out == "0: 1 2, one 1\n"
+
+
+def test_a_training_has_a_pass(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    command = ["train", "lda", "--corpus", corpus, "--topics", "3", "--out", tmp_path / "m"]
+    failing(*command, "--passes", "0")
+    assert "--passes" in capsys.readouterr().err
+    assert not os.listdir(tmp_path)

@@ -6,12 +6,15 @@ import bz2
 import csv
 import errno
 import gzip
+import io
 import json
+import lzma
 import os
 import signal
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -21,10 +24,11 @@ import pytest
 from gensim.corpora import Dictionary
 from gensim.test.utils import datapath
 from gensim.utils import PAT_ALPHABETIC, simple_preprocess
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from distcorpus.corpora import Corpus, InputError, counting, files, inputs, vocabulary, words
+from distcorpus.algorithms._csv_kernels import compiled_finder, find_records
+from distcorpus.corpora import Corpus, InputError, counting, files, inputs, records, vocabulary, words
 from distcorpus.corpora.crew import Crew
 from distcorpus.corpora.fingerprint import of_tokenizer
 from distcorpus.corpora.vocabulary import Vocabulary
@@ -125,7 +129,7 @@ def test_a_function_may_be_the_tokenizer(tmp_path: Path) -> None:
     assert contents(slow.directory) == contents(fast.directory)
     with pytest.raises(TypeError, match="list of strings"):
         tokens(["a"], lambda text: [1])
-    with pytest.raises(InputError, match=r"the tokenizer failed on a document of .*texts\.txt: ZeroDivision"):
+    with pytest.raises(InputError, match=r"texts\.txt:1: the tokenizer failed: ZeroDivision"):
         Corpus.build(path, tmp_path / "failed", tokenizer=lambda text: [1 // 0], processes=1)
     with pytest.raises(ValueError, match="Define the function in a module"):
         Corpus.build(path, tmp_path / "local", tokenizer=lambda text: [text], processes=2)
@@ -214,6 +218,38 @@ def test_other_file_systems(tmp_path: Path, small_pieces: None, expected: dict) 
     assert contents(corpus.directory) == expected
 
 
+def test_folders_and_chains_of_other_file_systems(
+    tmp_path: Path, small_pieces: None, expected: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fsspec = pytest.importorskip("fsspec")
+    (tmp_path / "in" / ".hidden").mkdir(parents=True)
+    (tmp_path / "in" / ".hidden" / "a.txt").write_text("hidden")
+    path = lines_file(tmp_path / "in")
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        archive.write(path, "sub/a.txt")
+    urls = [
+        f"file://{tmp_path}/in",
+        f"zip://sub/a.txt::file://{tmp_path}/x.zip",
+        f"zip://*/*.txt::file://{tmp_path}/x.zip",
+    ]
+    for number, url in enumerate(urls):
+        corpus = Corpus.build(url, tmp_path / f"c{number}", processes=1)
+        assert contents(corpus.directory) == expected
+    for name in ("a", "b"):
+        with fsspec.open(f"memory://folder/{name}.txt", "w") as file:
+            file.write(f"word {name}{name}")
+    corpus = Corpus.build("memory://folder", tmp_path / "files", format="files", processes=2, **ALL)
+    assert corpus.names == ["memory:///folder/a.txt", "memory:///folder/b.txt"]
+    monkeypatch.setitem(sys.modules, "s3fs", None)
+    for url, message in (
+        ("nothing://a", "Protocol not known"),
+        ("s3://b/a", "Install s3fs"),
+        ("file:///no/a", "No such"),
+    ):
+        with pytest.raises(InputError, match=f"{url} cannot be read: .*{message}"):
+            Corpus.build(url, tmp_path / "d", processes=1)
+
+
 def test_ids_and_files_are_names(tmp_path: Path, small_pieces: None) -> None:
     path = tmp_path / "x.jsonl"
     path.write_text('{"body": "one two", "key": 7}\n{"body": "two é", "key": "a/b"}\n', "utf-8")
@@ -233,8 +269,21 @@ def test_stopwords(tmp_path: Path) -> None:
     path = lines_file(tmp_path, ["the cat sat", "the dog sat"])
     corpus = Corpus.build(path, tmp_path / "c", stopwords=["sat", "unheard"], processes=1, **ALL)
     assert list(corpus.id2word.token2id) == ["cat", "the", "dog"]
+    corpus = Corpus.build(path, tmp_path / "e", stopwords=["SAT", "The"], processes=1, **ALL)
+    assert list(corpus.id2word.token2id) == ["cat", "dog"]
+    split = {"tokenizer": str.split, "processes": 1, **ALL, "no_below": np.int64(1)}
+    corpus = Corpus.build(path, tmp_path / "f", stopwords=["SAT", "The"], **split)
+    assert list(corpus.id2word.token2id) == ["cat", "sat", "the", "dog"]
     corpus = Corpus.build(path, tmp_path / "d", stopwords="gensim", processes=1, **ALL)
     assert list(corpus.id2word.token2id) == ["cat", "sat", "dog"]
+
+
+LONG = b"text,b\n" + b"".join(b"%d %d words,b\n" % (n, n**7 % 9_999_991) for n in range(3_000))
+
+
+def damaged(content: bytes, at: int | None = None) -> bytes:
+    at = len(content) // 2 if at is None else at
+    return content[:at] + bytes(byte ^ 255 for byte in content[at : at + 4]) + content[at + 4 :]
 
 
 BAD = [
@@ -257,6 +306,18 @@ REFUSED = [
     ("j.gz", gzip.compress(os.urandom(40_000))[:20_000], r"j\.gz is cut off"),
     ("k.bz2", bz2.compress(os.urandom(40_000))[:20_000], r"k\.bz2 is cut off"),
     ("l.zst", bytes(pyarrow.Codec("zstd").compress(os.urandom(40_000)))[:20_000], r"l\.zst is cut off"),
+    ("j.xz", lzma.compress(os.urandom(40_000))[:20_000], r"j\.xz is cut off"),
+    ("ma.gz", damaged(gzip.compress(LONG), 12), r"ma\.gz cannot be read: Error -3 while decompressing"),
+    ("mb.gz", damaged(gzip.compress(LONG), -6), r"mb\.gz cannot be read: CRC check failed"),
+    ("mc.bz2", damaged(bz2.compress(LONG)), r"mc\.bz2 cannot be read: Invalid data stream"),
+    ("md.zst", damaged(bytes(pyarrow.Codec("zstd").compress(LONG)), 12), r"md\.zst cannot be read: ZSTD"),
+    ("me.xz", damaged(lzma.compress(LONG)), r"me\.xz cannot be read: Corrupt input data"),
+    (
+        "mf.csv.gz",
+        damaged(gzip.compress(LONG), 12),
+        r"mf\.csv\.gz cannot be read: Error -3 while decompressing",
+    ),
+    ("mg.zip", b"PK", r"mg\.zip: \.zip files are not read: unpack it"),
     ("m.gz", b"no gzip", r"m\.gz cannot be read: Not a gzipped file"),
     ("n.parquet", b"PAR1 nothing", r"n\.parquet cannot be read"),
     ("o.arrow", b"nothing of that kind", r"o\.arrow cannot be read"),
@@ -380,7 +441,15 @@ def test_nothing_depends_on_how_many_texts_are_counted_at_once(
         ({"no_below": 1.5}, "no_below"),
         ({"keep": 0}, "keep"),
         ({"processes": 0}, "processes"),
+        ({"processes": 2.5}, "processes"),
         ({"memory": 0}, "memory"),
+        ({"memory": float("inf")}, "memory"),
+        ({"no_above": "most"}, "no_above"),
+        ({"tokenizer": None}, "tokenizer=None: give"),
+        ({"tokenizer": 3}, "tokenizer=3: give"),
+        ({"stopwords": [1]}, "stopwords has 1, a int"),
+        ({"stopwords": None}, "stopwords=None: give a list"),
+        ({"text": None}, "text=None"),
         ({"format": "xml"}, "format"),
         ({"stopwords": "french"}, "stopwords"),
         ({"id": "key"}, "text files have no fields"),
@@ -398,6 +467,31 @@ def test_what_is_there_is_not_overwritten(tmp_path: Path) -> None:
         Corpus.build(path, tmp_path / "c", processes=1)
     with pytest.raises(InputError, match="cannot be read: No such file"):
         Corpus.build(tmp_path / "none.txt", tmp_path / "d")
+
+
+@pytest.mark.parametrize("suffix", [".counted", ".unfinished"])
+@pytest.mark.parametrize("name", ["thesis.doc", "sub/a", "source.json/a", "manifest.json", "piece-0.npz"])
+def test_folders_of_the_users_are_left_alone(tmp_path: Path, suffix: str, name: str) -> None:
+    path, precious = lines_file(tmp_path), tmp_path / f"c{suffix}" / name
+    precious.parent.mkdir(parents=True)
+    precious.write_text("precious")
+    with pytest.raises(FileExistsError, match=rf"c\{suffix} .*is not what an interrupted run left \(it has"):
+        Corpus.build(path, tmp_path / "c", processes=1)
+    assert precious.read_text() == "precious"
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / "x").write_text("")
+    with pytest.raises(FileExistsError, match=rf"exists already.*c\{suffix}.* may be of an earlier run"):
+        Corpus.build(path, tmp_path / "c", processes=1)
+    assert precious.read_text() == "precious"
+
+
+def test_what_a_user_puts_into_the_folder_of_the_counts_stays(tmp_path: Path) -> None:
+    def tokenize(text: str) -> list[str]:
+        (tmp_path / "c.counted" / "note").write_text("dear")
+        return text.split()
+
+    Corpus.build(lines_file(tmp_path), tmp_path / "c", tokenizer=tokenize, processes=1)
+    assert contents(tmp_path / "c.counted") == {"note": b"dear"}
 
 
 SLOWLY = """
@@ -559,6 +653,7 @@ def test_the_output_may_be_in_the_folder_of_the_input(
     lines_file(tmp_path)
     (tmp_path / ".hidden").mkdir()
     (tmp_path / ".hidden" / "a.txt").write_text("hiddenword\n")
+    monkeypatch.setattr("distcorpus.corpora.writing.SHARD_ENTRIES", 200)
     with pytest.MonkeyPatch.context() as interrupted:
         interrupted.setattr("distcorpus.corpora.writing.ShardWriter.finish", _interrupted)
         with pytest.raises(KeyboardInterrupt):
@@ -568,6 +663,107 @@ def test_the_output_may_be_in_the_folder_of_the_input(
     again = Corpus.build(tmp_path, tmp_path / "d", processes=1, **ALL)
     assert contents(again.directory) == contents(corpus.directory)
     assert "hiddenword" not in corpus.id2word.token2id
+
+
+# Where records of CSV end.
+
+CSV = st.text(st.sampled_from('"",x\n\r;é'), max_size=60).map(lambda text: f"text,b\n{text}")
+
+
+def rows_of_csv(path: Path, piece: int, largest: int = 32 << 20) -> list[tuple[int, str, str]]:
+    """Return the line and the text, or the problem, of each record, read in pieces of this size."""
+    found, lines = [], 0
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(inputs, "PIECE", piece)
+        patched.setattr(inputs, "LARGEST_RECORD", largest)
+        sources = inputs.find([path])
+        for part in inputs.pieces(sources, ["text"]):
+            line = 0
+            for record in records.records(part, sources, records.Fields()):
+                line = record.line
+                if not record.blank:
+                    found.append((lines + line, record.text, record.problem))
+            lines += line
+    return found
+
+
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(CSV, st.integers(7, 30))
+def test_pieces_of_csv_have_the_records_of_the_whole(tmp_path: Path, text: str, piece: int) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(text, "utf-8", newline="")
+    found = rows_of_csv(path, piece)
+    reader, wanted = csv.reader(io.StringIO(text, newline=""), strict=True), []
+    next(reader)
+    while True:
+        try:
+            row = next(reader)
+        except StopIteration:
+            break
+        except csv.Error as error:
+            wanted.append((reader.line_num, "", f"this is no CSV: {error}"))
+            continue
+        if row:
+            fine = len(row) == 2
+            problem = "" if fine else f"there are {len(row)} fields, and 2 in the header"
+            wanted.append((reader.line_num, row[0] if fine else "", problem))
+    assert found == wanted
+
+
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(CSV, st.integers(7, 30))
+def test_records_of_csv_that_are_too_long_are_the_same_for_any_piece(
+    tmp_path: Path, text: str, piece: int
+) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(text, "utf-8", newline="")
+    found = rows_of_csv(path, piece, 12)
+    assert found == rows_of_csv(path, 1000, 12)
+    whole = rows_of_csv(path, 1000)
+    assert [row for row in found if "longer than" not in row[2]] == [row for row in whole if row in found]
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.binary(max_size=40).map(lambda content: content.translate(TO_CSV)), st.integers(0, 5))
+def test_compiled_code_finds_the_same_records(content: bytes, state: int) -> None:
+    found = []
+    for finder in (find_records, compiled_finder()):
+        ends = np.zeros(41, np.int64)
+        found.append((finder(np.frombuffer(b"x" + content, np.uint8), state, ord(","), ends), ends.tolist()))
+    assert found[0] == found[1]
+
+
+TO_CSV = bytes(b'",\n\rx'[n % 5] for n in range(256))
+
+
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.long)])
+def test_a_quote_in_a_field_begins_nothing(tmp_path: Path, small_pieces: None, processes: int) -> None:
+    rows = [f'{n},24" wide word{chr(97 + n % 20)}' + ' " and "' * (n % 3) for n in range(2000)]
+    (tmp_path / "a.csv").write_text("\n".join(["id,text", *rows]), "utf-8")
+    corpus = Corpus.build(tmp_path / "a.csv", tmp_path / "c", id="id", processes=processes, **ALL)
+    assert corpus.names == [str(n) for n in range(2000)]
+    lines_file(tmp_path, [row.partition(",")[2] for row in rows])
+    lines = Corpus.build(tmp_path / "texts.txt", tmp_path / "d", processes=1, **ALL)
+    assert bags(corpus) == bags(lines)
+
+
+def test_a_record_of_csv_that_is_too_long_is_passed_over(
+    tmp_path: Path, small_pieces: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(inputs, "LARGEST_RECORD", 30_000)
+    path = tmp_path / "a.csv"
+    rows = ["one", "long " * 9_000 + "\nline two, and three\r\n" * 2, "two", '"']
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([["text", "b"], *([row, "b"] for row in rows)])
+        file.write("bad\n")
+    with pytest.raises(InputError, match=r"a\.csv:3: a record is longer than 32 MB.*is a quote missing"):
+        Corpus.build(path, tmp_path / "c", processes=1, **ALL)
+    corpus = Corpus.build(path, tmp_path / "c", processes=1, skip_bad=True, **ALL)
+    assert bags(corpus) == [[(0, 1)], [(1, 1)], []]
+    assert [record.getMessage().split(" ")[0] for record in caplog.records[:2]] == [
+        f"{path}:3:",
+        f"{path}:10:",
+    ]
 
 
 # What inputs may be.
@@ -581,6 +777,90 @@ def test_globs_of_this_machine(tmp_path: Path) -> None:
     assert len(inputs.find([tmp_path.parent / f"{tmp_path.name[:-1]}?"])) == 4
     with pytest.raises(InputError, match=r"there is no file .*x\*\.txt"):
         inputs.find([tmp_path / "x*.txt"])
+
+
+def test_links_in_a_folder_are_followed(tmp_path: Path) -> None:
+    for folder in ("tree/sub", "elsewhere", "tree/.hidden"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "a.txt").write_text(f"word {folder}\n")
+    (tmp_path / "tree" / "link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "tree" / "sub" / "back").symlink_to(tmp_path / "tree")
+    found = [os.path.relpath(one.path, tmp_path) for one in inputs.find([tmp_path / "tree"])]
+    assert found == ["tree/link/a.txt", "tree/sub/a.txt"]
+    (tmp_path / "tree" / "sub" / "b.txt").symlink_to("nowhere")
+    with pytest.raises(InputError, match=r"b\.txt cannot be read: No such file"):
+        inputs.find([tmp_path / "tree"])
+
+
+def test_a_descriptor_of_the_process_is_no_input() -> None:
+    for path in ("/dev/stdin", "/dev/fd/0"):
+        with pytest.raises(InputError, match=f"{path} is of this process.*give the file itself"):
+            inputs.find([path])
+
+
+def test_a_file_whose_name_is_no_utf8(tmp_path: Path) -> None:
+    path = os.fsdecode(os.fsencode(tmp_path) + b"/na\xefve.txt")
+    try:
+        Path(path).write_text("word\n")
+    except OSError:
+        pytest.skip("this file system has no such names")
+    with pytest.raises(InputError, match="the file's name is no UTF-8: rename it"):
+        Corpus.build(tmp_path, tmp_path / "c", format="files", processes=1, **ALL)
+    assert len(Corpus.build(tmp_path, tmp_path / "c", processes=1, **ALL)) == 1
+
+
+TOKENIZERS = """
+import sys
+def failing(text):
+    return text.split() if "three" not in text else 1 // 0
+def leaving(text):
+    sys.exit("enough")
+def interrupting(text):
+    raise KeyboardInterrupt
+"""
+
+
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.long)])
+def test_a_tokenizer_that_fails(
+    tmp_path: Path, small_pieces: None, monkeypatch: pytest.MonkeyPatch, processes: int
+) -> None:
+    monkeypatch.setattr(inputs, "PIECE", 20)
+    (tmp_path / "failing_words.py").write_text(TOKENIZERS)
+    monkeypatch.syspath_prepend(tmp_path)
+    path = lines_file(tmp_path, ["one two"] * 8 + ["two three", "four"])
+    for name, error, message in (
+        ("failing", InputError, r"texts\.txt:9: the tokenizer failed: ZeroDivisionError"),
+        ("leaving", InputError, r"texts\.txt:1: the tokenizer failed: SystemExit\('enough'\)"),
+        ("interrupting", KeyboardInterrupt, None),
+    ):
+        with pytest.raises(error, match=message):
+            Corpus.build(path, tmp_path / "c", tokenizer=f"failing_words:{name}", processes=processes, **ALL)
+
+
+def test_nothing_is_imported_from_the_current_folder(tmp_path: Path) -> None:
+    (tmp_path / "pickle.py").write_text("raise SystemExit('imported')")
+    (tmp_path / "pyarrow.py").write_text("raise SystemExit('imported')")
+    (tmp_path / "mine.py").write_text("split = str.split")
+    lines_file(tmp_path, ["one two"] * 3)
+    command = [sys.executable, "-c", "import sys; del sys.path[0]; from distcorpus.cli import main; main()"]
+    for out, tokenizer in (("c", "letters"), ("d", "mine:split")):
+        options = [
+            "--out",
+            out,
+            "--tokenizer",
+            tokenizer,
+            "--no-below",
+            "1",
+            "--no-above",
+            "1",
+            "--processes",
+            "2",
+        ]
+        done = subprocess.run(
+            [*command, "corpus", "build", "texts.txt", *options], cwd=tmp_path, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        assert len(Corpus(tmp_path / out)) == 3
 
 
 def test_what_is_no_regular_file(tmp_path: Path) -> None:

@@ -109,10 +109,24 @@ def test_a_shard_that_was_changed_is_refused_with_its_name(corpus: Corpus, root:
         store.chunk(0, 1)
 
 
-def read(roots: Roots, checksum: str) -> None:
-    with roots.reading(checksum) as store:
-        assert store is not None
-        store.chunk(0, 2)
+def read(roots: Roots, checksum: str) -> tuple[Path, int] | None:
+    return roots.read(checksum, lambda store: (store.path, store.chunk(0, 2).nnz))
+
+
+def test_a_copy_that_is_damaged_is_passed_over(
+    corpus: Corpus, root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    second = tmp_path / "second"
+    for folder in (root, second):
+        shutil.copytree(corpus.directory, folder / "c")
+    (root / "c" / "shard-00000-data.npy").unlink()
+    roots = Roots([str(root), str(second)])
+    assert [read(roots, corpus.checksum) for _ in range(2)] == [(second / "c", 3)] * 2
+    assert [str(root / "c" / "shard-00000-data.npy") in text for text in caplog.messages] == [True]
+    assert read(roots, "0" * 64) is None
+    (second / "c" / "shard-00000-indices.npy").unlink()
+    with pytest.raises(DamagedError, match="is missing"):
+        read(Roots([str(root), str(second)]), corpus.checksum)
 
 
 def test_a_folder_that_was_replaced_is_found_again(
@@ -147,10 +161,7 @@ def test_what_is_damaged_is_used_again_when_it_was_repaired(
             read(roots, corpus.checksum)
     shutil.copytree(corpus.directory, root / "copy")
     shutil.rmtree(root / "c")
-    with roots.reading(corpus.checksum) as store:
-        assert store is not None
-        assert store.path == root / "copy"
-        assert store.chunk(0, 2).nnz == 3
+    assert read(roots, corpus.checksum) == (root / "copy", 3)
 
 
 def test_a_folder_whose_corpus_became_another_one_is_looked_at_again(
