@@ -50,7 +50,7 @@ from distcorpus.corpora.reading import (
     word_of,
 )
 from distcorpus.corpora.reference import StoredChunk, documents_here, refers_to
-from distcorpus.engines.base import Block
+from distcorpus.engines.base import Block, Engine
 from distcorpus.kernels import EStep, Inference, InferenceParams
 from distcorpus.models import _check as check
 from distcorpus.models._answers import check_topics
@@ -489,12 +489,12 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
         cluster = self._cluster()
         if cluster is not None:
             corpus = refers_to(corpus, counts=True) or corpus
-        run = _Run(self, corpus, documents, plan, progress, read)
+        run = _Run(self, corpus, documents, plan, progress, read, numdocs)
         try:
             if cluster is not None:
-                run.on_cluster(cluster, topics, numdocs)
+                run.on_cluster(cluster, topics)
             else:
-                run.on_engine(topics, numdocs)
+                run.on_engine(topics)
         except EmptyCorpusError:
             if first is not None:
                 raise
@@ -1081,6 +1081,8 @@ class _Run:
         Where to begin.
     read : iterator of Chunk, optional
         The chunks for the first pass, where some are read already.
+    numdocs : int
+        Documents that the topics stood for before.
     """
 
     def __init__(
@@ -1091,6 +1093,7 @@ class _Run:
         plan: Plan,
         progress: Progress,
         read: Iterator[Divisible] | None,
+        numdocs: int,
     ) -> None:
         self.model = model
         self.documents = documents
@@ -1099,12 +1102,13 @@ class _Run:
         self.bar = ProgressBar(model, "LDA")
         self.callback = Callback(model.callbacks) if model.callbacks else None
         self._corpus = corpus
+        self._numdocs = numdocs
         self._read = read
         self._read_again: Callable[[], Iterator[Divisible]] = partial(
             divisible, corpus, plan.chunksize, model.num_terms, counts=True, limits=EStep.limits
         )
 
-    def on_engine(self, topics: LazyTopics, numdocs: int) -> None:
+    def on_engine(self, topics: LazyTopics) -> None:
         """Train in this process, on threads or a Dask cluster."""
         warm()
         if self.documents is None or is_placed(self._corpus):  # which is cut once
@@ -1113,30 +1117,38 @@ class _Run:
             if not kept:
                 raise EmptyCorpusError
             self._read_again = lambda: iter(kept)
-        topics.numdocs = numdocs + self.documents
         learnt = OnlineLda(topics, self.model.alpha, self.model.eta, self.model.num_updates)
         self._set_callback_model()
-        with self.bar, engine_of(self.model.client, self.model.workers) as engine:
-            # Threads are there from the beginning, and workers of a cluster come and go.
-            queued = engine.num_workers + 1 if self.model.client is None else CHUNKS_QUEUED
-            with LdaTraining("lda", engine, learnt, self.plan, self.progress, max_queued=queued) as training:
-                observer = _Observer(self, training)
-                try:
-                    training.run(_Source(self, training, observer), observer)
-                except BaseException:
-                    observer.interrupted()
-                    if not self.progress.updates:
-                        topics.numdocs = numdocs
-                    raise
+        topics.numdocs = target = self._numdocs + self.documents
+        try:
+            with self.bar, engine_of(self.model.client, self.model.workers) as engine:
+                self._train(engine, learnt)
+        finally:
+            topics.numdocs = self._documents_learnt(target)
         self.adopt(learnt)
         self.model.interrupted = None
 
-    def on_cluster(self, cluster: Cluster, topics: LazyTopics, numdocs: int) -> None:
+    def _train(self, engine: Engine, learnt: OnlineLda) -> None:
+        # Threads are there from the beginning, and workers of a cluster come and go.
+        queued = engine.num_workers + 1 if self.model.client is None else CHUNKS_QUEUED
+        with LdaTraining("lda", engine, learnt, self.plan, self.progress, max_queued=queued) as training:
+            observer = _Observer(self, training)
+            try:
+                training.run(_Source(self, training, observer), observer)
+            except BaseException:
+                observer.interrupted()
+                raise
+
+    def _documents_learnt(self, target: int) -> int:
+        """Return how many documents the topics stand for now, if that is `target` after the first pass."""
+        return target if self.progress.pass_ else self._numdocs + self.progress.documents
+
+    def on_cluster(self, cluster: Cluster, topics: LazyTopics) -> None:
         """Train on a cluster."""
         model = self.model
         self._set_callback_model()
         task = LdaTask(
-            topics=topics_as_dict(topics, numdocs + (self.documents or 0)),
+            topics=topics_as_dict(topics, self._numdocs + (self.documents or 0)),
             alpha=np.asarray(model.alpha),
             eta=np.asarray(model.eta),
             num_updates=model.num_updates,
@@ -1149,7 +1161,7 @@ class _Run:
         kept_at = time.monotonic()
 
         def attempt(training: Training) -> None:
-            def fetch() -> LazyTopics:
+            def fetch() -> None:
                 nonlocal kept_at
                 fetched = training.call("fetch")
                 check_topics(fetched, topics.table.shape, topics.dtype, topics.eta)
@@ -1158,11 +1170,10 @@ class _Run:
                     task.update(fetched)  # where another attempt goes on
                 self.progress = Progress(**fetched["progress"])
                 learnt = LazyTopics(**fetched["topics"])
+                if learnt.numdocs > self._numdocs:  # the number of documents is known
+                    self.keep_interrupted(learnt)
+                learnt.numdocs = self._documents_learnt(learnt.numdocs)
                 model._adopt(learnt, fetched["alpha"], fetched["eta"], fetched["num_updates"])
-                self.keep_interrupted(learnt)
-                if not self.progress.updates:
-                    learnt.numdocs = numdocs
-                return learnt
 
             def told(event: dict[str, Any]) -> None:
                 if event["kind"] == "pass" and self.callback is not None:
@@ -1177,22 +1188,35 @@ class _Run:
 
             training.begin(task, words_of(model.id2word, model.num_terms))
             try:
-                end = 0
-                for chunk in cast("Iterator[Chunk | StoredChunk]", self._chunks()):
-                    end += chunk.n_docs
-                    training.put(chunk)
-                    logger.info(
-                        "PROGRESS: pass 0, dispatching documents up to #%i/%i", end, self.documents or end
-                    )
-                    if time.monotonic() > kept_at + KEEP_EVERY:
-                        fetch()
-                self._check_length(end)
+                sent = end = 0
+                try:
+                    for number, chunk in cast("Iterator[tuple[int, Chunk | StoredChunk]]", self.read()):
+                        sent, end = number + 1, end + chunk.n_docs
+                        training.put(chunk)
+                        logger.info(
+                            "PROGRESS: pass 0, dispatching documents up to #%i/%i", end, self.documents or end
+                        )
+                        if time.monotonic() > kept_at + KEEP_EVERY:
+                            fetch()
+                except CommunicationError:
+                    raise
+                except Exception:
+                    # As in this process, what came before is learnt.
+                    with suppress(Exception):
+                        self._follow_updates(training, sent, told)
+                    raise
                 if not end:
                     raise EmptyCorpusError
                 logger.info("reached the end of input; now waiting for all remaining jobs to finish")
                 training.follow(told)
+            except (CommunicationError, EmptyCorpusError):
+                raise
             except KeyboardInterrupt:
                 training.give_up()
+                with suppress(CommunicationError):
+                    fetch()
+                raise
+            except Exception:
                 with suppress(CommunicationError):
                     fetch()
                 raise
@@ -1201,6 +1225,16 @@ class _Run:
 
         with self.bar:
             train_on(cluster, names.LDA_MODELS, attempt, rereadable=is_rereadable(self._corpus))
+
+    def _follow_updates(
+        self, training: Training, chunks: int, told: Callable[[dict[str, Any]], None]
+    ) -> None:
+        """Wait for the updates that so many chunks, to which no more will come, are enough for."""
+        plan, progress = self.plan, self.progress
+        if self.documents is not None and plan.update_chunks:  # else nothing begins without the last chunk
+            updates = (chunks - progress.chunk) // plan.update_chunks
+            if updates > 0:
+                training.follow(told, updates=progress.updates + updates)
 
     def adopt(self, learnt: OnlineLda) -> None:
         """Let the model have what was learnt."""
@@ -1260,13 +1294,24 @@ class _Run:
 
     def keep_interrupted(self, topics: LazyTopics) -> None:
         """Keep all that it takes to go on from here to the same bytes."""
-        kept = topics_as_dict(topics, topics.numdocs)
+        kept = topics_as_dict(topics)
         self.model.interrupted = {
             "plan": asdict(self.plan),
             "progress": asdict(self.progress),
             "topics": {**kept, "table": kept["table"].copy(), "sums": kept["sums"].copy()},
-            "documents": self.documents,
+            "documents": topics.numdocs - self._numdocs,
         }
+
+    def save_checkpoint_of(self, learnt: OnlineLda) -> None:
+        """Let the model have what was learnt, and save it."""
+        topics = learnt.topics
+        self.keep_interrupted(topics)
+        target, topics.numdocs = topics.numdocs, self._documents_learnt(topics.numdocs)
+        try:
+            self.adopt(learnt)
+            self.save_checkpoint()
+        finally:
+            topics.numdocs = target
 
     def save_checkpoint(self) -> None:
         """Save the model where its checkpoints go."""
@@ -1337,9 +1382,7 @@ class _Observer(Observer):
     def after_update(self, event: dict[str, Any]) -> None:
         """Save a checkpoint, if one is due."""
         if self._run.checkpoint_is_due(event["updates"]):
-            self._run.adopt(self._training.model)
-            self._run.keep_interrupted(self._training.model.topics)
-            self._run.save_checkpoint()
+            self._run.save_checkpoint_of(self._training.model)
         self._run.told(event)
 
     def after_pass(self, pass_: int) -> None:
