@@ -24,14 +24,14 @@ class Kept:
         In memory of their own, or references to documents on this machine's disk.
     squared_weights : tuple of float
         Of each chunk, as it counts in the factors.
-    factors : (ndarray, ndarray), optional
-        U and s that were made of all this.
+    content : bytes
+        What `checksum` says of U and s that were made of all this.
     """
 
     base: Factors | None = None
     chunks: tuple[Chunk | StoredChunk, ...] = ()
     squared_weights: tuple[float, ...] = ()
-    factors: Factors | None = None
+    content: bytes = b""
 
     def weighed(self, weight: float) -> Kept:
         """Return the same documents, each counting `weight` times as much."""
@@ -89,7 +89,7 @@ class Addition:
             del chunk  # whoever has taken it need not keep it
         self._kept = kept if left >= 0 else None
 
-    def kept(self, task: LsiTask, factors: Factors) -> Kept | None:
+    def kept(self, task: LsiTask, content: bytes) -> Kept | None:
         """Return what was read, and counts as `task` says, or None where it is too much to keep."""
         if self._kept is None:
             return None
@@ -98,4 +98,4 @@ class Addition:
         base = self._before.base
         if base is not None:
             base = base[0], base[1] * task.decay ** (number - len(task.squared_weights))
-        return Kept(base, tuple(self._kept), tuple(weights[n] for n in range(number)), factors)
+        return Kept(base, tuple(self._kept), tuple(weights[n] for n in range(number)), content)

@@ -55,6 +55,7 @@ from distcorpus.kernels import EStep, Inference, InferenceParams
 from distcorpus.models import _check as check
 from distcorpus.models._answers import check_topics
 from distcorpus.models._cluster import Cluster, Training, train_on, words_of
+from distcorpus.models._content import checksum
 from distcorpus.models._documents import DocumentTopics, begun
 from distcorpus.models._drawing import Drawing
 from distcorpus.models._engine import chosen_client, engine_of, placed, placed_with
@@ -340,7 +341,7 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
         prepared = self._prepared
         if prepared is not None and prepared[0] is state and not checked:
             return prepared[2]
-        content = _fingerprint(state)
+        content = checksum(state.sstats, state.eta, state.numdocs)
         if prepared is None or prepared[0] is not state or prepared[1] != content:
             topics = LazyTopics.from_state(state.eta, state.sstats, state.numdocs)
             self._prepared = prepared = state, content, topics
@@ -1035,15 +1036,6 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
         self._state = attributes.pop("state", None)
         self._exp_elog_beta = attributes.pop("expElogbeta", None)
         super().__setstate__(attributes)
-
-
-def _fingerprint(state: LdaState) -> bytes:
-    """Return what changes when anything in a state does: products with fixed random numbers."""
-    rng = np.random.default_rng(0)
-    statistics, eta = np.asarray(state.sstats), np.asarray(state.eta)
-    probe = rng.random((statistics.shape[1],)).astype(statistics.dtype)
-    of_eta = eta @ rng.random(eta.shape[-1])
-    return bytes(np.concatenate([statistics @ probe, np.atleast_1d(of_eta), [state.numdocs]]).tobytes())
 
 
 def log_perplexity(per_word: float, documents: int, words: float) -> None:

@@ -38,6 +38,7 @@ from distcorpus.kernels import DocumentProjection, Product, ProjectionParams, as
 from distcorpus.models import _check as check
 from distcorpus.models._answers import check_factors
 from distcorpus.models._cluster import Cluster, Training, train_on
+from distcorpus.models._content import checksum
 from distcorpus.models._documents import Projections, begun
 from distcorpus.models._engine import chosen_client, engine_of, placed, placed_with
 from distcorpus.models._kept import Addition, Kept
@@ -243,8 +244,8 @@ class LsiModel(Saved, Shown, gensim.models.LsiModel):
         """Factorise what there is and what is read, as `add_documents` says; `before` weighs what there is
         where the chunks, with a `decay` of 1, count as one.
         """
-        had = self.projection.u, self.projection.s
-        earlier = self._earlier().weighed(before if decay == 1.0 else 1.0)
+        content = self._content()
+        earlier = self._earlier(content).weighed(before if decay == 1.0 else 1.0)
         power_iters, extra_samples = self._effort()
         task = LsiTask(
             self.num_terms,
@@ -282,13 +283,13 @@ class LsiModel(Saved, Shown, gensim.models.LsiModel):
                 f"singular values down to {s[-1]:g} are below what dtype={np.dtype(self.dtype)} holds: give "
                 "dtype=numpy.float64, or multiply the documents' values by a number"
             )
-        if not self._has(had):
+        if self._content() != content:
             raise RuntimeError(
                 "the model was changed while documents were added to it (by its corpus or `progress`): these "
                 "are not in it; add them again"
             )
         u, s = narrow
-        self._kept = addition.kept(task, (u, s))  # of no use without these factors
+        self._kept = addition.kept(task, checksum(u, s))  # of no use without these factors
         vars(self.projection).update(u=u, s=s)  # both or none, if Ctrl-C comes now
         self.docs_processed += reading.documents
         logger.info("processed documents up to #%s", self.docs_processed)
@@ -335,16 +336,17 @@ class LsiModel(Saved, Shown, gensim.models.LsiModel):
     def _spectrum_html(self) -> str:
         return "" if self.projection.s is None else spectrum_html(np.asarray(self.projection.s))
 
-    def _has(self, factors: tuple[Any, Any]) -> bool:
-        """Return whether these very arrays are the model's factors."""
-        return factors[0] is self.projection.u and factors[1] is self.projection.s
+    def _content(self) -> bytes:
+        """Return what changes with the factors, which a program may assign or change in place."""
+        u = self.projection.u
+        return b"" if u is None else checksum(u, self.projection.s)
 
-    def _earlier(self) -> Kept:
-        """Return what the factors were made of, as far as it is here."""
+    def _earlier(self, content: bytes) -> Kept:
+        """Return what the factors, with this content, were made of, as far as it is here."""
         if self.projection.u is None:
             return Kept()
         kept = self._kept
-        if kept is not None and kept.factors is not None and self._has(kept.factors):
+        if kept is not None and kept.content == content:
             return kept
         logger.warning(
             "documents are added to the %d leading factors of the %d documents before, which are not here: "
