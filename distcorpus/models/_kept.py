@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from distcorpus.algorithms.chunk import Chunk, Divisible
 from distcorpus.algorithms.lsi import Factors, chunk_weights
 from distcorpus.corpora.reference import StoredChunk, documents_here
@@ -32,6 +34,18 @@ class Kept:
     chunks: tuple[Chunk | StoredChunk, ...] = ()
     squared_weights: tuple[float, ...] = ()
     content: bytes = b""
+
+    def most_topics(self) -> int:
+        """Return how many topics these documents can have, by their number and that of their terms."""
+        documents = 0 if self.base is None else len(self.base[1])
+        terms = None if self.base is None else np.any(self.base[0], axis=1)
+        for chunk in self.chunks:
+            if isinstance(chunk, StoredChunk):
+                chunk = documents_here(chunk)
+            terms = np.zeros(chunk.num_terms, bool) if terms is None else terms
+            terms[chunk.indices] = True
+            documents += int(np.count_nonzero(np.diff(chunk.indptr)))
+        return min(documents, 0 if terms is None else int(np.count_nonzero(terms)))
 
     def weighed(self, weight: float) -> Kept:
         """Return the same documents, each counting `weight` times as much."""
