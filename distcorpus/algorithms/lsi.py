@@ -340,8 +340,9 @@ def _check_accuracy(vectors: np.ndarray, theta: np.ndarray, shift: float | None,
         ratio = math.sqrt(smallest / largest)
         raise ArithmeticError(
             f"singular value {last + 1} is {ratio:.1e} of the largest, too little to be told to "
-            f"{task.tolerance:g} in double precision (found to {rounding:.1e}): ask for fewer topics or a "
-            f"larger tolerance, or scale down the documents or terms that dwarf the others"
+            f"{task.tolerance:g} in double precision (found to {rounding:.1e}): ask for fewer topics "
+            "(num_topics), or for so much work (power_iters, extra_samples) in place of that accuracy, or "
+            "scale down the documents or terms that dwarf the others"
         )
 
 

@@ -9,13 +9,16 @@ import os
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 
 import numpy as np
 import scipy.sparse
 from gensim import utils
+
+#: Takes an argument's name and value; returns the value to use, or raises.
+Check = Callable[[str, Any], Any]
 
 
 class ShapeError(ValueError, AssertionError):
@@ -60,6 +63,11 @@ def whole(name: str, value: Any, least: int, most: int = 2**63 - 1) -> int:
     if not given.is_integer() or not least <= given <= most:
         raise ValueError(f"{name}={value!r}: give a whole number, {least} or more")
     return int(given)
+
+
+def optional(check: Check) -> Check:
+    """Return a check that lets None through."""
+    return lambda name, value: None if value is None else check(name, value)
 
 
 def topics(name: str, value: Any) -> int:
@@ -193,7 +201,8 @@ def floats(dtype: Any) -> np.dtype:
 
 def given_prior(name: str, value: Any, words: Sequence[str]) -> Any:
     """Return a Dirichlet prior as gensim takes it: None, one of some words, a number, or an array."""
-    allowed = f"give one of {', '.join(map(repr, words))}, a number, or a list or array of them"
+    kinds = "a number, or a list or array of them"
+    allowed = f"give one of {', '.join(map(repr, words))}, {kinds}" if words else f"give {kinds}"
     if value is None:
         return None
     if isinstance(value, str):
@@ -208,7 +217,11 @@ def given_prior(name: str, value: Any, words: Sequence[str]) -> Any:
     if scipy.sparse.issparse(value) or isinstance(value, bool | np.bool_):
         raise TypeError(f"{name} is a {type(value).__name__}: {allowed}")
     try:
+        if np.iscomplexobj(np.asarray(value)):
+            raise TypeError("there are complex ones")
         values = np.asarray(value, dtype=np.float64)
+    except OverflowError:
+        raise ValueError(f"{name} has a number beyond {np.finfo(np.float64).max:.0e}: {allowed}") from None
     except (TypeError, ValueError) as error:
         raise TypeError(f"{name} is no array of numbers ({error}): {allowed}") from error
     return float(values) if values.ndim == 0 else values

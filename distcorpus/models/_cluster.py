@@ -411,18 +411,23 @@ class Training:
             taken += 1
             yield result
 
-    def follow(self, told: Callable[[dict[str, Any]], None], timeout: float = 1.0) -> None:
-        """Say that all chunks were put and wait for the end of the training, telling what happens in it.
+    def follow(
+        self, told: Callable[[dict[str, Any]], None], timeout: float = 1.0, *, updates: int | None = None
+    ) -> None:
+        """Say that all chunks were put and wait for the end of the training, telling what happens in it; or,
+        without saying so, until there have been so many updates.
 
         An event at which the training waits is answered when `told` has returned.
         """
-        self.call("end")
-        seen, done = 0, False
-        while not done:
+        if updates is None:
+            self.call("end")
+        seen, made, done = 0, 0, False
+        while not done and (updates is None or made < updates):
             answer = self.call("events", seen, timeout)
             self.supply(answer["wanted"])
             for event in answer["events"]:
                 told(event)
+                made = event.get("updates", made)
             seen, done = answer["seen"], answer["done"]
 
     def give_up(self) -> None:

@@ -3,13 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sized
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from gensim.interfaces import TransformedCorpus
 from gensim.matutils import Dense2Corpus
 
 from distcorpus.corpora.reading import as_corpus, chunks
+
+T = TypeVar("T")
+
+
+def quietly(items: Iterable[T]) -> Iterator[T]:
+    """Yield items, each of which is made while nothing is said of floating-point errors; what takes them has
+    its own settings.
+    """
+    made = iter(items)
+    while True:
+        with np.errstate(all="ignore"):
+            try:
+                item = next(made)
+            except StopIteration:
+                return
+        yield item
 
 
 def begun(given: Any) -> Any:
@@ -58,8 +74,9 @@ class Projections(TransformedCorpus):
 
     def __iter__(self) -> Iterator[Any]:
         corpus, model = as_corpus(self.corpus), self.obj
-        for chunk in chunks(corpus, self.chunksize, model.num_terms, counts=False):
-            yield from Dense2Corpus(model._projected(chunk).T)
+        read = chunks(corpus, self.chunksize, model.num_terms, counts=False)
+        for projected in quietly(map(model._projected, read)):
+            yield from Dense2Corpus(projected.T)
 
 
 class DocumentTopics(TransformedCorpus):
@@ -87,7 +104,7 @@ class DocumentTopics(TransformedCorpus):
             for document in self.corpus:
                 yield self.obj.get_document_topics(document, **self._options)
             return
-        for gamma in self._gammas():
+        for gamma in quietly(self._gammas()):
             for probabilities in _shares(gamma):
                 (topics,) = np.nonzero(probabilities >= self._options["minimum_probability"])
                 yield list(zip(topics.tolist(), probabilities[topics], strict=True))

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from distcorpus.algorithms.chunk import Chunk, Divisible
 from distcorpus.algorithms.lsi import Factors, chunk_weights
 from distcorpus.corpora.reference import StoredChunk, documents_here
@@ -24,14 +26,26 @@ class Kept:
         In memory of their own, or references to documents on this machine's disk.
     squared_weights : tuple of float
         Of each chunk, as it counts in the factors.
-    factors : (ndarray, ndarray), optional
-        U and s that were made of all this.
+    content : bytes
+        What `checksum` says of U and s that were made of all this.
     """
 
     base: Factors | None = None
     chunks: tuple[Chunk | StoredChunk, ...] = ()
     squared_weights: tuple[float, ...] = ()
-    factors: Factors | None = None
+    content: bytes = b""
+
+    def most_topics(self) -> int:
+        """Return how many topics these documents can have, by their number and that of their terms."""
+        documents = 0 if self.base is None else len(self.base[1])
+        terms = None if self.base is None else np.any(self.base[0], axis=1)
+        for chunk in self.chunks:
+            if isinstance(chunk, StoredChunk):
+                chunk = documents_here(chunk)
+            terms = np.zeros(chunk.num_terms, bool) if terms is None else terms
+            terms[chunk.indices] = True
+            documents += int(np.count_nonzero(np.diff(chunk.indptr)))
+        return min(documents, 0 if terms is None else int(np.count_nonzero(terms)))
 
     def weighed(self, weight: float) -> Kept:
         """Return the same documents, each counting `weight` times as much."""
@@ -89,7 +103,7 @@ class Addition:
             del chunk  # whoever has taken it need not keep it
         self._kept = kept if left >= 0 else None
 
-    def kept(self, task: LsiTask, factors: Factors) -> Kept | None:
+    def kept(self, task: LsiTask, content: bytes) -> Kept | None:
         """Return what was read, and counts as `task` says, or None where it is too much to keep."""
         if self._kept is None:
             return None
@@ -98,4 +112,4 @@ class Addition:
         base = self._before.base
         if base is not None:
             base = base[0], base[1] * task.decay ** (number - len(task.squared_weights))
-        return Kept(base, tuple(self._kept), tuple(weights[n] for n in range(number)), factors)
+        return Kept(base, tuple(self._kept), tuple(weights[n] for n in range(number)), content)

@@ -6,7 +6,7 @@ import html
 import random
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,12 +24,47 @@ EVENTS_KEPT = 4000
 _BLUE, _ORANGE = "#2a78d6", "#e0930c"
 
 
+class WordsAndIds(Mapping[int, Any]):
+    """A vocabulary in which ids stand for missing words.
+
+    Parameters
+    ----------
+    id2word : mapping
+    num_terms : int
+    """
+
+    def __init__(self, id2word: Any, num_terms: int) -> None:
+        self._id2word = id2word
+        self._num_terms = num_terms
+
+    def __getitem__(self, word: int) -> Any:
+        if not 0 <= word < self._num_terms:
+            raise KeyError(word)
+        return word_of(self._id2word, word)
+
+    def __len__(self) -> int:
+        return self._num_terms
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(self._num_terms))
+
+
 class Shown:
     """What both models show of themselves."""
 
     num_topics: int
     num_terms: int
     id2word: Any
+
+    def _worded(self) -> Any:
+        """Return this model or, where the vocabulary has gaps, one that shares all with it, and in which ids
+        stand for missing words: gensim's methods look up words without asking.
+        """
+        if len(self.id2word) >= self.num_terms:
+            return self
+        worded = object.__new__(type(self))
+        worded.__dict__.update(vars(self), id2word=WordsAndIds(self.id2word, self.num_terms))
+        return worded
 
     def _topic_table(self) -> tuple[np.ndarray, np.ndarray] | None:
         """Return the topics' weights, shape (k,), and their terms' values, shape (k, num_terms)."""
@@ -56,6 +91,8 @@ class Shown:
         ------
         ImportError
             pandas is not installed.
+        ValueError
+            There are no topics.
         """
         try:
             import pandas
@@ -64,7 +101,7 @@ class Shown:
         columns = ("topic", "weight", "rank", "word", "value")
         rows = [
             (number, weight, rank, word, value)
-            for number, weight, words in self._leading(topn)
+            for number, weight, words in self._leading_of_some(topn)
             for rank, (word, value) in enumerate(words, 1)
         ]
         return pandas.DataFrame(rows, columns=list(columns))
@@ -91,9 +128,7 @@ class Shown:
             There is no such topic, or none at all.
         """
         topn = check.whole("topn", topn, 1)
-        leading = self._leading(topn)
-        if not leading:
-            raise ValueError("this model has no topics yet: train it first")
+        leading = self._leading_of_some(topn)
         if topics is None:
             shown = sorted(leading, key=lambda topic: -topic[1])[:TOPICS_SHOWN]
         else:
@@ -147,6 +182,13 @@ class Shown:
             axes.grid(alpha=0.3)
             _without_frame(axes)
         return figure
+
+    def _leading_of_some(self, topn: int) -> list[tuple[int, float, list[tuple[str, float]]]]:
+        """Return what `_leading` does; raise an error where there are no topics."""
+        leading = self._leading(topn)
+        if not leading:
+            raise ValueError("this model has no topics yet: train it first, or load one that is")
+        return leading
 
     def _leading(self, topn: int) -> list[tuple[int, float, list[tuple[str, float]]]]:
         """Return number, weight and leading words, with their values, of each topic."""

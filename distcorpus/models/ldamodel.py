@@ -52,12 +52,13 @@ from distcorpus.corpora.reading import (
     word_of,
 )
 from distcorpus.corpora.reference import StoredChunk, documents_here, refers_to
-from distcorpus.engines.base import Block
+from distcorpus.engines.base import Block, Engine
 from distcorpus.kernels import EStep, Inference, InferenceParams
 from distcorpus.models import _check as check
 from distcorpus.models._answers import check_topics
 from distcorpus.models._cluster import Cluster, Training, train_on, words_of
-from distcorpus.models._documents import DocumentTopics, begun, one_document, pairs_of
+from distcorpus.models._content import checksum
+from distcorpus.models._documents import DocumentTopics, begun, one_document, pairs_of, quietly
 from distcorpus.models._drawing import Drawing
 from distcorpus.models._engine import check_here, chosen_client, engine_of, placed, placed_with
 from distcorpus.models._progress import ProgressBar
@@ -80,6 +81,36 @@ CHUNKS_QUEUED = 10
 KEEP_EVERY = 10.0
 
 
+def _probability(name: str, value: Any) -> float:
+    """Return a smallest probability; gensim takes None for 0."""
+    return check.number(name, 0.0 if value is None else value, 0.0, 1.0)
+
+
+#: How the attributes are checked that a program may set later: as the arguments of these names are.
+SETTINGS: dict[str, check.Check] = {
+    "chunksize": partial(check.whole, least=1),
+    "iterations": partial(check.whole, least=0),
+    "gamma_threshold": partial(check.number, least=0.0),
+    "minimum_probability": _probability,
+    "callbacks": check.metrics,
+    "random_state": lambda _, value: check.random_state(value),
+    "update_chunks": check.optional(partial(check.whole, least=1)),
+    "progress": check.progress,
+    "report": check.optional(check.path),
+    "checkpoint": check.optional(check.path),
+    "checkpoint_every": partial(check.whole, least=1),
+    "workers": check.optional(partial(check.whole, least=1)),
+}
+#: Those that are looked at in training only.
+OF_TRAINING = (
+    "callbacks", "random_state", "update_chunks", "progress", "report", "checkpoint", "checkpoint_every",
+    "workers",
+)  # fmt: skip
+
+
+NO_TOPICS = (
+    "this model has no topics: clear() was called, or its state set to None; train a new one, or load one"
+)
 #: What gensim's training calls, and ours does not: it computes on blocks, here or elsewhere.
 HOOKS = (
     "do_estep",
@@ -206,7 +237,7 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
     ) -> None:
         self.dtype = check.floats(dtype)
         self.num_topics = check.topics("num_topics", num_topics)
-        self.chunksize = check.whole("chunksize", chunksize, 1)
+        self.chunksize = SETTINGS["chunksize"]("chunksize", chunksize)
         schedule = check.schedule(
             passes=passes,
             update_every=update_every,
@@ -217,21 +248,17 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
             gamma_threshold=gamma_threshold,
         )
         self.__dict__.update(schedule)
-        least = 0.0 if minimum_probability is None else minimum_probability
-        self.minimum_probability = check.number("minimum_probability", least, 0.0, 1.0)
+        self.minimum_probability = _probability("minimum_probability", minimum_probability)
         if minimum_phi_value is None:  # gensim's meaning
             minimum_phi_value = self.minimum_probability
         self.minimum_phi_value = check.number("minimum_phi_value", minimum_phi_value, 0.0)
         self.per_word_topics = bool(per_word_topics)
-        self.callbacks = check.metrics("callbacks", callbacks)
-        self.random_state = check.random_state(random_state)
         self.variant = check.one_of("inference", inference, VARIANTS)
-        self.update_chunks = None if update_chunks is None else check.whole("update_chunks", update_chunks, 1)
-        self.progress = check.progress("progress", progress)
-        self.report = None if report is None else check.path("report", report)
-        self.checkpoint = None if checkpoint is None else check.path("checkpoint", checkpoint)
-        self.checkpoint_every = check.whole("checkpoint_every", checkpoint_every, 1)
+        self.callbacks, self.random_state, self.update_chunks = callbacks, random_state, update_chunks
+        self.progress, self.report = progress, report
+        self.checkpoint, self.checkpoint_every = checkpoint, checkpoint_every
         self.workers = check.workers(workers, distributed)
+        self._settle(OF_TRAINING)
         self.client = chosen_client(client, distributed=distributed or None, ns_conf=ns_conf, workers=workers)
         self.ns_conf = ns_conf
         self.interrupted: dict[str, Any] | None = None
@@ -250,7 +277,7 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
             documents = length(corpus)
             if documents == 0:
                 raise EmptyCorpusError
-            self._first = corpus, documents
+            self._first = corpus, documents  # for `update`, which need not look again
         check_memory(self.num_terms, self.num_topics, self.dtype.itemsize)
         alpha = check.given_prior("alpha", alpha, ("symmetric", "asymmetric", "auto"))
         values, self.optimize_alpha = self.init_dir_prior(alpha, "alpha")
@@ -275,7 +302,10 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
                 logger.info("using distributed version with %i workers", self.numworkers)
             if corpus is not None:
                 start = time.time()
-                self.update(corpus)
+                try:
+                    self.update(corpus)
+                finally:
+                    self.__dict__.pop("_first", None)
                 self.add_lifecycle_event("created", msg=f"trained {self} in {time.time() - start:.2f}s")
             self._await_topics()
 
@@ -338,15 +368,27 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
         if topics is not None:
             return topics
         if state is None:
-            raise RuntimeError("this model has no topics: clear() was called, or its state set to None")
+            raise RuntimeError(NO_TOPICS)
         prepared = self._prepared
         if prepared is not None and prepared[0] is state and not checked:
             return prepared[2]
-        content = _fingerprint(state)
+        statistics = self._statistics_of(state)
+        content = checksum(statistics, state.eta, state.numdocs)
         if prepared is None or prepared[0] is not state or prepared[1] != content:
-            topics = LazyTopics.from_state(state.eta, state.sstats, state.numdocs)
+            topics = LazyTopics.from_state(state.eta, statistics, state.numdocs)
             self._prepared = prepared = state, content, topics
         return prepared[2]
+
+    def _statistics_of(self, state: Any) -> np.ndarray:
+        """Return the statistics of a state, which the program may have replaced, in the model's type."""
+        statistics = np.asarray(state.sstats)
+        shape = self.num_topics, self.num_terms
+        if statistics.shape != shape or statistics.dtype.kind not in "iuf":
+            raise ValueError(
+                f"state.sstats is an array of {statistics.dtype} {statistics.shape}: give one of numbers, "
+                f"topics x terms, {shape}"
+            )
+        return statistics.astype(self.dtype, copy=False)
 
     def _topics_to_train(self) -> LazyTopics:
         """Return the topics for a training to change in place."""
@@ -377,22 +419,28 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
             If it is not what it has to be.
         """
         value = getattr(self, name)
-        if name == "chunksize":
-            return check.whole(name, value, 1)
-        if name == "iterations":
-            return check.whole(name, value, 0)
-        if name == "gamma_threshold":
-            return check.number(name, value, 0.0)
-        if name == "minimum_probability":
-            return check.number(name, 0.0 if value is None else value, 0.0, 1.0)
+        if name in SETTINGS:
+            return SETTINGS[name](name, value)
         shapes: list[tuple[int, ...]] = [(self.num_topics,)]
         if name == "eta":
             shapes = [(self.num_terms,), (self.num_topics, self.num_terms)]
         if type(value) is np.ndarray and value.dtype == self.dtype and value.shape in shapes:
-            return value  # what the constructor and training runs leave
+            # What the constructor and training runs leave; to see so takes less time than the whole check.
+            most = np.finfo(self.dtype).max / 2 / value.shape[-1]
+            if value.min() > 0 and value.max() < most:
+                return value
         given = check.given_prior(name, value, ())
         values, _ = self.init_dir_prior(given, name)
         return check.prior(name, values, shapes, zeros=name == "eta")
+
+    def _random(self) -> np.random.RandomState:
+        if type(self.random_state) is not np.random.RandomState:  # the program has set it
+            self._settle(("random_state",))
+        return self.random_state
+
+    def _settle(self, names: Iterable[str]) -> None:
+        """Let attributes that the program may have set be as the constructor would have them."""
+        self.__dict__.update({name: self._setting(name) for name in names})
 
     # Training.
 
@@ -435,10 +483,12 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
             The model then has what had been learnt until then.
         """
 
-        self.alpha, self.eta = self._setting("alpha"), self._setting("eta")
+        self._settle(("alpha", "eta", *OF_TRAINING))
         self._check_eta()
         self._warn_of_hooks()
-        first = self.__dict__.pop("_first", None)  # where the constructor has looked already
+        first = self.__dict__.pop("_first", None)
+        if first is not None and first[0] is not corpus:  # a subclass gives others than the constructor has
+            first = None
         corpus = placed(corpus, self.client)
         documents = length(corpus) if first is None else first[1]
         given = {
@@ -492,14 +542,14 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
         cluster = self._cluster()
         if cluster is not None:
             corpus = refers_to(corpus, counts=True) or corpus
-        run = _Run(self, corpus, documents, plan, progress, read)
+        run = _Run(self, corpus, documents, plan, progress, read, numdocs)
         try:
             if documents is None and not resume and not chosen:
                 run.count_if_few()
             if cluster is not None:
-                run.on_cluster(cluster, topics, numdocs)
+                run.on_cluster(cluster, topics)
             else:
-                run.on_engine(topics, numdocs)
+                run.on_engine(topics)
         except EmptyCorpusError:
             if first is not None:
                 raise
@@ -630,6 +680,12 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
             bow = Sparse2Corpus(as_corpus(bow))
         if minimum_probability is None:
             minimum_probability = self._setting("minimum_probability")
+        else:
+            minimum_probability = _probability("minimum_probability", minimum_probability)
+        if minimum_phi_value is None:  # gensim's meaning
+            minimum_phi_value = self._setting("minimum_probability")
+        else:
+            minimum_phi_value = check.number("minimum_phi_value", minimum_phi_value, 0.0)
         is_corpus, given = gensim.utils.is_corpus(begun(bow))
         if not is_corpus:
             given = one_document(given)
@@ -659,7 +715,7 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
 
     def _infer_words(self, words: np.ndarray, documents: Chunk) -> np.ndarray:
         """Infer documents whose term ids are positions among some words."""
-        start = self.random_state.gamma(100.0, 1.0 / 100.0, (documents.n_docs, self.num_topics))
+        start = self._random().gamma(100.0, 1.0 / 100.0, (documents.n_docs, self.num_topics))
         alpha, iterations = self._setting("alpha"), self._setting("iterations")
         if not documents.indices.size and iterations:  # no words: the prior, whatever the start
             return np.tile(alpha, (documents.n_docs, 1)).astype(self.dtype)
@@ -754,7 +810,7 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
             theta = gamma / gamma.sum(axis=1, keepdims=True)
             return scipy.sparse.csr_array(np.where(theta >= least, theta, 0)) if sparse else theta
 
-        return (probabilities(gamma) for gamma in self._evaluate(read, where, required=bool(distributed)))
+        return map(probabilities, quietly(self._evaluate(read, where, required=bool(distributed))))
 
     def _spread(
         self, corpus: Any, chunksize: int, distributed: bool | None, client: Any
@@ -792,7 +848,7 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
             dtype=topics.dtype.name,
             iterations=self._setting("iterations"),
             gamma_threshold=self._setting("gamma_threshold"),
-            seed=int(self.random_state.randint(2**31 - 1)),
+            seed=int(self._random().randint(2**31 - 1)),
             variant=self.variant,
             bound=bound,
         )
@@ -804,7 +860,7 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
             return
         client = None if isinstance(where, bool) else where
         with (
-            engine_of(client, self.workers) as engine,
+            engine_of(client, self._setting("workers")) as engine,
             Evaluation("lda", engine, topics.num_terms, params, topics.rows) as evaluation,
         ):
             yield from evaluate(evaluation, map(documents_here, read))
@@ -850,7 +906,7 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
         client : dask.distributed.Client or "active", optional
             Compute on a Dask cluster, where `gamma` is not given. By default as in `transform`.
         """
-        check.positive("subsample_ratio", subsample_ratio)
+        subsample_ratio = check.positive("subsample_ratio", subsample_ratio)
         if gamma is None:
             corpus, client = placed_with(corpus, client, self.client, distributed)
             read, where = self._spread(corpus, self._setting("chunksize"), distributed, client)
@@ -869,6 +925,8 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
         if np.shape(gamma)[1:] != (self.num_topics,):
             raise self._misfit(gamma)
         gamma = np.asarray(gamma)
+        if gamma.dtype.kind not in "iuf" or not (np.isfinite(gamma) & (gamma > 0)).all():
+            raise ValueError("gamma has what is no number above 0: give what inference(corpus) returns first")
         topics = self._lazy_topics()
         totals, alpha = topics.totals(), self._setting("alpha")
         score, first = 0.0, 0
@@ -957,12 +1015,60 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
             other = adopted
         return super().diff(other, distance, num_words, n_ann_terms, diagonal, annotation, normed)
 
+    # gensim's own, where words are missing too, and whatever the program has set of floating-point errors.
+
+    def _check_state(self) -> None:
+        if self.state is None:
+            raise RuntimeError(NO_TOPICS)
+
+    def _worded(self) -> Any:
+        self._check_state()  # which makes it: for this model, too
+        return super()._worded()
+
+    @np.errstate(all="ignore")
+    def get_topics(self) -> np.ndarray:
+        """Return the topics' probabilities of terms, shape (num_topics, num_terms)."""
+        self._check_state()
+        topics: np.ndarray = super().get_topics()
+        return topics
+
+    @np.errstate(all="ignore")
+    def show_topics(
+        self, num_topics: int = 10, num_words: int = 10, log: bool = False, formatted: bool = True
+    ) -> Any:
+        """Return the leading words of topics. Arguments and result are as in gensim; ids stand for missing
+        words.
+        """
+        self._settle(("alpha", "random_state"))
+        return gensim.models.LdaModel.show_topics(self._worded(), num_topics, num_words, log, formatted)
+
+    do_estep = np.errstate(all="ignore")(gensim.models.LdaModel.do_estep)
+    do_mstep = np.errstate(all="ignore")(gensim.models.LdaModel.do_mstep)
+    sync_state = np.errstate(all="ignore")(gensim.models.LdaModel.sync_state)
+    update_alpha = np.errstate(all="ignore")(gensim.models.LdaModel.update_alpha)
+    update_eta = np.errstate(all="ignore")(gensim.models.LdaModel.update_eta)
+
+    @np.errstate(all="ignore")
+    def get_topic_terms(self, topicid: int, topn: int = 10) -> Any:
+        """Return the leading term ids of a topic with their probabilities, as gensim does."""
+        return super().get_topic_terms(topicid, topn)
+
+    @np.errstate(all="ignore")
+    def get_term_topics(self, word_id: Any, minimum_probability: float | None = None) -> Any:
+        """Return the topics in which a term, an id or a word, is likely, as gensim does."""
+        if minimum_probability is None:
+            least = self._setting("minimum_probability")
+        else:
+            least = _probability("minimum_probability", minimum_probability)
+        return super().get_term_topics(word_id, least)
+
     def show_topic(self, topicid: int, topn: int = 10) -> list[tuple[Any, Any]]:
         """Return the leading words of a topic with their probabilities, as gensim does; an id where the
         vocabulary has a gap.
         """
         return [(word_of(self.id2word, word), value) for word, value in self.get_topic_terms(topicid, topn)]
 
+    @np.errstate(all="ignore")
     def top_topics(
         self,
         corpus: Any = None,
@@ -976,14 +1082,12 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
         """Return the topics with their coherences, the most coherent first. Arguments and result are as in
         gensim; where the vocabulary has gaps, ids stand for words.
         """
-        known = self.id2word
-        if len(known) < self.num_terms:  # gensim looks up every term
-            known = {word: word_of(known, word) for word in range(self.num_terms)}
-        given, self.id2word = self.id2word, known
-        try:
-            return super().top_topics(corpus, texts, dictionary, window_size, coherence, topn, processes)
-        finally:
-            self.id2word = given
+        if is_sparse(corpus):
+            check_corpus(corpus, self.num_terms)
+            corpus = Sparse2Corpus(corpus.tocsc())
+        return gensim.models.LdaModel.top_topics(
+            self._worded(), corpus, texts, dictionary, window_size, coherence, topn, processes
+        )
 
     def pyldavis(self, corpus: Any, sample: int | None = None, **options: Any) -> Any:
         """Prepare what pyLDAvis shows, from documents that are read once, in memory for one chunk.
@@ -1011,12 +1115,12 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
             The documents have no words, or are not what they have to be.
         """
         if sample is not None:
-            check.whole("sample", sample, 1)
+            sample = check.whole("sample", sample, 1)
         check_corpus(corpus, self.num_terms)
         return prepare_pyldavis(self, corpus, sample, options)
 
     def _topic_table(self) -> tuple[np.ndarray, np.ndarray] | None:
-        if not self.num_updates:
+        if not self.num_updates or self.state is None:
             return None
         alpha = np.asarray(self.alpha, dtype=np.float64)
         return alpha / alpha.sum(), self.get_topics()
@@ -1047,16 +1151,27 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
         self._made = {}
         self._state = attributes.pop("state", None)
         self._exp_elog_beta = attributes.pop("expElogbeta", None)
+        if attributes.get("dtype") == np.float16:
+            attributes.update(self._widened(attributes))
         super().__setstate__(attributes)
 
-
-def _fingerprint(state: LdaState) -> bytes:
-    """Return what changes when anything in a state does: products with fixed random numbers."""
-    rng = np.random.default_rng(0)
-    statistics, eta = np.asarray(state.sstats), np.asarray(state.eta)
-    probe = rng.random((statistics.shape[1],)).astype(statistics.dtype)
-    of_eta = eta @ rng.random(eta.shape[-1])
-    return bytes(np.concatenate([statistics @ probe, np.atleast_1d(of_eta), [state.numdocs]]).tobytes())
+    def _widened(self, attributes: Mapping[str, Any]) -> dict[str, Any]:
+        """Take over what gensim has computed in float16 in a type that we compute in; return the attributes
+        that change.
+        """
+        logger.warning(
+            "a model of dtype=float16, in which distcorpus does not compute, is one of dtype=float32 now"
+        )
+        single = np.dtype(np.float32)
+        given = self._state
+        if given is not None:
+            state = LdaState(given.eta.astype(single), (0, 0), dtype=single)
+            state.sstats = given.sstats.astype(single)
+            state.numdocs = given.numdocs
+            self._state = state
+        self._exp_elog_beta = None
+        priors = {name: attributes[name].astype(single) for name in ("alpha", "eta")}
+        return {"dtype": single, **priors}
 
 
 def log_perplexity(per_word: float, documents: int, words: float) -> None:
@@ -1094,6 +1209,8 @@ class _Run:
         Where to begin.
     read : iterator of Chunk, optional
         The chunks for the first pass, where some are read already.
+    numdocs : int
+        Documents that the topics stood for before.
     """
 
     def __init__(
@@ -1104,6 +1221,7 @@ class _Run:
         plan: Plan,
         progress: Progress,
         read: Iterator[Divisible] | None,
+        numdocs: int,
     ) -> None:
         self.model = model
         self.documents = documents
@@ -1112,6 +1230,7 @@ class _Run:
         self.bar = ProgressBar(model, "LDA")
         self.callback = Callback(model.callbacks) if model.callbacks else None
         self._corpus = corpus
+        self._numdocs = numdocs
         self._read = read
         self._read_again: Callable[[], Iterator[Divisible]] = partial(
             divisible, corpus, plan.chunksize, model.num_terms, counts=True, limits=EStep.limits
@@ -1127,7 +1246,7 @@ class _Run:
         if len(first) == 1:
             self.plan = replace(self.plan, chunksize=min(self.plan.chunksize, first[0].n_docs))
 
-    def on_engine(self, topics: LazyTopics, numdocs: int) -> None:
+    def on_engine(self, topics: LazyTopics) -> None:
         """Train in this process, on threads or a Dask cluster."""
         warm()
         if self.documents is None or is_placed(self._corpus):  # which is cut once
@@ -1136,30 +1255,38 @@ class _Run:
             if not kept:
                 raise EmptyCorpusError
             self._read_again = lambda: iter(kept)
-        topics.numdocs = numdocs + self.documents
         learnt = OnlineLda(topics, self.model.alpha, self.model.eta, self.model.num_updates)
         self._set_callback_model()
-        with self.bar, engine_of(self.model.client, self.model.workers) as engine:
-            # Threads are there from the beginning, and workers of a cluster come and go.
-            queued = engine.num_workers + 1 if self.model.client is None else CHUNKS_QUEUED
-            with LdaTraining("lda", engine, learnt, self.plan, self.progress, max_queued=queued) as training:
-                observer = _Observer(self, training)
-                try:
-                    training.run(_Source(self, training, observer), observer)
-                except BaseException:
-                    observer.interrupted()
-                    if not self.progress.updates:
-                        topics.numdocs = numdocs
-                    raise
+        topics.numdocs = target = self._numdocs + self.documents
+        try:
+            with self.bar, engine_of(self.model.client, self.model.workers) as engine:
+                self._train(engine, learnt)
+        finally:
+            topics.numdocs = self._documents_learnt(target)
         self.adopt(learnt)
         self.model.interrupted = None
 
-    def on_cluster(self, cluster: Cluster, topics: LazyTopics, numdocs: int) -> None:
+    def _train(self, engine: Engine, learnt: OnlineLda) -> None:
+        # Threads are there from the beginning, and workers of a cluster come and go.
+        queued = engine.num_workers + 1 if self.model.client is None else CHUNKS_QUEUED
+        with LdaTraining("lda", engine, learnt, self.plan, self.progress, max_queued=queued) as training:
+            observer = _Observer(self, training)
+            try:
+                training.run(_Source(self, training, observer), observer)
+            except BaseException:
+                observer.interrupted()
+                raise
+
+    def _documents_learnt(self, target: int) -> int:
+        """Return how many documents the topics stand for now, if that is `target` after the first pass."""
+        return target if self.progress.pass_ else self._numdocs + self.progress.documents
+
+    def on_cluster(self, cluster: Cluster, topics: LazyTopics) -> None:
         """Train on a cluster."""
         model = self.model
         self._set_callback_model()
         task = LdaTask(
-            topics=topics_as_dict(topics, numdocs + (self.documents or 0)),
+            topics=topics_as_dict(topics, self._numdocs + (self.documents or 0)),
             alpha=np.asarray(model.alpha),
             eta=np.asarray(model.eta),
             num_updates=model.num_updates,
@@ -1172,7 +1299,7 @@ class _Run:
         kept_at = time.monotonic()
 
         def attempt(training: Training) -> None:
-            def fetch() -> LazyTopics:
+            def fetch() -> None:
                 nonlocal kept_at
                 fetched = training.call("fetch")
                 check_topics(fetched, topics.table.shape, topics.dtype, topics.eta)
@@ -1181,11 +1308,10 @@ class _Run:
                     task.update(fetched)  # where another attempt goes on
                 self.progress = Progress(**fetched["progress"])
                 learnt = LazyTopics(**fetched["topics"])
+                if learnt.numdocs > self._numdocs:  # the number of documents is known
+                    self.keep_interrupted(learnt)
+                learnt.numdocs = self._documents_learnt(learnt.numdocs)
                 model._adopt(learnt, fetched["alpha"], fetched["eta"], fetched["num_updates"])
-                self.keep_interrupted(learnt)
-                if not self.progress.updates:
-                    learnt.numdocs = numdocs
-                return learnt
 
             def told(event: dict[str, Any]) -> None:
                 if event["kind"] == "pass" and self.callback is not None:
@@ -1200,22 +1326,35 @@ class _Run:
 
             training.begin(task, words_of(model.id2word, model.num_terms))
             try:
-                end = 0
-                for chunk in cast("Iterator[Chunk | StoredChunk]", self._chunks()):
-                    end += chunk.n_docs
-                    training.put(chunk)
-                    logger.info(
-                        "PROGRESS: pass 0, dispatching documents up to #%i/%i", end, self.documents or end
-                    )
-                    if time.monotonic() > kept_at + KEEP_EVERY:
-                        fetch()
-                self._check_length(end)
+                sent = end = 0
+                try:
+                    for number, chunk in cast("Iterator[tuple[int, Chunk | StoredChunk]]", self.read()):
+                        sent, end = number + 1, end + chunk.n_docs
+                        training.put(chunk)
+                        logger.info(
+                            "PROGRESS: pass 0, dispatching documents up to #%i/%i", end, self.documents or end
+                        )
+                        if time.monotonic() > kept_at + KEEP_EVERY:
+                            fetch()
+                except CommunicationError:
+                    raise
+                except Exception:
+                    # As in this process, what came before is learnt.
+                    with suppress(Exception):
+                        self._follow_updates(training, sent, told)
+                    raise
                 if not end:
                     raise EmptyCorpusError
                 logger.info("reached the end of input; now waiting for all remaining jobs to finish")
                 training.follow(told)
+            except (CommunicationError, EmptyCorpusError):
+                raise
             except KeyboardInterrupt:
                 training.give_up()
+                with suppress(CommunicationError):
+                    fetch()
+                raise
+            except Exception:
                 with suppress(CommunicationError):
                     fetch()
                 raise
@@ -1224,6 +1363,16 @@ class _Run:
 
         with self.bar:
             train_on(cluster, names.LDA_MODELS, attempt, rereadable=is_rereadable(self._corpus))
+
+    def _follow_updates(
+        self, training: Training, chunks: int, told: Callable[[dict[str, Any]], None]
+    ) -> None:
+        """Wait for the updates that so many chunks, to which no more will come, are enough for."""
+        plan, progress = self.plan, self.progress
+        if self.documents is not None and plan.update_chunks:  # else nothing begins without the last chunk
+            updates = (chunks - progress.chunk) // plan.update_chunks
+            if updates > 0:
+                training.follow(told, updates=progress.updates + updates)
 
     def adopt(self, learnt: OnlineLda) -> None:
         """Let the model have what was learnt."""
@@ -1283,13 +1432,24 @@ class _Run:
 
     def keep_interrupted(self, topics: LazyTopics) -> None:
         """Keep all that it takes to go on from here to the same bytes."""
-        kept = topics_as_dict(topics, topics.numdocs)
+        kept = topics_as_dict(topics)
         self.model.interrupted = {
             "plan": asdict(self.plan),
             "progress": asdict(self.progress),
             "topics": {**kept, "table": kept["table"].copy(), "sums": kept["sums"].copy()},
-            "documents": self.documents,
+            "documents": topics.numdocs - self._numdocs,
         }
+
+    def save_checkpoint_of(self, learnt: OnlineLda) -> None:
+        """Let the model have what was learnt, and save it."""
+        topics = learnt.topics
+        self.keep_interrupted(topics)
+        target, topics.numdocs = topics.numdocs, self._documents_learnt(topics.numdocs)
+        try:
+            self.adopt(learnt)
+            self.save_checkpoint()
+        finally:
+            topics.numdocs = target
 
     def save_checkpoint(self) -> None:
         """Save the model where its checkpoints go."""
@@ -1360,9 +1520,7 @@ class _Observer(Observer):
     def after_update(self, event: dict[str, Any]) -> None:
         """Save a checkpoint, if one is due."""
         if self._run.checkpoint_is_due(event["updates"]):
-            self._run.adopt(self._training.model)
-            self._run.keep_interrupted(self._training.model.topics)
-            self._run.save_checkpoint()
+            self._run.save_checkpoint_of(self._training.model)
         self._run.told(event)
 
     def after_pass(self, pass_: int) -> None:

@@ -38,7 +38,8 @@ from distcorpus.kernels import DocumentProjection, Product, ProjectionParams, as
 from distcorpus.models import _check as check
 from distcorpus.models._answers import check_factors
 from distcorpus.models._cluster import Cluster, Training, train_on
-from distcorpus.models._documents import Projections, begun, one_document
+from distcorpus.models._content import checksum
+from distcorpus.models._documents import Projections, begun, one_document, quietly
 from distcorpus.models._engine import check_here, chosen_client, engine_of, placed, placed_with
 from distcorpus.models._kept import Addition, Kept
 from distcorpus.models._progress import ProgressBar
@@ -64,6 +65,21 @@ FOLDED = (
 MOST_WORDS = 300
 #: Seconds between two looks at how far a cluster is.
 SECONDS_BETWEEN_EVENTS = 1.0
+
+
+#: How the attributes are checked that a program may set later: as the arguments of these names are.
+SETTINGS: dict[str, check.Check] = {
+    "num_topics": check.topics,
+    "chunksize": partial(check.whole, least=1),
+    "decay": check.positive,
+    "power_iters": check.optional(partial(check.whole, least=0)),
+    "extra_samples": check.optional(partial(check.whole, least=0)),
+    "dtype": lambda _, value: check.floats(value).type,
+    "random_seed": check.optional(partial(check.whole, least=0)),
+    "progress": check.progress,
+    "report": check.optional(check.path),
+    "workers": check.optional(partial(check.whole, least=1)),
+}
 
 
 class LsiModel(Saved, Shown, gensim.models.LsiModel):
@@ -150,17 +166,13 @@ class LsiModel(Saved, Shown, gensim.models.LsiModel):
         client: Any = None,
         report: str | None = None,
     ) -> None:
-        self.num_topics = check.topics("num_topics", num_topics)
-        self.chunksize = check.whole("chunksize", chunksize, 1)
-        self.decay = check.positive("decay", decay)
+        self.num_topics, self.chunksize, self.decay = num_topics, chunksize, decay
         self.onepass = bool(onepass)
-        self.power_iters = None if power_iters is None else check.whole("power_iters", power_iters, 0)
-        self.extra_samples = None if extra_samples is None else check.whole("extra_samples", extra_samples, 0)
-        self.dtype = check.floats(dtype).type
-        self.random_seed = None if random_seed is None else check.whole("random_seed", random_seed, 0)
-        self.progress = check.progress("progress", progress)
-        self.report = None if report is None else check.path("report", report)
+        self.power_iters, self.extra_samples = power_iters, extra_samples
+        self.dtype, self.random_seed = dtype, random_seed
+        self.progress, self.report = progress, report
         self.workers = check.workers(workers, distributed)
+        self._settle()
         self.client = chosen_client(client, distributed=distributed or None, ns_conf=ns_conf, workers=workers)
         self.ns_conf = ns_conf
         if corpus is not None:
@@ -171,15 +183,16 @@ class LsiModel(Saved, Shown, gensim.models.LsiModel):
             documents = length(corpus)
             if documents == 0:
                 raise EmptyCorpusError
-            self._first = corpus, documents
+            self._first = corpus, documents  # for `add_documents`, which need not look again
         check_memory(self.num_terms, self.num_topics, np.dtype(self.dtype).itemsize)
         self.docs_processed = 0
         self._adding = threading.RLock()
+        steps, columns = self._effort_of_gensim()
         self.projection = Projection(
             self.num_terms,
             self.num_topics,
-            power_iters=P2_EXTRA_ITERS if self.power_iters is None else self.power_iters,
-            extra_dims=P2_EXTRA_DIMS if self.extra_samples is None else self.extra_samples,
+            power_iters=steps,
+            extra_dims=columns,
             dtype=self.dtype,
             random_seed=self.random_seed,
         )
@@ -194,8 +207,19 @@ class LsiModel(Saved, Shown, gensim.models.LsiModel):
             logger.info("using distributed version with %i workers", self.numworkers)
         if corpus is not None:
             start = time.time()
-            self.add_documents(corpus)
+            try:
+                self.add_documents(corpus)
+            finally:
+                self.__dict__.pop("_first", None)
             self.add_lifecycle_event("created", msg=f"trained {self} in {time.time() - start:.2f}s")
+
+    def _setting(self, name: str) -> Any:
+        """Return an attribute that the program may have set, as the constructor would have it."""
+        return SETTINGS[name](name, getattr(self, name))
+
+    def _settle(self) -> None:
+        """Let all of them be as the constructor would have them."""
+        self.__dict__.update({name: self._setting(name) for name in SETTINGS})
 
     def add_documents(self, corpus: Any, chunksize: int | None = None, decay: float | None = None) -> None:
         """Train on more documents.
@@ -224,9 +248,12 @@ class LsiModel(Saved, Shown, gensim.models.LsiModel):
             The model is then what it was before.
         """
         logger.info("updating model with new documents")
+        self._settle()
         size = check.whole("chunksize", self.chunksize if chunksize is None else chunksize, 1)
         decay = check.positive("decay", self.decay if decay is None else decay)
-        first = self.__dict__.pop("_first", None)  # where the constructor has looked already
+        first = self.__dict__.pop("_first", None)
+        if first is not None and first[0] is not corpus:  # a subclass gives others than the constructor has
+            first = None
         corpus = placed(corpus, self.client)
         check_corpus(corpus, self.num_terms)
         documents = length(corpus) if first is None else first[1]
@@ -243,8 +270,8 @@ class LsiModel(Saved, Shown, gensim.models.LsiModel):
         """Factorise what there is and what is read, as `add_documents` says; `before` weighs what there is
         where the chunks, with a `decay` of 1, count as one.
         """
-        had = self.projection.u, self.projection.s
-        earlier = self._earlier().weighed(before if decay == 1.0 else 1.0)
+        content = self._content()
+        earlier = self._earlier(content).weighed(before if decay == 1.0 else 1.0)
         power_iters, extra_samples = self._effort()
         task = LsiTask(
             self.num_terms,
@@ -282,18 +309,33 @@ class LsiModel(Saved, Shown, gensim.models.LsiModel):
                 f"singular values down to {s[-1]:g} are below what dtype={np.dtype(self.dtype)} holds: give "
                 "dtype=numpy.float64, or multiply the documents' values by a number"
             )
-        if not self._has(had):
+        if self._content() != content:
             raise RuntimeError(
                 "the model was changed while documents were added to it (by its corpus or `progress`): these "
                 "are not in it; add them again"
             )
         u, s = narrow
-        self._kept = addition.kept(task, (u, s))  # of no use without these factors
+        kept = addition.kept(task, checksum(u, s))
+        self._warn_of_missing(s, kept)
+        self._kept = kept  # of no use without these factors
         vars(self.projection).update(u=u, s=s)  # both or none, if Ctrl-C comes now
         self.docs_processed += reading.documents
         logger.info("processed documents up to #%s", self.docs_processed)
         if logger.isEnabledFor(logging.INFO):
             self.print_topics(5)
+
+    def _warn_of_missing(self, s: np.ndarray, kept: Kept | None) -> None:
+        """Say that topics are missing, where documents and terms are enough for more."""
+        possible = min(self.num_topics, self.num_terms if kept is None else kept.most_topics())
+        if len(s) < possible:
+            logger.warning(
+                "%d topics were found of num_topics=%d: the other singular values are zero (some documents "
+                "are sums of others), or below 1e-7 of the largest, %g, and not told from zero. If they are "
+                "wanted, scale down the documents or terms that dwarf the others, as TfidfModel does",
+                len(s),
+                self.num_topics,
+                s[0] if len(s) else 0,
+            )
 
     def plot_spectrum(self, axes: Any = None) -> Any:
         """Draw the singular values.
@@ -312,19 +354,60 @@ class LsiModel(Saved, Shown, gensim.models.LsiModel):
         ImportError
             matplotlib is not installed.
         ValueError
-            This model has no documents yet.
+            This model has no topics yet.
         """
-        if self.projection.s is None:
-            raise ValueError("this model has no documents yet: call add_documents(corpus) first")
+        self._check_topics()
         return spectrum_figure(np.asarray(self.projection.s), axes)
+
+    def _check_topics(self) -> None:
+        if self.projection.u is None:
+            raise ValueError(
+                "this model has no topics, as it has not been trained: call add_documents(corpus), or load a "
+                "model"
+            )
+
+    # gensim's own, where words are missing too.
+
+    @np.errstate(all="ignore")
+    def get_topics(self) -> np.ndarray:
+        """Return the topics, shape (num_topics, num_terms), each of unit length."""
+        self._check_topics()
+        topics: np.ndarray = super().get_topics()
+        return topics
+
+    @np.errstate(all="ignore")
+    def show_topic(self, topicno: int, topn: int = 10) -> Any:
+        """Return the leading words of a topic with their values, as gensim does; an id where the vocabulary
+        has a gap.
+        """
+        self._check_topics()
+        return gensim.models.LsiModel.show_topic(self._worded(), topicno, topn)
+
+    @np.errstate(all="ignore")
+    def show_topics(
+        self, num_topics: int = -1, num_words: int = 10, log: bool = False, formatted: bool = True
+    ) -> Any:
+        """Return the leading words of topics. Arguments and result are as in gensim; ids stand for missing
+        words.
+        """
+        self._check_topics()
+        self.num_topics = self._setting("num_topics")
+        return gensim.models.LsiModel.show_topics(self._worded(), num_topics, num_words, log, formatted)
+
+    @np.errstate(all="ignore")
+    def print_debug(self, num_topics: int = 5, num_words: int = 10) -> None:
+        """Log the words that tell the topics apart, as gensim does; ids stand for missing words."""
+        self._check_topics()
+        gensim.models.LsiModel.print_debug(self._worded(), num_topics, num_words)
 
     def _topic_table(self) -> tuple[np.ndarray, np.ndarray] | None:
         u, s = self.projection.u, self.projection.s
-        return None if u is None else (s[: self.num_topics], u[:, : self.num_topics].T)
+        number = self._setting("num_topics")
+        return None if u is None else (s[:number], u[:, :number].T)
 
     def _facts(self) -> dict[str, Any]:
         return {
-            "topics": f"{self.num_topics:,}",
+            "topics": f"{self._setting('num_topics'):,}",
             "terms": f"{self.num_terms:,}",
             "documents": f"{self.docs_processed:,}",
             "decay": self.decay,
@@ -335,16 +418,17 @@ class LsiModel(Saved, Shown, gensim.models.LsiModel):
     def _spectrum_html(self) -> str:
         return "" if self.projection.s is None else spectrum_html(np.asarray(self.projection.s))
 
-    def _has(self, factors: tuple[Any, Any]) -> bool:
-        """Return whether these very arrays are the model's factors."""
-        return factors[0] is self.projection.u and factors[1] is self.projection.s
+    def _content(self) -> bytes:
+        """Return what changes with the factors, which a program may assign or change in place."""
+        u = self.projection.u
+        return b"" if u is None else checksum(u, self.projection.s)
 
-    def _earlier(self) -> Kept:
-        """Return what the factors were made of, as far as it is here."""
+    def _earlier(self, content: bytes) -> Kept:
+        """Return what the factors, with this content, were made of, as far as it is here."""
         if self.projection.u is None:
             return Kept()
         kept = self._kept
-        if kept is not None and kept.factors is not None and self._has(kept.factors):
+        if kept is not None and kept.content == content:
             return kept
         logger.warning(
             "documents are added to the %d leading factors of the %d documents before, which are not here: "
@@ -360,7 +444,13 @@ class LsiModel(Saved, Shown, gensim.models.LsiModel):
         """Return `power_iters` and `extra_samples`; one that is not given is gensim's, where the other is."""
         if self.power_iters is None and self.extra_samples is None:
             return None, None
-        return self.projection.power_iters, self.projection.extra_dims
+        return self._effort_of_gensim()
+
+    def _effort_of_gensim(self) -> tuple[int, int]:
+        return (
+            P2_EXTRA_ITERS if self.power_iters is None else self.power_iters,
+            P2_EXTRA_DIMS if self.extra_samples is None else self.extra_samples,
+        )
 
     def _on_engine(self, task: LsiTask, addition: Addition, reading: _Reading) -> lsi.Factors:
         """Train by threads or a Dask cluster."""
@@ -399,6 +489,7 @@ class LsiModel(Saved, Shown, gensim.models.LsiModel):
 
         return train_on(cluster, names.LSI_MODELS, attempt, rereadable=reading.rereadable)
 
+    @np.errstate(all="ignore")
     def __getitem__(self, bow: Any, scaled: bool = False, chunksize: int | None = 512) -> Any:
         """Project a document, or each document of a corpus, chunk by chunk as it is read. Arguments and
         result are as in gensim; a corpus may also be a scipy sparse matrix (terms x documents).
@@ -408,8 +499,7 @@ class LsiModel(Saved, Shown, gensim.models.LsiModel):
         ValueError, TypeError
             If the model has not been trained, or a document is none; of a corpus when it comes to that.
         """
-        if self.projection.u is None:
-            raise ValueError("this model has not been trained: call add_documents(corpus) first")
+        self._check_topics()
         check_here(bow, "transform")
         if is_sparse(bow):
             check_corpus(bow, self.num_terms)
@@ -429,12 +519,11 @@ class LsiModel(Saved, Shown, gensim.models.LsiModel):
         return Projections(self, corpus, chunksize or self.chunksize, **options)
 
     def _chunks(self, corpus: Any) -> Iterator[Chunk]:
-        size = check.whole("chunksize", self.chunksize, 1)
-        return chunks(corpus, size, self.num_terms, counts=False)
+        return chunks(corpus, self._setting("chunksize"), self.num_terms, counts=False)
 
     def _vectors(self) -> np.ndarray:
         """Return the left singular vectors of the topics."""
-        return np.asarray(self.projection.u[:, : check.whole("num_topics", self.num_topics, 1)])
+        return np.asarray(self.projection.u[:, : self._setting("num_topics")])
 
     def _projected(self, documents: Chunk) -> np.ndarray:
         """Project documents as gensim does; shape (n_docs, k)."""
@@ -475,23 +564,24 @@ class LsiModel(Saved, Shown, gensim.models.LsiModel):
             Compute on a Dask cluster. By default that of a model which was made with one, if the corpus is
             on it; other documents are projected in this process.
 
-        Yields
-        ------
-        ndarray, shape (n_docs, k)
+        Returns
+        -------
+        iterator of ndarray, shape (n_docs, k)
             The documents of the next chunk in the space of the topics, in order.
         """
-        if self.projection.u is None:
-            raise ValueError("this model has not been trained: call add_documents(corpus) first")
+        self._check_topics()
         size = check.whole("chunksize", self.chunksize if chunksize is None else chunksize, 1)
         corpus, client = placed_with(corpus, client, self.client)
         if client is not None:
-            yield from self._project(corpus, client, size)
-            return
-        for chunk in chunks(corpus, size, self.num_terms, counts=False):
-            matrix = scipy.sparse.csr_array(
-                (chunk.data, chunk.indices, chunk.indptr), shape=(chunk.n_docs, self.num_terms)
-            )
-            yield matrix @ self._vectors()
+            return quietly(self._project(corpus, client, size))
+        return quietly(map(self._projected_all, chunks(corpus, size, self.num_terms, counts=False)))
+
+    def _projected_all(self, documents: Chunk) -> np.ndarray:
+        """Project documents in the type that both they and the model need; shape (n_docs, k)."""
+        matrix = scipy.sparse.csr_array(
+            (documents.data, documents.indices, documents.indptr), shape=(documents.n_docs, self.num_terms)
+        )
+        return np.asarray(matrix @ self._vectors())
 
     def _project(self, corpus: Any, client: Any, chunksize: int) -> Iterator[np.ndarray]:
         """Project a corpus on a Dask cluster."""
@@ -517,8 +607,7 @@ class LsiModel(Saved, Shown, gensim.models.LsiModel):
     def as_gensim(self) -> Any:
         plain = super().as_gensim()
         # gensim has no tolerance to go by.
-        plain.power_iters = self.projection.power_iters
-        plain.extra_samples = self.projection.extra_dims
+        plain.power_iters, plain.extra_samples = self._effort_of_gensim()
         plain.distcorpus_options |= {"power_iters": self.power_iters, "extra_samples": self.extra_samples}
         return plain
 

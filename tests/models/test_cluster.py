@@ -406,6 +406,83 @@ def test_an_error_names_the_document_and_the_model_goes_on(cluster, lee_corpus):
     assert model.state.numdocs == 300
 
 
+class Unreadable(list):
+    """A corpus that cannot be read to its end."""
+
+    def __len__(self):
+        return 5 + list.__len__(self)
+
+    def __iter__(self):
+        yield from list.__iter__(self)
+        raise OSError("the disk is gone")
+
+
+#: Documents of 4 a chunk after which reading fails, and how many of them are learnt.
+READ_AND_LEARNT = {"nothing": (3, 0), "some": (19, 16), "whole updates": (20, 20)}
+
+
+@pytest.mark.parametrize("read", READ_AND_LEARNT)
+@pytest.mark.parametrize("update_chunks", [1, 2])
+def test_an_update_that_fails_leaves_what_was_learnt_everywhere(cluster, lee_corpus, read, update_chunks):
+    """And the next one goes on from the same bytes."""
+    documents, learnt = READ_AND_LEARNT[read]
+    learnt -= learnt % (4 * update_chunks)
+    found = []
+    for distributed in (False, True):
+        model = LdaModel(
+            id2word=lee_corpus.dictionary,
+            num_topics=3,
+            chunksize=4,
+            update_chunks=update_chunks,
+            random_state=1,
+            distributed=distributed,
+        )
+        model.update(lee_corpus.counts[:40])
+        assert model.state.numdocs == 40
+        with pytest.raises(OSError, match="disk"):
+            model.update(Unreadable(lee_corpus.counts[40 : 40 + documents]))
+        assert (model.state.numdocs, model.num_updates) == (40 + learnt, 40 + learnt)
+        found.append(lda_bytes(model))
+        model.update(lee_corpus.counts[60:75])
+        assert model.state.numdocs == 55 + learnt
+        model.update(lee_corpus.counts[:5], passes=0)
+        assert model.state.numdocs == 55 + learnt
+        found.append(lda_bytes(model))
+    assert found[:2] == found[2:]
+
+
+@pytest.mark.parametrize("distributed", [False, True])
+def test_a_checkpoint_counts_what_was_learnt(cluster, lee_corpus, tmp_path, distributed):
+    path = str(tmp_path / "model")
+    options = {**LDA, "update_chunks": 1, "id2word": lee_corpus.dictionary, "distributed": distributed}
+    counted = []
+
+    def look(event):
+        if event["kind"] == "update":
+            counted.append(LdaModel.load(path).state.numdocs)
+
+    model = LdaModel(lee_corpus.counts[:100], checkpoint=path, checkpoint_every=1, progress=look, **options)
+    assert counted == [40, 80, 100]
+    assert model.state.numdocs == 100
+
+
+@pytest.mark.parametrize("distributed", [False, True])
+def test_an_update_that_its_observer_ends_goes_on_to_the_same_bytes(cluster, lee_corpus, distributed):
+    options = {**LDA, "id2word": lee_corpus.dictionary, "passes": 2, "distributed": distributed}
+
+    def stop(event):
+        if event["kind"] == "update" and event["updates"] == 2:
+            raise OSError("nobody looks")
+
+    model = LdaModel(progress=stop, **options)
+    with pytest.raises(OSError, match="nobody looks"):
+        model.update(lee_corpus.counts)
+    assert model.state.numdocs == min(80 * model.interrupted["progress"]["updates"], 300)
+    model.progress = False
+    model.update(lee_corpus.counts, resume=True)
+    assert lda_bytes(model) == lda_bytes(LdaModel(lee_corpus.counts, **options))
+
+
 @pytest.mark.parametrize("workers", [1, 2, 5])
 def test_any_number_of_threads(lee_corpus, workers):
     options = {**LDA, "id2word": lee_corpus.dictionary}

@@ -22,6 +22,7 @@ from distcorpus.algorithms.topics import LazyTopics
 from distcorpus.corpora import reading
 from distcorpus.models import LdaModel, LsiModel, _cluster, ldamodel
 from distcorpus.models._cluster import Cluster
+from distcorpus.models._content import checksum
 
 LDA = {"num_topics": 8, "chunksize": 40, "random_state": 3}
 CORPUS = [[(0, 1), (1, 2)], [(1, 1), (2, 3)], [(0, 4)], [(2, 1), (3, 1)]] * 5
@@ -157,6 +158,38 @@ def test_a_state_that_was_changed_in_place_is_seen(lda):
     lda.state.sstats[:] = lda.state.sstats[::-1]
     lda.sync_state()
     np.testing.assert_allclose(lda.inference(CORPUS)[0], gamma[:, ::-1], rtol=0.05, atol=0.05)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_any_entry_of_a_state_that_was_changed_in_place_counts(dtype):
+    """However small it is beside the others of its topic."""
+    model = small(id2word={number: str(number) for number in range(5000)}, dtype=dtype)
+    sstats = model.state.sstats
+    model.log_perplexity(CORPUS)
+    sstats[1, 0] = 1e7
+    for term, value in ((7, 1e-3), (4999, 1e-7)):
+        model.log_perplexity(CORPUS)
+        sstats[1, term] = value
+        assert model._lazy_topics().table[term, 1] == dtype(value)
+    model.update(CORPUS[:1], passes=0)
+    assert model.state.sstats.tobytes() == sstats.tobytes()
+
+
+def test_what_is_in_arrays_is_seen():
+    values = np.random.default_rng(0).random((300, 7))
+    seen = {checksum(values), checksum(values.astype(np.float32)), checksum(values.reshape(7, 300))}
+    seen |= {checksum(values.T), checksum(values, 1), checksum(values[:, ::2]), checksum(values[:0])}
+    assert len(seen) == 7
+    for place in (0, 1000, 2099):
+        for change in (lambda value: -value, lambda value: np.nextafter(value, 2)):
+            changed = values.copy()
+            changed.flat[place] = change(changed.flat[place])
+            seen.add(checksum(changed))
+    changed = values.copy()
+    changed[:, 3] *= -1
+    seen.add(checksum(changed))
+    assert len(seen) == 14
+    assert checksum(values.copy()) in seen
 
 
 def test_a_cleared_model_says_so(lda):

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import logging
+import pickle
+import re
+
 import gensim.models
 import numpy as np
 import pytest
 import scipy.sparse
 from gensim.matutils import Sparse2Corpus, corpus2csc
+from gensim.models.ldamodel import LdaState
 
 from distcorpus.algorithms import lsi as algorithms_lsi
 from distcorpus.corpora import Corpus
-from distcorpus.models import LdaModel, LsiModel
+from distcorpus.models import LdaModel, LsiModel, lsimodel
 
 WORDS = dict(enumerate("abcd"))
 DOCUMENTS = [[(0, 1), (1, 2)], [(1, 1), (2, 3)], [(0, 2), (3, 1)], [(2, 1), (3, 2)]] * 3
@@ -310,6 +315,18 @@ USES = {
         ("gamma_threshold", None, "^gamma_threshold=None: give", ["update", "document", "corpus"]),
         ("chunksize", 2.5, "^chunksize=2.5: give", ["update", "corpus", "bound"]),
         ("minimum_probability", 2, "^minimum_probability=2: give", ["document", "corpus", "transform"]),
+        ("alpha", "auto", "^alpha='auto': give a number, or", ["update", "document", "corpus", "bound"]),
+        ("alpha", [1j, 1.0], "^alpha is no array .*complex", ["update", "document"]),
+        ("alpha", 10**400, "^alpha has a number beyond", ["update", "document"]),
+        ("random_state", np.random.default_rng(0), "^random_state=Generator", list(USES)),
+        ("workers", 2.5, "^workers=2.5: give", ["update", "transform", "bound"]),
+        ("workers", 0, "^workers=0: give", ["update", "transform", "bound"]),
+        ("update_chunks", 2.5, "^update_chunks=2.5: give", ["update"]),
+        ("callbacks", 5, "^callbacks=5: give", ["update"]),
+        ("progress", 5, "^progress=5: give", ["update"]),
+        ("checkpoint", "/nowhere/model", "^checkpoint=.*no directory", ["update"]),
+        ("checkpoint_every", 0, "^checkpoint_every=0: give", ["update"]),
+        ("report", "/nowhere/report.html", "^report=.*no directory", ["update"]),
     ],
 )
 def test_attributes_that_are_set_later_are_checked_where_they_are_used(name, value, message, uses):
@@ -318,6 +335,89 @@ def test_attributes_that_are_set_later_are_checked_where_they_are_used(name, val
     for use in uses:
         with pytest.raises((ValueError, TypeError, AssertionError), match=message):
             USES[use](model)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("value", [np.inf, np.nan, -1.0])
+@pytest.mark.parametrize("name", ["alpha", "eta"])
+def test_priors_that_are_set_later_are_checked_whatever_their_type(name, value, dtype):
+    model = lda()
+    prior = np.ones_like(getattr(model, name), dtype=dtype)
+    prior[0] = value
+    setattr(model, name, prior)
+    with np.errstate(all="raise"):
+        for use in ("update", "bound") if name == "eta" else USES:
+            with pytest.raises(ValueError, match=rf"^{name} has the value {value:g}"):
+                USES[use](model)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_zeros_of_priors_that_are_set_later_are_what_the_constructor_makes_of_them(dtype):
+    model, other = lda(), lda(alpha=[0.0, 1.0])
+    model.alpha = np.array([0.0, 1.0], dtype)
+    model.update(DOCUMENTS)
+    assert model.alpha.tobytes() == other.alpha.tobytes()
+    model.eta = np.array([0.0, 1.0, 1.0, 1.0], dtype)
+    model.transform(DOCUMENTS)
+    with pytest.raises(ValueError, match=r"^eta has zeros"):
+        model.update(DOCUMENTS)
+
+
+@pytest.mark.parametrize("value", [42, None])
+def test_a_random_state_that_is_set_later_is_what_the_constructor_makes_of_it(value):
+    models = lda(), lda()
+    for model in models:
+        model.random_state = value
+    for use in USES.values():
+        for model in models:
+            use(model)
+            assert type(model.random_state) is np.random.RandomState
+    assert value is None or np.array_equal(models[0].get_topics(), models[1].get_topics())
+
+
+STATISTICS = {
+    "another vocabulary": np.ones((2, 3), np.float32),
+    "terms x topics": np.ones((4, 2)),
+    "complex": np.ones((2, 4), complex),
+    "none": None,
+}
+
+
+@pytest.mark.parametrize("given", STATISTICS)
+def test_statistics_that_are_none_are_refused(given):
+    model = lda()
+    model.state.sstats = STATISTICS[given]
+    for use in ("update", "transform", "bound"):
+        with pytest.raises(ValueError, match=r"^state.sstats is .* topics x terms, \(2, 4\)"):
+            USES[use](model)
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.float16, np.float64, list])
+def test_statistics_may_be_any_numbers(kind):
+    models = lda(), lda()
+    values = np.array([[1, 2, 3, 4], [4, 3, 2, 1]], np.float32)
+    models[0].state.sstats = values
+    models[1].state.sstats = values.tolist() if kind is list else values.astype(kind)
+    for model in models:
+        model.update(DOCUMENTS)
+    assert models[0].get_topics().tobytes() == models[1].get_topics().tobytes()
+
+
+@pytest.mark.filterwarnings("ignore:.* is a text:DeprecationWarning")
+def test_what_the_check_of_a_methods_argument_returns_is_used():
+    model = lda()
+    gamma, _ = model.inference(DOCUMENTS)
+    assert model.bound(DOCUMENTS, gamma, "2") == model.bound(DOCUMENTS, gamma, 2)
+    document = DOCUMENTS[0]
+    assert model.get_document_topics(document, "0.99") == model.get_document_topics(document, 0.99)
+    for gammas in (-gamma, gamma * np.nan, gamma.astype(object), gamma.astype(str)):
+        with pytest.raises(ValueError, match=r"^gamma has what is no number above 0"):
+            model.bound(DOCUMENTS, gammas)
+    for name in ("minimum_probability", "minimum_phi_value"):
+        with pytest.raises(TypeError, match=f"^{name}='x': give a number"):
+            model.get_document_topics(document, **{name: "x"})
+    with pytest.raises(TypeError, match=r"^minimum_probability='x': give a number"):
+        model.get_term_topics(0, "x")
 
 
 @pytest.mark.parametrize(("name", "value"), [("chunksize", 3.0), ("iterations", 50.0), ("iterations", "50")])
@@ -339,6 +439,214 @@ def test_lsi_attributes_that_are_set_later():
     model.num_topics = "two"
     with pytest.raises(TypeError, match=r"^num_topics='two': give"):
         model[DOCUMENTS[0]]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("num_topics", 0),
+        ("random_seed", -1),
+        ("decay", -1),
+        ("power_iters", "x"),
+        ("dtype", np.float16),
+        ("workers", 0),
+        ("progress", 5),
+        ("report", "/nowhere/report.html"),
+    ],
+)
+def test_lsi_attributes_that_are_set_later_are_checked(name, value):
+    model = lsi()
+    before = model.projection.s
+    setattr(model, name, value)
+    with pytest.raises((ValueError, TypeError), match=f"^{name}="):
+        model.add_documents(DOCUMENTS)
+    assert model.projection.s is before
+
+
+@pytest.mark.parametrize("value", [2.5, "2"])
+@pytest.mark.filterwarnings("ignore:num_topics=:DeprecationWarning")
+def test_a_number_of_lsi_topics_that_is_set_later_is_the_same_everywhere(value):
+    model = lsi(num_topics=3)
+    model.num_topics = value
+    assert len(model[DOCUMENTS[0]]) == len(model.show_topics()) == len(set(model.topics_frame().topic)) == 2
+    model.add_documents(DOCUMENTS)
+    assert len(model.projection.s) == 2
+
+
+def test_an_effort_that_is_set_later_counts(monkeypatch):
+    tasks = []
+    made = lsimodel.LsiTask
+    monkeypatch.setattr(
+        lsimodel, "LsiTask", lambda *given, **more: tasks.append(made(*given, **more)) or tasks[-1]
+    )
+    model = lsi()
+    model.power_iters = 1
+    model.add_documents(DOCUMENTS)
+    assert [(task.power_iters, task.extra_samples) for task in tasks] == [(None, None), (1, 100)]
+    assert (model.as_gensim().power_iters, model.as_gensim().extra_samples) == (1, 100)
+
+
+@pytest.mark.parametrize("given", [None, 3, 2.5])
+def test_what_is_no_document_is_named(given):
+    for model in (lda(), lsi()):
+        with pytest.raises(TypeError, match=re.escape(f"document 0 is not a bag of words but {given!r}")):
+            model[given]
+
+
+def test_gaps_in_a_vocabulary_stop_nothing(caplog):
+    caplog.set_level(logging.DEBUG)
+    shown = []
+    for words in ({0: "a", 3: "d"}, {0: "a", 1: "1", 2: "2", 3: "d"}):
+        caplog.clear()
+        model = LdaModel(DOCUMENTS, num_topics=2, id2word=words, random_state=1)
+        other = LdaState(model.eta, (2, 4), model.dtype)
+        model.do_estep(DOCUMENTS, other)
+        model.do_mstep(0.5, other)
+        factors = LsiModel(DOCUMENTS, num_topics=2, id2word=words)
+        factors.print_debug()
+        shown.append(
+            [
+                model.print_topics(),
+                model.show_topics(1),
+                factors.print_topics(),
+                factors.print_topic(1),
+                [line for line in caplog.messages if line.startswith("topic #")],
+            ]
+        )
+        assert model.id2word is factors.id2word is words
+    assert shown[0] == shown[1]
+
+
+def test_looking_at_coherences_does_not_show_in_other_threads(monkeypatch):
+    """The vocabulary is the model's own all the time."""
+    model = LdaModel(DOCUMENTS, num_topics=2, id2word={0: "a", 3: "d"}, random_state=1)
+    seen = []
+    coherence = gensim.models.ldamodel.CoherenceModel
+    monkeypatch.setattr(
+        gensim.models.ldamodel,
+        "CoherenceModel",
+        lambda **options: seen.append(model.id2word) or coherence(**options),
+    )
+    model.top_topics(DOCUMENTS)
+    assert seen == [{0: "a", 3: "d"}]
+
+
+def test_coherences_from_a_matrix():
+    model = lda()
+    matrix = corpus2csc(DOCUMENTS, num_terms=4)
+    for given in (matrix, matrix.tocoo()):
+        assert model.top_topics(given) == model.top_topics(DOCUMENTS)
+    with pytest.raises(ValueError, match="documents x terms"):
+        model.top_topics(matrix.T)
+
+
+def test_a_model_without_topics_says_so():
+    untrained = LsiModel(num_topics=2, id2word=WORDS)
+    for look in ("show_topics", "print_topics", "get_topics", "print_debug", "topics_frame", "plot_topics"):
+        with pytest.raises(ValueError, match="this model has no topics"):
+            getattr(untrained, look)()
+    cleared = lda()
+    cleared.clear()
+    for look in ("show_topics", "print_topics", "get_topics", "topics_frame", "top_topics"):
+        with pytest.raises((ValueError, RuntimeError), match="this model has no topics"):
+            getattr(cleared, look)()
+    for one, other in ((cleared, lda()), (lda(), cleared)):
+        with pytest.raises(RuntimeError, match="this model has no topics"):
+            one.diff(other)
+    for model in (untrained, cleared):  # a notebook shows what there is
+        assert type(model).__name__ in model._repr_html_()
+
+
+def filtering(model, method, passes_on=True):
+    def long_ones(self, corpus, *args, **kwargs):
+        if passes_on:
+            getattr(model, method)(self, [bag for bag in corpus if len(bag) > 1], *args, **kwargs)
+
+    return type("Filtering", (model,), {method: long_ones})
+
+
+@pytest.mark.parametrize("model", [LdaModel, LsiModel])
+def test_a_subclass_may_train_on_other_documents_than_it_is_given(model):
+    method = "update" if model is LdaModel else "add_documents"
+    options = {"num_topics": 2, "id2word": WORDS} | ({"random_state": 1} if model is LdaModel else {})
+    found = filtering(model, method)([*DOCUMENTS, [(0, 1)]], **options)
+    chosen = [bag for bag in DOCUMENTS if len(bag) > 1]
+    assert found.get_topics().tobytes() == model(chosen, **options).get_topics().tobytes()
+    idle = filtering(model, method, passes_on=False)(DOCUMENTS, **options)
+    getattr(model, method)(idle, [])
+    assert not any(DOCUMENTS in (value if type(value) is tuple else ()) for value in vars(idle).values())
+
+
+def test_raising_on_floating_point_errors_makes_no_difference_to_single_precision():
+    def use():
+        model = lsi(dtype=np.float32)
+        topics = lda(eta=1e-30, alpha=1e-30)
+        other = LdaState(topics.eta, (2, 4), topics.dtype)
+        tiny = [[(3, 1e-40)], [(3, 1e39)]]
+        return [
+            [model[bag] for bag in tiny],
+            list(model[tiny]),
+            list(model.transform(tiny)),
+            model.__getitem__(tiny[0], scaled=True),
+            [look() for look in (model.show_topics, model.get_topics, topics.show_topics, topics.get_topics)],
+            [topics.do_estep(DOCUMENTS, other), topics.do_mstep(0.5, other), topics.sync_state()],
+            [topics.get_topic_terms(0), topics.get_term_topics(0), topics.top_topics(DOCUMENTS)],
+            topics.topics_frame().to_numpy(),
+            list(topics[[*DOCUMENTS]]),
+        ]
+
+    expected = pickle.dumps(use())
+    with np.errstate(all="raise"):
+        assert pickle.dumps(use()) == expected
+
+
+def test_half_precision_of_gensims_is_computed_in_single(tmp_path, caplog):
+    path = str(tmp_path / "model")
+    plain = gensim.models.LdaModel(DOCUMENTS, num_topics=2, id2word=WORDS, dtype=np.float16, random_state=1)
+    plain.save(path)
+    model = LdaModel.load(path)
+    assert [line for line in caplog.messages if "dtype=float16" in line]
+    np.testing.assert_allclose(model.get_topics(), plain.get_topics(), rtol=0.01)
+    for use in USES.values():
+        use(model)
+    assert {model.dtype, model.alpha.dtype, model.eta.dtype, model.state.sstats.dtype} == {np.dtype("f4")}
+    model.save(path)
+    assert gensim.models.LdaModel.load(path).dtype == np.float32
+    assert np.abs(lda().diff(plain)[0]).max() <= 1
+    assert plain.state.sstats.dtype == np.float16
+
+
+def dwarfed(num_terms, num_documents):
+    counts = np.random.default_rng(0).poisson(0.3, (num_terms, num_documents)).astype(float)
+    counts[0, 0] = 1e9
+    return counts
+
+
+MISSING = {
+    "dwarfed": (dwarfed(60, 40), 20, True),
+    "sums of others": (np.repeat(np.eye(9, 5), 3, axis=1), 8, False),
+    "sums of two": (
+        np.random.default_rng(0).random((30, 2)) @ np.random.default_rng(1).random((2, 20)),
+        9,
+        True,
+    ),
+    "more than there are documents": (np.random.default_rng(0).random((30, 7)), 20, False),
+    "more than there are terms": (np.random.default_rng(0).random((6, 50)), 20, False),
+    "terms that do not occur": (np.eye(20, 50), 30, False),
+    "empty documents": (np.vstack([np.eye(9, 50), np.ones((3, 50)) * (np.arange(50) < 9)]), 30, False),
+    "as many as wanted": (np.random.default_rng(0).random((30, 40)), 20, False),
+}
+
+
+@pytest.mark.parametrize("given", MISSING)
+def test_lsi_topics_that_are_left_out_are_said(given, caplog):
+    matrix, num_topics, said = MISSING[given]
+    corpus = scipy.sparse.csc_array(matrix)
+    model = LsiModel(corpus, num_topics=num_topics, id2word={n: str(n) for n in range(len(matrix))})
+    lines = [line for line in caplog.messages if f"topics were found of num_topics={num_topics}" in line]
+    assert len(lines) == said
+    assert not said or lines[0].startswith(f"{len(model.projection.s)} topics")
+    assert not said or f"below 1e-7 of the largest, {model.projection.s[0]:g}" in lines[0]
 
 
 def test_vocabularies_with_gaps():

@@ -289,13 +289,17 @@ def test_copies_have_the_factors_only_and_say_so(
     assert_exact(model, dense)
 
 
-@pytest.mark.parametrize("what", ["u", "s"])
+@pytest.mark.parametrize("what", ["u", "s", "u in place", "s in place"])
 def test_factors_that_the_program_has_changed_count(lee_corpus, dense, caplog, what):
     model = added([lee_corpus.tfidf[:100]], lee_corpus.dictionary)
     if what == "u":
         model.projection.u = np.roll(model.projection.u, 1, axis=0)
-    else:
+    elif what == "u in place":
+        model.projection.u[:] = np.roll(model.projection.u, 1, axis=0)
+    elif what == "s":
         model.projection.s = model.projection.s * 3
+    else:
+        model.projection.s *= 3
     U, s = model.projection.u, model.projection.s
     model.add_documents(lee_corpus.tfidf[100:150])
     assert f"the 20 leading factors of the 100 {NOT_HERE}" in caplog.text
@@ -316,7 +320,6 @@ def test_a_matrix_that_the_program_uses_again(cluster, lee_corpus, dense, distri
 def test_a_second_attempt_keeps_what_it_read_once():
     """A dispatcher that is lost is given everything again."""
     there, new = ([as_chunk([[(word, 1.0)]], 9) for word in words] for words in ((0, 1), (2, 3, 4)))
-    factors = np.eye(9, 2), np.ones(2)
     nbytes = sum(chunk.nbytes for chunk in there + new)
     for limit, keeps in ((nbytes, True), (nbytes - 1, False)):
         addition = Addition(Kept(None, tuple(there), (4.0, 1.0)), new, limit)
@@ -324,9 +327,9 @@ def test_a_second_attempt_keeps_what_it_read_once():
         for read in range(1, 6):  # and no further
             attempt = iter(addition)
             assert [int(next(attempt).indices[0]) for _ in range(read)] == list(range(read))
-            assert addition.kept(task, factors) is None
+            assert addition.kept(task, b"") is None
         assert [int(chunk.indices[0]) for chunk in addition] == [0, 1, 2, 3, 4]
-        kept = addition.kept(task, factors)
+        kept = addition.kept(task, b"")
         assert (kept is not None) == keeps
         if kept is not None:
             assert [int(chunk.indices[0]) for chunk in kept.chunks] == [0, 1, 2, 3, 4]
