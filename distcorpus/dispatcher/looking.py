@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import shutil
@@ -44,6 +45,10 @@ DETAILS_KEPT = 16
 STOCK_EVERY = 2.0
 #: Seconds for which a look will do for whoever asks: many dashboards cost little more than one.
 FRESH = 0.5
+#: Characters of an error that says why a session cannot be looked at.
+LONGEST_REASON = 200
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,11 +121,14 @@ class Looks:
         self._made_at = -math.inf
         self._last_event = 0
         self._memory = usable_memory()
+        self._untold: set[str] = set()  # sessions of which it was logged that they cannot be looked at
 
     def session_views(self) -> list[SessionView]:
         """Return how far each session is."""
-        now = time.time()
-        return [self._session(session, owner, now) for session, owner in self._sessions()]
+        now = time.monotonic()
+        sessions = self._sessions()
+        self._untold &= {session.name for session, _ in sessions}
+        return [self._view(session, owner, now) for session, owner in sessions]
 
     def snapshot(self, cursor: int | None) -> dict[str, Any]:
         """Return a snapshot as it travels, with what happened after `cursor`."""
@@ -176,14 +184,13 @@ class Looks:
         return dict(to_message(details))
 
     def _look(self) -> Snapshot:
-        now = time.time()
+        now = time.monotonic()
         workers = self._engine.look()
-        sessions = self._sessions()
-        views = [self._session(session, owner, now) for session, owner in sessions]
+        views = self.session_views()
         stats = self._engine.stats
         return Snapshot(
             schema=SCHEMA,
-            time=now,
+            time=time.time(),
             version=__version__,
             host=socket.gethostname(),
             pid=os.getpid(),
@@ -249,6 +256,20 @@ class Looks:
             clock_offset=pulse.clock_offset if pulse else None,
         )
 
+    def _view(self, session: Session, owner: Owner, now: float) -> SessionView:
+        """Return how far a session is; whatever is wrong with one, the others are shown."""
+        try:
+            return self._session(session, owner, now)
+        except Exception as error:
+            if session.name not in self._untold:
+                self._untold.add(session.name)
+                logger.exception("cannot tell where session %s stands", session.name)
+            return SessionView(
+                **_whose(session, owner),
+                phase="unknown",
+                waits_for=f"cannot be told: {type(error).__name__}: {str(error)[:LONGEST_REASON]}",
+            )
+
     def _session(self, session: Session, owner: Owner, now: float) -> SessionView:
         stands = session.standing()
         counts = self._watch.session(session.name)
@@ -258,13 +279,7 @@ class Looks:
         to_do, done = stands.documents_to_do, stands.documents_done
         left = max(to_do - done, 0) / rate if to_do is not None and rate else None
         return SessionView(
-            name=session.name,
-            kind=owner.kind,
-            client=owner.client,
-            host=owner.host,
-            pid=owner.pid,
-            role=owner.role,
-            began=owner.began,
+            **_whose(session, owner),
             topics=stands.topics,
             terms=stands.terms,
             phase=phase,
@@ -300,6 +315,12 @@ class Looks:
             bytes_spooled=session.spool.bytes_on_disk,
             kernels=self._engine.kernels_of(session.name),
         )
+
+
+def _whose(session: Session, owner: Owner) -> dict[str, Any]:
+    """Return the arguments of `SessionView` that say whose session it is."""
+    of_owner = {name: getattr(owner, name) for name in ("kind", "client", "host", "pid", "role", "began")}
+    return {"name": session.name, **of_owner}
 
 
 def _phase(stands: Standing) -> str:
