@@ -119,7 +119,7 @@ class Dispatcher:
         self.connections: weakref.WeakSet[Any] = weakref.WeakSet()  # those that have a session
         self._numbers = itertools.count(1)
         self._token = secrets.token_hex(3)
-        self.started = time.time()
+        self.started, self._started = time.time(), time.monotonic()
         self.build = this_build(compiled_kernels() is not None)
 
     def session_name(self, kind: str) -> str:
@@ -227,7 +227,7 @@ class Dispatcher:
             "refused": self.engine.refused_workers(),
             "host": socket.gethostname(),
             "pid": os.getpid(),
-            "uptime_seconds": time.time() - self.started,
+            "uptime_seconds": time.monotonic() - self._started,
             "workers": workers,
             "stock_workers": [] if workers else self.stock_workers(),
             "sessions": sorted(self.sessions.copy()),

@@ -123,7 +123,7 @@ class Worker(Slices):
         self._calls = 0
         self._calls_changed = threading.Condition()
         self._cancelled: set[str] = set()
-        self._started = time.time()
+        self._started = time.monotonic()
         self._refused = ""
         self._log = JobLog()
         self._jobs_done = 0
@@ -173,7 +173,7 @@ class Worker(Slices):
             "jobs_done": self._jobs_done,
             "compute_seconds": self._seconds,
             "cached_bytes": self._cache.nbytes,
-            "uptime_seconds": time.time() - self._started,
+            "uptime_seconds": time.monotonic() - self._started,
         }
 
     @expose
