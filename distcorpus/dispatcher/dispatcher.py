@@ -22,12 +22,13 @@ from distcorpus.corpora.roots import Roots
 from distcorpus.dispatcher.journal import Journals
 from distcorpus.dispatcher.limits import Limits
 from distcorpus.dispatcher.looking import Looks, Owner, spool_free
+from distcorpus.dispatcher.records import Records
 from distcorpus.dispatcher.watching import Watch
 from distcorpus.engines.pyro import PyroEngine
 from distcorpus.kernels.build import differences, this_build
 from distcorpus.monitor import text
 from distcorpus.training.session import Session
-from distcorpus.wire import PyroError, expose
+from distcorpus.wire import PyroError, Written, expose
 
 logger = logging.getLogger(__name__)
 
@@ -116,6 +117,7 @@ class Dispatcher:
         self._looks = Looks(
             engine, self.watch, self._about, self._owned, refused, self.stock_workers, max_queued
         )
+        self._records = Records(engine.records)
         self.connections: weakref.WeakSet[Any] = weakref.WeakSet()  # those that have a session
         self._numbers = itertools.count(1)
         self._token = secrets.token_hex(3)
@@ -235,9 +237,11 @@ class Dispatcher:
         }
 
     @expose
-    def records(self, session: str) -> list[dict[str, Any]]:
-        """What the latest jobs of a session cost, and where they were computed."""
-        return [asdict(record) for record in self.engine.records(session)]
+    def records(self, session: str) -> Written:
+        """What the latest jobs of a session cost, and where they were computed: a list of dicts, with the
+        attributes of `engines.observer.JobRecord`. It may be half a second old.
+        """
+        return self._records.answer(session)
 
     @expose
     def recorded_sessions(self) -> list[str]:

@@ -10,7 +10,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from distcorpus._machine import usable_memory
@@ -39,8 +39,6 @@ TOPICS_TOLD, TERMS_TOLD = 100, 15
 VALUES_TOLD = 2000
 #: The part of the time that telling of one session's topics may take.
 DETAILS_SHARE = 0.02
-#: Sessions whose details are kept for who asks next.
-DETAILS_KEPT = 16
 #: Seconds between two questions for gensim's own workers, which matter where there are no others.
 STOCK_EVERY = 2.0
 #: Seconds for which a look will do for whoever asks: many dashboards cost little more than one.
@@ -74,6 +72,15 @@ class Owner:
     role: str | None
     began: float
     word: Callable[[int], str] | None = None
+
+
+@dataclass(slots=True)
+class _Told:
+    """The details of a session; who asks for those of another does not wait while they are made."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    made: dict[str, Any] = field(default_factory=dict)
+    again_at: float = -math.inf
 
 
 class Looks:
@@ -116,7 +123,7 @@ class Looks:
         self._max_queued = max_queued
         self._lock = threading.Lock()
         self._details_lock = threading.Lock()
-        self._details: dict[str, tuple[dict[str, Any], float]] = {}  # and when it may be made again
+        self._details: dict[str, _Told] = {}
         self._made: dict[str, Any] = {}
         self._made_at = -math.inf
         self._last_event = 0
@@ -149,21 +156,19 @@ class Looks:
         LookupError
             There is no session of that name.
         """
-        session, owner = next(
-            ((session, owner) for session, owner in self._sessions() if session.name == name), (None, None)
-        )
-        if session is None or owner is None:
+        open_now = {session.name: (session, owner) for session, owner in self._sessions()}
+        if name not in open_now:
             raise LookupError(f"there is no session {name[:100]!r}: it has ended, or never began")
         with self._details_lock:
-            made, again_at = self._details.get(name, ({}, -math.inf))
+            self._details = {of: told for of, told in self._details.items() if of in open_now}
+            told = self._details.setdefault(name, _Told())
+        with told.lock:
             began = time.monotonic()
-            if began >= again_at:
-                made = self._detail(session, owner)
+            if began >= told.again_at:
+                told.made = self._detail(*open_now[name])
                 ended = time.monotonic()
-                self._details[name] = made, ended + max(FRESH, (ended - began) / DETAILS_SHARE)
-                while len(self._details) > DETAILS_KEPT:
-                    self._details.pop(next(iter(self._details)))
-        return made
+                told.again_at = ended + max(FRESH, (ended - began) / DETAILS_SHARE)
+            return told.made
 
     def _detail(self, session: Session, owner: Owner) -> dict[str, Any]:
         topics = tuple(

@@ -551,7 +551,8 @@ def _write(hint: Any, value: Any) -> Any:
         kind = next(part for part in parts if part is not NoneType)
         return None if value is None or not _is_told(kind, value) else _write(kind, value)
     if is_dataclass(hint):
-        values = {name: _write(of, getattr(value, name)) for name, of in _hints(hint).items()}
+        cls: Any = hint
+        values = {name: _write(of, getattr(value, name)) for name, of in _hints(cls).items()}
         return tuple(values.values()) if hint in _ROWS else values
     if origin is tuple:
         return [_write(parts[0], item) for item in value[:LONGEST_LIST]]
@@ -565,13 +566,12 @@ def _write(hint: Any, value: Any) -> Any:
 
 def _is_told(hint: Any, value: Any) -> bool:
     """Whether a text or a number can be told as what a hint says; other hints are not looked at."""
-    if hint is str:
-        return isinstance(value, str)
+    kinds: dict[Any, Any] = {str: str, int: Integral, float: Real}
+    if hint in kinds and not isinstance(value, kinds[hint]):
+        return False
     if hint is int:
-        return isinstance(value, Integral) and -(2**63) <= value < 2**63
-    if hint is float:
-        return isinstance(value, Real) and abs(value) <= sys.float_info.max
-    return True
+        return bool(-(2**63) <= value < 2**63)
+    return hint is not float or bool(abs(value) <= sys.float_info.max)
 
 
 def _values(view: Any) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -241,6 +242,30 @@ def test_figures_that_are_no_numbers_are_not_known(watched: Watched, monkeypatch
     details = from_message(Details, watched.dispatcher.details(name))
     assert details.singular_values == (0.0, 1.0)
     close(proxy)
+
+
+def test_the_details_of_one_session_wait_for_no_other(watched: Watched, monkeypatch: pytest.MonkeyPatch):
+    proxies = [watched.proxy(ModelLsi) for _ in range(2)]
+    for proxy in proxies:
+        proxy.begin({"num_terms": NUM_TERMS, "num_topics": 2})
+    slow, other = watched.dispatcher.status()["sessions"][-2:]
+    reached, gate = threading.Event(), threading.Event()
+
+    def wait(*sizes: int) -> list[Any]:
+        reached.set()
+        assert gate.wait(30)
+        return []
+
+    monkeypatch.setattr(watched.dispatcher.sessions[slow], "topics_now", wait)
+    thread = threading.Thread(target=watched.dispatcher.details, args=(slow,))
+    thread.start()
+    assert reached.wait(30)
+    assert from_message(Details, watched.dispatcher.details(other)).session == other
+    assert thread.is_alive()
+    gate.set()
+    thread.join(30)
+    for proxy in proxies:
+        close(proxy)
 
 
 def test_a_curve_has_points_where_there_are_numbers():
