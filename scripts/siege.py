@@ -34,7 +34,8 @@ from Pyro4 import message
 from Pyro4.constants import DAEMON_NAME
 
 from distcorpus import LocalCluster
-from distcorpus.wire import client_gone, find, list_names, names, raise_file_limit, sockets
+from distcorpus.monitor.snapshot import Snapshot, from_message
+from distcorpus.wire import client_gone, connect, find, list_names, names, raise_file_limit, sockets
 from distcorpus.wire.frames import FRAMES_ID, encode
 
 PICKLE = 4
@@ -415,6 +416,53 @@ def replays(field: Field, chance: random.Random) -> Iterator[None]:
         yield
 
 
+def impossible_tasks(field: Field, chance: random.Random) -> Iterator[None]:
+    """Training runs of numbers that cannot be, which those who watch would have to be told of."""
+    lda, lsi = field.target(names.LDA_MODELS), field.target(names.LSI_MODELS)
+    plan = {"passes": 1, "update_chunks": 1, "chunksize": 10, "decay": 0.5, "offset": 1.0}
+    plan |= {"iterations": 5, "gamma_threshold": 0.001, "seed": 1}
+    topics = {"eta": np.full(4, 0.1), "table": np.ones((4, 2)), "numdocs": 10}
+    task = {"topics": topics, "alpha": np.full(2, 0.5), "eta": np.full(4, 0.1), "num_updates": 0}
+    task |= {"documents": 10, "plan": plan, "progress": {}}
+    params = {"alpha": np.ones(2), "totals": np.full(2, 4.0), "dtype": "float64", "iterations": 5}
+    inference = {"topics": topics, "params": {**params, "gamma_threshold": 0.1, "seed": 1}}
+    of_lsi = {"num_terms": 4, "num_topics": 2}
+    numbers = (1 << 70, 1 << 2000, -1, True, float("nan"), "x" * 100_000)
+    while True:
+        odd = chance.choice(numbers)
+        claims = [(lda, "begin", {**task, name: odd}) for name in ("documents", "num_updates", "pause_every")]
+        claims += [(lda, "begin", {**task, "plan": {**plan, name: odd}}) for name in ("passes", "chunksize")]
+        claims += [(lda, "begin", {**task, "plan": {**plan, "chunksize": 0}})]
+        claims += [(lda, "begin", {**task, "progress": {"updates": odd}})]
+        claims += [(lda, "begin_inference", {**inference, "first": odd})]
+        claims += [(lsi, "begin", {**of_lsi, "tolerance": chance.choice((float("nan"), float("inf"), 0.0))})]
+        for target, method, claim in claims:
+            with opened(target) as sock:
+                sock.sendall(packed((target.object_id, method, (claim,), {})))
+                _refused(receive(sock))
+        yield
+
+
+def unread_answers(field: Field, chance: random.Random) -> Iterator[None]:
+    """Questions whose answers nobody reads."""
+    questions: list[tuple[str, str, tuple[Any, ...]]] = [
+        (names.NAME_SERVER, "list", ()),
+        (names.DISPATCHER, "snapshot", (0,)),
+        (names.DISPATCHER, "records", ("lda",)),
+    ]
+    held: list[socket.socket] = []
+    while True:
+        name, method, arguments = chance.choice(questions)
+        target = field.target(name)
+        sock = opened(target)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sock.sendall(packed((target.object_id, method, arguments, {})))
+        held.append(sock)
+        if len(held) > SLOW:
+            held.pop(0).close()
+        yield
+
+
 def exhaustion(field: Field, chance: random.Random) -> Iterator[None]:
     """As many connections to each daemon as it takes, until it refuses; all are held."""
     held = []
@@ -454,6 +502,8 @@ ATTACKS: dict[str, Attack] = {
         claims,
         hostile_names,
         replays,
+        impossible_tasks,
+        unread_answers,
     )
 }
 
@@ -468,6 +518,18 @@ def attack(field: Field, name: str, seed: int) -> None:
         except ConnectionError:  # to hang up is a refusal too
             attempts = begin(field, chance)
         field.made[name] += 1
+
+
+def watch(field: Field) -> None:
+    """Look at the cluster until the siege is over: what is seen can be read, and no worker is expelled."""
+    target = field.target(names.DISPATCHER)
+    viewer = connect(f"PYRO:{target.object_id}@{sockets.format_address(*target.address)}")
+    cursor = None
+    while not field.over.wait(1.0):
+        seen = from_message(Snapshot, viewer.snapshot(cursor))
+        cursor = seen.cursor
+        assert not seen.totals.workers_expelled, seen.incidents
+        assert all(session.phase != "unknown" for session in seen.sessions), seen.sessions
 
 
 class Siege:
@@ -531,22 +593,26 @@ def main() -> int:
     options = parser.parse_args()
     raise_file_limit()
     field = Field(options.host, options.port, options.witness)
+    attacks = options.attacks or ATTACKS
     failed: list[BaseException] = []
 
     def run(name: str, seed: int) -> None:
         try:
-            attack(field, name, seed)
+            if name == watch.__name__:
+                watch(field)
+            else:
+                attack(field, name, seed)
         except BaseException as error:
             failed.append(error)
             raise
 
     threads = [
         threading.Thread(target=run, args=(name, seed), daemon=True)
-        for seed, name in enumerate(options.attacks or ATTACKS)
+        for seed, name in enumerate((*attacks, watch.__name__))
     ]
     for thread in threads:
         thread.start()
-    while not failed and len(field.made) < len(threads):  # each has been made once
+    while not failed and len(field.made) < len(attacks):  # each has been made once
         time.sleep(PAUSE)
     print("laid", flush=True)
     sys.stdin.read()

@@ -13,7 +13,7 @@ import numpy as np
 
 from .chunk import Chunk, Divisible, positions_of
 from .lda import LDA_GRID, bound, infer, log_topics, topic_bound, topic_weights
-from .received import NUMBER, WHOLE, check_kinds
+from .received import NUMBER, WHOLE, check_counts, check_finite, check_kinds
 from .rows import Map
 from .topics import LazyTopics, StatisticsSum, newton_step
 
@@ -29,7 +29,7 @@ class Plan:
     update_chunks : int
         Chunks between two M-steps; 0: one M-step a pass.
     chunksize : int
-        Documents that count as one step of time in the learning rate.
+        At least 1: documents that count as one step of time in the learning rate.
     decay, offset : float
         The learning rate is ``(offset + pass + updates / chunksize) ** -decay``.
     iterations : int
@@ -46,6 +46,11 @@ class Plan:
         Chunks between two estimates of the perplexity (one more comes with a pass's last chunk); 0: never.
     details : bool
         Whether to report of each M-step how far the topics moved and what some of them are.
+
+    Raises
+    ------
+    TypeError, ValueError
+        One of them is no such number.
     """
 
     passes: int
@@ -63,9 +68,12 @@ class Plan:
     details: bool = False
 
     def __post_init__(self) -> None:
-        check_kinds(*WHOLE, passes=self.passes, update_chunks=self.update_chunks, chunksize=self.chunksize)
-        check_kinds(*WHOLE, iterations=self.iterations, seed=self.seed, eval_chunks=self.eval_chunks)
-        check_kinds(*NUMBER, decay=self.decay, offset=self.offset, gamma_threshold=self.gamma_threshold)
+        check_counts(passes=self.passes, update_chunks=self.update_chunks, eval_chunks=self.eval_chunks)
+        check_counts(1, chunksize=self.chunksize)
+        check_counts(iterations=self.iterations)
+        check_finite(decay=self.decay, offset=self.offset)
+        check_kinds(*WHOLE, seed=self.seed)
+        check_kinds(*NUMBER, gamma_threshold=self.gamma_threshold)
         check_kinds(str, variant=self.variant)
 
 
@@ -91,9 +99,7 @@ class Progress:
     updates: int = 0
 
     def __post_init__(self) -> None:
-        check_kinds(
-            *WHOLE, pass_=self.pass_, chunk=self.chunk, documents=self.documents, updates=self.updates
-        )
+        check_counts(pass_=self.pass_, chunk=self.chunk, documents=self.documents, updates=self.updates)
 
 
 class OnlineLda:

@@ -10,6 +10,7 @@ wrong.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterable
 from typing import Any
 
@@ -26,6 +27,8 @@ _ROW = 128
 
 WHOLE: tuple[type, ...] = (int, np.integer)
 NUMBER: tuple[type, ...] = (int, float, np.integer, np.floating)
+#: The largest count that is taken: more than there is of anything, and a float still has each number below.
+MOST_COUNTED = 2**53
 
 
 def check_kinds(*kinds: type | None, **values: Any) -> None:
@@ -47,6 +50,54 @@ def check_kinds(*kinds: type | None, **values: Any) -> None:
         if not isinstance(value, tuple(type(None) if kind is None else kind for kind in kinds)):
             wanted = " or ".join("None" if kind is None else kind.__name__ for kind in kinds)
             raise TypeError(f"{name} is a {type(value).__name__}: give {wanted}")
+
+
+def check_counts(least: int = 0, **values: Any) -> None:
+    """Refuse what is no whole number from `least` to `MOST_COUNTED`.
+
+    Parameters
+    ----------
+    least : int
+    **values : any
+        By their names.
+
+    Raises
+    ------
+    TypeError, ValueError
+        One is not; the message names it.
+    """
+    for name, value in values.items():
+        check_kinds(*WHOLE, **{name: value})
+        if isinstance(value, bool):
+            raise TypeError(f"{name} is a bool: give a whole number")
+        if not least <= value <= MOST_COUNTED:
+            raise ValueError(f"{name}={_shown(value)}: give a whole number from {least} to {MOST_COUNTED:,}")
+
+
+def check_finite(**values: Any) -> None:
+    """Refuse what is no finite number.
+
+    Parameters
+    ----------
+    **values : any
+        By their names.
+
+    Raises
+    ------
+    TypeError, ValueError
+        One is not; the message names it.
+    """
+    for name, value in values.items():
+        check_kinds(*NUMBER, **{name: value})
+        if isinstance(value, bool):
+            raise TypeError(f"{name} is a bool: give a number")
+        if not abs(value) <= sys.float_info.max:  # which an integer may exceed, and NaN does not keep to
+            raise ValueError(f"{name}={_shown(value)}: give a finite number")
+
+
+def _shown(number: Any) -> str:
+    """Return a number for a message: one with many digits is not written out."""
+    return f"{number}" if isinstance(number, float | np.floating) or abs(number) < 1e18 else "..."
 
 
 def check_received(documents: Any, what: str = "chunk") -> None:

@@ -109,6 +109,13 @@ def add_dispatcher_options(parser: Parser) -> None:
         help="the same, for the programs of one host (default: %(default)s)",
     )
     parser.add_argument(
+        "--max-workers",
+        type=positive_count,
+        default=1024,
+        metavar="N",
+        help="workers that may be connected at once (default: %(default)s)",
+    )
+    parser.add_argument(
         "--idle",
         type=amount,
         default=86_400.0,
@@ -171,7 +178,11 @@ def run(options: argparse.Namespace) -> None:
 
     watch = Watch()
     engine = PyroEngine(
-        list_workers, worker_timeout=options.worker_timeout, threads=options.threads, observer=watch
+        list_workers,
+        worker_timeout=options.worker_timeout,
+        threads=options.threads,
+        observer=watch,
+        max_workers=options.max_workers,
     )
     spool = spool_directory(options.spool) if options.spool else None
     daemon = make_daemon(options, credentials, nameserver)

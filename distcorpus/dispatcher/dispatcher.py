@@ -22,12 +22,13 @@ from distcorpus.corpora.roots import Roots
 from distcorpus.dispatcher.journal import Journals
 from distcorpus.dispatcher.limits import Limits
 from distcorpus.dispatcher.looking import Looks, Owner, spool_free
+from distcorpus.dispatcher.records import Records
 from distcorpus.dispatcher.watching import Watch
 from distcorpus.engines.pyro import PyroEngine
 from distcorpus.kernels.build import differences, this_build
 from distcorpus.monitor import text
 from distcorpus.training.session import Session
-from distcorpus.wire import PyroError, expose
+from distcorpus.wire import PyroError, Written, expose
 
 logger = logging.getLogger(__name__)
 
@@ -116,10 +117,11 @@ class Dispatcher:
         self._looks = Looks(
             engine, self.watch, self._about, self._owned, refused, self.stock_workers, max_queued
         )
+        self._records = Records(engine.records)
         self.connections: weakref.WeakSet[Any] = weakref.WeakSet()  # those that have a session
         self._numbers = itertools.count(1)
         self._token = secrets.token_hex(3)
-        self.started = time.time()
+        self.started, self._started = time.time(), time.monotonic()
         self.build = this_build(compiled_kernels() is not None)
 
     def session_name(self, kind: str) -> str:
@@ -227,7 +229,7 @@ class Dispatcher:
             "refused": self.engine.refused_workers(),
             "host": socket.gethostname(),
             "pid": os.getpid(),
-            "uptime_seconds": time.time() - self.started,
+            "uptime_seconds": time.monotonic() - self._started,
             "workers": workers,
             "stock_workers": [] if workers else self.stock_workers(),
             "sessions": sorted(self.sessions.copy()),
@@ -235,9 +237,11 @@ class Dispatcher:
         }
 
     @expose
-    def records(self, session: str) -> list[dict[str, Any]]:
-        """What the latest jobs of a session cost, and where they were computed."""
-        return [asdict(record) for record in self.engine.records(session)]
+    def records(self, session: str) -> Written:
+        """What the latest jobs of a session cost, and where they were computed: a list of dicts, with the
+        attributes of `engines.observer.JobRecord`. It may be half a second old.
+        """
+        return self._records.answer(session)
 
     @expose
     def recorded_sessions(self) -> list[str]:

@@ -239,6 +239,8 @@ def _num_terms(id2word: Any) -> int:
     for kind in set(map(type, ids)):
         if not issubclass(kind, int | np.integer):
             raise TypeError(f"id2word has a {kind.__name__} for an id: give a dict of whole number to word")
+    if min(ids, default=0) < 0:
+        raise ValueError(f"id2word has a negative id, {min(ids)}: give ids from 0 on")
     return 1 + int(max(ids, default=-1))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import shutil
@@ -9,7 +10,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from distcorpus._machine import usable_memory
@@ -38,12 +39,14 @@ TOPICS_TOLD, TERMS_TOLD = 100, 15
 VALUES_TOLD = 2000
 #: The part of the time that telling of one session's topics may take.
 DETAILS_SHARE = 0.02
-#: Sessions whose details are kept for who asks next.
-DETAILS_KEPT = 16
 #: Seconds between two questions for gensim's own workers, which matter where there are no others.
 STOCK_EVERY = 2.0
 #: Seconds for which a look will do for whoever asks: many dashboards cost little more than one.
 FRESH = 0.5
+#: Characters of an error that says why a session cannot be looked at.
+LONGEST_REASON = 200
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +72,15 @@ class Owner:
     role: str | None
     began: float
     word: Callable[[int], str] | None = None
+
+
+@dataclass(slots=True)
+class _Told:
+    """The details of a session; who asks for those of another does not wait while they are made."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    made: dict[str, Any] = field(default_factory=dict)
+    again_at: float = -math.inf
 
 
 class Looks:
@@ -111,16 +123,19 @@ class Looks:
         self._max_queued = max_queued
         self._lock = threading.Lock()
         self._details_lock = threading.Lock()
-        self._details: dict[str, tuple[dict[str, Any], float]] = {}  # and when it may be made again
+        self._details: dict[str, _Told] = {}
         self._made: dict[str, Any] = {}
         self._made_at = -math.inf
         self._last_event = 0
         self._memory = usable_memory()
+        self._untold: set[str] = set()  # sessions of which it was logged that they cannot be looked at
 
     def session_views(self) -> list[SessionView]:
         """Return how far each session is."""
-        now = time.time()
-        return [self._session(session, owner, now) for session, owner in self._sessions()]
+        now = time.monotonic()
+        sessions = self._sessions()
+        self._untold &= {session.name for session, _ in sessions}
+        return [self._view(session, owner, now) for session, owner in sessions]
 
     def snapshot(self, cursor: int | None) -> dict[str, Any]:
         """Return a snapshot as it travels, with what happened after `cursor`."""
@@ -141,21 +156,19 @@ class Looks:
         LookupError
             There is no session of that name.
         """
-        session, owner = next(
-            ((session, owner) for session, owner in self._sessions() if session.name == name), (None, None)
-        )
-        if session is None or owner is None:
+        open_now = {session.name: (session, owner) for session, owner in self._sessions()}
+        if name not in open_now:
             raise LookupError(f"there is no session {name[:100]!r}: it has ended, or never began")
         with self._details_lock:
-            made, again_at = self._details.get(name, ({}, -math.inf))
+            self._details = {of: told for of, told in self._details.items() if of in open_now}
+            told = self._details.setdefault(name, _Told())
+        with told.lock:
             began = time.monotonic()
-            if began >= again_at:
-                made = self._detail(session, owner)
+            if began >= told.again_at:
+                told.made = self._detail(*open_now[name])
                 ended = time.monotonic()
-                self._details[name] = made, ended + max(FRESH, (ended - began) / DETAILS_SHARE)
-                while len(self._details) > DETAILS_KEPT:
-                    self._details.pop(next(iter(self._details)))
-        return made
+                told.again_at = ended + max(FRESH, (ended - began) / DETAILS_SHARE)
+            return told.made
 
     def _detail(self, session: Session, owner: Owner) -> dict[str, Any]:
         topics = tuple(
@@ -176,14 +189,13 @@ class Looks:
         return dict(to_message(details))
 
     def _look(self) -> Snapshot:
-        now = time.time()
+        now = time.monotonic()
         workers = self._engine.look()
-        sessions = self._sessions()
-        views = [self._session(session, owner, now) for session, owner in sessions]
+        views = self.session_views()
         stats = self._engine.stats
         return Snapshot(
             schema=SCHEMA,
-            time=now,
+            time=time.time(),
             version=__version__,
             host=socket.gethostname(),
             pid=os.getpid(),
@@ -249,6 +261,20 @@ class Looks:
             clock_offset=pulse.clock_offset if pulse else None,
         )
 
+    def _view(self, session: Session, owner: Owner, now: float) -> SessionView:
+        """Return how far a session is; whatever is wrong with one, the others are shown."""
+        try:
+            return self._session(session, owner, now)
+        except Exception as error:
+            if session.name not in self._untold:
+                self._untold.add(session.name)
+                logger.exception("cannot tell where session %s stands", session.name)
+            return SessionView(
+                **_whose(session, owner),
+                phase="unknown",
+                waits_for=f"cannot be told: {type(error).__name__}: {str(error)[:LONGEST_REASON]}",
+            )
+
     def _session(self, session: Session, owner: Owner, now: float) -> SessionView:
         stands = session.standing()
         counts = self._watch.session(session.name)
@@ -258,13 +284,7 @@ class Looks:
         to_do, done = stands.documents_to_do, stands.documents_done
         left = max(to_do - done, 0) / rate if to_do is not None and rate else None
         return SessionView(
-            name=session.name,
-            kind=owner.kind,
-            client=owner.client,
-            host=owner.host,
-            pid=owner.pid,
-            role=owner.role,
-            began=owner.began,
+            **_whose(session, owner),
             topics=stands.topics,
             terms=stands.terms,
             phase=phase,
@@ -300,6 +320,12 @@ class Looks:
             bytes_spooled=session.spool.bytes_on_disk,
             kernels=self._engine.kernels_of(session.name),
         )
+
+
+def _whose(session: Session, owner: Owner) -> dict[str, Any]:
+    """Return the arguments of `SessionView` that say whose session it is."""
+    of_owner = {name: getattr(owner, name) for name in ("kind", "client", "host", "pid", "role", "began")}
+    return {"name": session.name, **of_owner}
 
 
 def _phase(stands: Standing) -> str:

@@ -71,7 +71,7 @@ class Recent:
 
 @dataclass(slots=True)
 class Counts:
-    """What jobs have cost: of a worker, or of a session."""
+    """What jobs have cost: of a worker, or of a session. All times are of one clock that nobody sets."""
 
     since: float
     jobs: int = 0
@@ -103,7 +103,7 @@ class Counts:
         self.transferring.add(computed_at - record.transfer_seconds, computed_at, record.transfer_seconds)
         if record.outcome == "accepted":
             self.documents += record.documents
-            self.computed.add(record.began, now, record.documents)
+            self.computed.add(now - _seconds(record), now, record.documents)
 
     def shares(self, now: float) -> tuple[float, float, float]:
         """Return the shares of the last minute, or of the time since it is there, in which it computed, in
@@ -149,12 +149,12 @@ class Watch(EngineObserver):
         self._begun: Counter[str] = Counter()
         self._happened: Counter[str] = Counter()
         self._documents_arrived = 0
-        self._all = Counts(time.time())
+        self._all = Counts(time.monotonic())
 
     # What the engine tells.
 
     def job_ended(self, record: JobRecord) -> None:
-        now = time.time()
+        now, ended = time.monotonic(), time.time()
         with self._lock:
             for table, name in ((self._workers, record.worker), (self._sessions, record.session)):
                 _counts(table, name, now).add(record, now)
@@ -167,7 +167,7 @@ class Watch(EngineObserver):
             event = JobEvent(
                 self._number,
                 record.began,
-                now,
+                ended,
                 record.session,
                 record.worker,
                 record.round,
@@ -195,7 +195,7 @@ class Watch(EngineObserver):
             return
         with self._lock:
             self._rounds.setdefault(kernel, _Seconds()).add(seconds)
-            counts = _counts(self._sessions, session, time.time())
+            counts = _counts(self._sessions, session, time.monotonic())
             before = counts.round_seconds
             counts.round_seconds = seconds if before is None else before + 0.3 * (seconds - before)
 
@@ -206,7 +206,7 @@ class Watch(EngineObserver):
         with self._lock:
             if what == "joined":
                 self._workers.pop(worker, None)
-                _counts(self._workers, worker, time.time())
+                _counts(self._workers, worker, time.monotonic())
         self.tell(f"worker {what}", severity, reason, worker=worker)
 
     # What the dispatcher tells.
@@ -215,7 +215,7 @@ class Watch(EngineObserver):
         """A training run, or an evaluation, begins."""
         with self._lock:
             self._begun[kind] += 1
-            _counts(self._sessions, session, time.time())
+            _counts(self._sessions, session, time.monotonic())
         self.tell("session begins", "info", what, session=session)
 
     def documents_arrived(self, number: int) -> None:
@@ -237,12 +237,12 @@ class Watch(EngineObserver):
     def worker(self, name: str) -> Counts:
         """Return the counts of a worker."""
         with self._lock:
-            return _counts(self._workers, name, time.time())
+            return _counts(self._workers, name, time.monotonic())
 
     def session(self, name: str) -> Counts:
         """Return the counts of a session."""
         with self._lock:
-            return _counts(self._sessions, name, time.time())
+            return _counts(self._sessions, name, time.monotonic())
 
     def totals(self) -> dict[str, Any]:
         """Return the arguments of `Totals` that are known here."""
@@ -305,6 +305,11 @@ def _counts(table: OrderedDict[str, Counts], name: str, now: float) -> Counts:
             table.popitem(last=False)
     table.move_to_end(name)
     return table[name]
+
+
+def _seconds(record: JobRecord) -> float:
+    """Return how long a job took from when it was handed out."""
+    return record.queue_seconds + record.transfer_seconds + record.compute_seconds + record.sum_seconds
 
 
 def _few(blocks: Iterable[str]) -> str:

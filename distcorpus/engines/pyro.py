@@ -97,6 +97,8 @@ _SHOWN = {
 
 #: Workers that are being connected to at once; further ones are at the next look for some.
 MAX_CONNECTING = 64
+#: Workers that there may be at once: each takes a thread a slot and one more.
+MAX_WORKERS = 1024
 
 
 class _JobFailed(Exception):
@@ -228,6 +230,8 @@ class PyroEngine:
         Of this process, for what is computed between two rounds; its BLAS has one.
     observer : EngineObserver, optional
         Is told what happens.
+    max_workers : int, default 1024
+        How many there may be at once. At one address there is one, under whatever names it is registered.
     """
 
     def __init__(
@@ -238,6 +242,7 @@ class PyroEngine:
         worker_timeout: float | None = None,
         threads: int = 1,
         observer: EngineObserver | None = None,
+        max_workers: int = MAX_WORKERS,
     ) -> None:
         self.stats = Stats()
         self._observer = observer or EngineObserver()
@@ -245,6 +250,7 @@ class PyroEngine:
         self._name = uuid.uuid4().hex
         self._list_workers = list_workers
         self._slots = slots
+        self._max_workers = max_workers
         self._worker_timeout = worker_timeout
         self._kinds = Kinds(lambda: Schedule(slots=slots, worker_timeout=worker_timeout, stats=self.stats))
         self._lock = threading.Lock()
@@ -576,6 +582,7 @@ class PyroEngine:
                 if silent.info.name not in registered:
                     self._lose(silent, "it is silent, and gone from the name server")
             self._refused = {key: until for key, until in self._refused.items() if until > now}
+            taken = self._taken()
             there = set(registered.items())
             self._complained = {key: said for key, said in self._complained.items() if key in there}
             self._unreachable &= there
@@ -593,55 +600,105 @@ class PyroEngine:
                     continue
                 if link is not None and link.info.uri == uri:
                     continue
+                if link is None and (full := self._no_place(taken, name, uri)):
+                    self._refuse(name, uri, full)
+                    continue
                 if link is not None:
                     self._lose(link, f"a worker of the same name registered at {uri}")
                 self._connecting[name] = uri
-            threading.Thread(
+            thread = threading.Thread(
                 target=self._connect, args=(name, uri), name=f"connect {name}", daemon=True
-            ).start()
+            )
+            try:
+                thread.start()
+            except RuntimeError as error:  # this process has as many threads as it may have
+                with self._lock:
+                    del self._connecting[name]
+                    self._refuse(name, uri, str(error))
+                break
+
+    def _taken(self) -> dict[str, str]:
+        """Return who is at each address (under the lock)."""
+        return {location_of(link.info.uri): link.info.name for link in self._links.values()}
+
+    def _no_place(self, taken: Mapping[str, str], name: str, uri: str) -> str:
+        """Return why a worker has no place beside the others, in words (under the lock)."""
+        there = taken.get(location_of(uri), name)
+        if there != name:
+            return (
+                f"at {location_of(uri)} there is worker {there}, and one address is one worker: start each "
+                "worker by itself, with --threads for more cores"
+            )
+        if len(self._links) >= self._max_workers:
+            return (
+                f"the dispatcher has {len(self._links)} workers and takes no more: start it with a larger "
+                "--max-workers"
+            )
+        return ""
+
+    def _refuse(self, name: str, uri: str, said: str, unreachable: bool = False) -> None:
+        """Do without a worker for a while (under the lock); it is said once why."""
+        complained = (name, uri) in self._complained
+        self._complained[name, uri] = said
+        self._refused[name, uri] = time.monotonic() + RETRY_AFTER
+        if unreachable:
+            self._unreachable.add((name, uri))
+        if not complained:
+            self._observer.worker_changed(name, "refused", said)
+        logger.log(
+            logging.DEBUG if complained else logging.WARNING,
+            "worker %s at %s cannot be used: %s%s",
+            name,
+            uri,
+            said,
+            ". Its address has to be reachable from here: see its --bind and --advertise"
+            if unreachable
+            else "",
+        )
 
     def _connect(self, name: str, uri: str) -> None:
         proxies: list[Any] = []
+        link: _Link | None = None
         try:
             proxies.extend(connect(uri, timeout=PING_DEADLINE) for _ in range(self._slots + 1))
             info = read_status(name, uri, proxies[0].status())
             for proxy in proxies[1:]:
                 # A job takes as long as it takes; the pings tell whether the worker is alive.
                 proxy._pyroTimeout = None
+            link = self._join(name, uri, info, proxies)
+            if link is not None:
+                self._serve_link(link)
         except Exception as error:  # whatever is wrong with it, it is one worker fewer and no more
-            with self._lock:
-                complained = (name, uri) in self._complained
-                self._complained[name, uri] = str(error)
-                if isinstance(error, CommunicationError) and not remote_traceback(error):
-                    self._unreachable.add((name, uri))
-                if not complained:
-                    self._observer.worker_changed(name, "refused", str(error))
-            logger.log(
-                logging.DEBUG if complained else logging.WARNING,
-                "worker %s at %s cannot be used: %s%s",
-                name,
-                uri,
-                error,
-                ". Its address has to be reachable from here: see its --bind and --advertise"
-                if isinstance(error, CommunicationError) and not remote_traceback(error)
-                else "",
-            )
+            if link is not None:  # nobody would hand it anything
+                with self._lock:
+                    self._lose(link, f"it cannot be served: {error}")
             if isinstance(error, RefusedError):
                 with suppress(Exception):  # one of another version may not know the call
                     proxies[0].refused(f"{error} (the dispatcher runs on {socket.gethostname()})")
             for proxy in proxies:
                 close(proxy)
+            unreachable = isinstance(error, CommunicationError) and not remote_traceback(error)
             with self._lock:
-                self._refused[name, uri] = time.monotonic() + RETRY_AFTER
+                self._refuse(name, uri, str(error), unreachable)
                 if self._connecting.get(name) == uri:
                     del self._connecting[name]
-            return
+
+    def _join(self, name: str, uri: str, info: WorkerInfo, proxies: list[Any]) -> _Link | None:
+        """Take in a worker that has been connected to; None where it has registered elsewhere meanwhile.
+
+        Raises
+        ------
+        RuntimeError
+            Others have taken its place.
+        """
         with self._changed:
+            if full := self._no_place(self._taken(), name, uri):
+                raise RuntimeError(full)
             link = _Link(info, self._kinds.of(info.kernels))
             link.proxies = proxies
             if self._stopping.is_set() or self._connecting.get(name) != uri:
-                link.close()  # meanwhile it has registered elsewhere
-                return
+                link.close()
+                return None
             del self._connecting[name]
             self._complained[name, uri] = ""  # when it is gone, that will have been said
             self._unreachable.discard((name, uri))
@@ -657,8 +714,13 @@ class PyroEngine:
             self._observer.worker_changed(name, "joined", f"{info.host}, {plural(info.threads, 'thread')}")
             self._apply(link.schedule.worker_joined(name, time.monotonic(), threads=info.threads))
             self._changed.notify_all()
-        threading.Thread(target=self._ping, args=(link, proxies[0]), name=f"ping {name}", daemon=True).start()
-        for proxy in proxies[1:]:
+            return link
+
+    def _serve_link(self, link: _Link) -> None:
+        """Start the threads of a link; raises RuntimeError where this process may have no more."""
+        name, (first, *others) = link.info.name, link.proxies
+        threading.Thread(target=self._ping, args=(link, first), name=f"ping {name}", daemon=True).start()
+        for proxy in others:
             threading.Thread(
                 target=self._drive, args=(link, proxy), name=f"drive {name}", daemon=True
             ).start()

@@ -175,7 +175,7 @@ def _prepared(round_: Round, words: NDArray[np.int32], side_by_side: Map) -> NDA
     return table
 
 
-def _record(round_: Round, block: Block, began: float) -> JobRecord:
+def _record(round_: Round, block: Block, began: float, seconds: float) -> JobRecord:
     """Return what is known of a block that this thread has just computed, which began then."""
     return JobRecord(
         session=round_.session,
@@ -185,7 +185,7 @@ def _record(round_: Round, block: Block, began: float) -> JobRecord:
         blocks=(str(block),),
         documents=block.n_docs,
         began=began,
-        compute_seconds=time.time() - began,
+        compute_seconds=seconds,
     )
 
 
@@ -331,10 +331,11 @@ class ThreadsEngine:
     def _compute(self, job: _Job, block: Block) -> None:
         round_ = job.round
         with self._budget:
-            began = time.time()
+            began, start = time.time(), time.perf_counter()
             job.kernel(self.map if self.num_workers > 1 else map).add(block.documents, block.key)
+            seconds = time.perf_counter() - start
         for observer in watching():
-            observer.job_ended(_record(round_, block, began))
+            observer.job_ended(_record(round_, block, began, seconds))
         with self._changed:
             job.left -= 1
             if job.left or self._rounds.get(round_.session) is not round_:

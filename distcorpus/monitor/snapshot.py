@@ -11,9 +11,12 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, is_dataclass
 from functools import cache
+from itertools import islice
+from numbers import Integral, Real
 from types import NoneType, UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -52,9 +55,9 @@ class SessionView:
     began : float
     topics, terms : int or None
         Of the model.
-    phase : {"arriving", "computing", "paused", "done"}
+    phase : {"arriving", "computing", "paused", "done", "unknown"}
         Its documents are arriving (while they do, they are computed already); all have arrived; it waits for
-        its program; it has its result.
+        its program; it has its result; where it stands cannot be told (`waits_for` says why).
     waits_for : str
         For a reader: ``"no worker"``, ``"the client"``, ``"round 12 of about 30"``.
     chunks_arrived, documents_arrived : int
@@ -496,15 +499,13 @@ _ROWS = (JobEvent, Incident, Topic, Point)
 
 
 def to_message(view: Any) -> Any:
-    """Return a view as it travels: plain dicts, lists, tuples, texts and numbers."""
-    if is_dataclass(view):
-        values = {name: to_message(value) for name, value in _values(view).items()}
-        return tuple(values.values()) if isinstance(view, _ROWS) else values
-    if isinstance(view, Mapping):
-        return {key: to_message(value) for key, value in view.items()}
-    if isinstance(view, tuple):
-        return [to_message(value) for value in view]
-    return view
+    """Return a view as it travels: plain dicts, lists, tuples, texts and numbers.
+
+    Whatever is in the view, `from_message` takes what it becomes: what is too long is cut, a number that
+    cannot be one is not known, or nothing. One session's or worker's figures hide no other's.
+    """
+    kind: Any = type(view)
+    return _write(kind, view)
 
 
 def from_message(cls: type[T], message: Any) -> T:
@@ -541,6 +542,36 @@ def as_dict(view: Any) -> Any:
 def as_json(view: Any, indent: int | None = None) -> str:
     """Return a view as JSON."""
     return json.dumps(as_dict(view), indent=indent, allow_nan=False)
+
+
+def _write(hint: Any, value: Any) -> Any:
+    """Return a value as `_read` takes it."""
+    origin, parts = get_origin(hint), get_args(hint)
+    if origin in (Union, UnionType):
+        kind = next(part for part in parts if part is not NoneType)
+        return None if value is None or not _is_told(kind, value) else _write(kind, value)
+    if is_dataclass(hint):
+        cls: Any = hint
+        values = {name: _write(of, getattr(value, name)) for name, of in _hints(cls).items()}
+        return tuple(values.values()) if hint in _ROWS else values
+    if origin is tuple:
+        return [_write(parts[0], item) for item in value[:LONGEST_LIST]]
+    if origin is Mapping:
+        items = islice(value.items(), LONGEST_LIST)
+        return {_write(str, key): _write(parts[1], item) for key, item in items}
+    if not _is_told(hint, value):
+        return hint()
+    return hint(value)[:LONGEST_TEXT] if hint is str else hint(value)
+
+
+def _is_told(hint: Any, value: Any) -> bool:
+    """Whether a text or a number can be told as what a hint says; other hints are not looked at."""
+    kinds: dict[Any, Any] = {str: str, int: Integral, float: Real}
+    if hint in kinds and not isinstance(value, kinds[hint]):
+        return False
+    if hint is int:
+        return bool(-(2**63) <= value < 2**63)
+    return hint is not float or bool(abs(value) <= sys.float_info.max)
 
 
 def _values(view: Any) -> dict[str, Any]:

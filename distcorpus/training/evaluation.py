@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distcorpus.algorithms.chunk import Chunk, Divisible
+from distcorpus.algorithms.received import check_counts
 from distcorpus.engines.base import Block, Engine
 from distcorpus.kernels import Inference, InferenceParams, as_dict
 from distcorpus.training.session import PUT_AFTER_END, Session
@@ -36,6 +37,9 @@ class EvaluationTask:
     topics: dict[str, Any]
     params: InferenceParams
     first: int = 0
+
+    def __post_init__(self) -> None:
+        check_counts(first=self.first)
 
     def to_message(self) -> dict[str, Any]:
         """Return it as it travels."""

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from distcorpus.algorithms.chunk import Divisible
 from distcorpus.algorithms.lda import LDA_GRID, check_not_too_small
 from distcorpus.algorithms.online import OnlineLda, Plan, Progress
-from distcorpus.algorithms.received import WHOLE, check_kinds
+from distcorpus.algorithms.received import check_counts, check_kinds
 from distcorpus.algorithms.topics import LazyTopics, StatisticsSum
 from distcorpus.engines.base import Block, Engine
 from distcorpus.kernels import EStep, EStepParams
@@ -106,8 +106,11 @@ class LdaTask:
 
     def __post_init__(self) -> None:
         check_kinds(np.ndarray, alpha=self.alpha, eta=self.eta)
-        check_kinds(*WHOLE, num_updates=self.num_updates)
-        check_kinds(*WHOLE, None, documents=self.documents, pause_every=self.pause_every)
+        check_counts(num_updates=self.num_updates)
+        if self.documents is not None:
+            check_counts(documents=self.documents)
+        if self.pause_every is not None:
+            check_counts(1, pause_every=self.pause_every)
 
     def to_message(self) -> dict[str, Any]:
         """Return it as it travels."""

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from distcorpus.algorithms import lsi
 from distcorpus.algorithms.chunk import Chunk, Divisible
 from distcorpus.algorithms.lda import floats
-from distcorpus.algorithms.received import NUMBER, WHOLE, check_kinds
+from distcorpus.algorithms.received import WHOLE, check_finite, check_kinds
 from distcorpus.algorithms.summation import GridSum, exact_sum, grid_for
 from distcorpus.engines.base import Block, Engine
 from distcorpus.kernels import NormParams, Product, ProductParams, SquaredNorm
@@ -59,7 +59,7 @@ class LsiTask:
     Raises
     ------
     TypeError, ValueError
-        If the shapes of `base` do not fit, or the weights are none.
+        If the shapes of `base` do not fit, the weights are none, or a number is not finite.
     """
 
     num_terms: int
@@ -85,7 +85,9 @@ class LsiTask:
             )
         check_kinds(*WHOLE, num_terms=self.num_terms, num_topics=self.num_topics, seed=self.seed)
         check_kinds(*WHOLE, None, power_iters=self.power_iters, extra_samples=self.extra_samples)
-        check_kinds(*NUMBER, decay=self.decay, tolerance=self.tolerance)
+        check_finite(decay=self.decay, tolerance=self.tolerance)
+        if self.tolerance <= 0:
+            raise ValueError(f"tolerance={self.tolerance}: give a number above 0")
         floats(self.dtype)
         if self.base is not None:
             U, s = self.base

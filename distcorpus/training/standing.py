@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -82,7 +83,9 @@ class Curve:
         self._skipped = 0
 
     def add(self, documents_done: int, value: float) -> None:
-        """Add what it is now."""
+        """Add what it is now; no point where that is no number."""
+        if not math.isfinite(value):
+            return
         self._skipped += 1
         if self._skipped < self._every:
             return

@@ -5,6 +5,7 @@ Importing it configures Pyro4 for the whole process, see `install`.
 
 from distcorpus.wire import names
 from distcorpus.wire.allowed import allow
+from distcorpus.wire.calls import Written
 from distcorpus.wire.daemon import Connection, Daemon, behavior, current_connection
 from distcorpus.wire.exposed import expose
 from distcorpus.wire.frames import CannotSendError
@@ -55,6 +56,7 @@ __all__ = [
     "PyroError",
     "SlicedCalls",
     "Slices",
+    "Written",
     "abort",
     "allow",
     "behavior",

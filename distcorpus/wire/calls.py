@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import pickle
 import pickletools
+import threading
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -118,6 +119,28 @@ def check_call(call: Any) -> tuple[str, str, Any, Any]:
                 raise AttributeError(f"refused {method[:_LONGEST_NAME]}: only methods can be called")
             return object_id, method, args, kwargs
     raise SerializeError("malformed call: it is not (object, method, arguments, keyword arguments)")
+
+
+class Written:
+    """An answer that many ask for: each serializer writes it once.
+
+    Parameters
+    ----------
+    value : any
+        It must not change any more.
+    """
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+        self._lock = threading.Lock()
+        self._written: dict[int, Any] = {}
+
+    def by(self, serializer_id: int, write: Callable[[Any], Any]) -> Any:
+        """Return what `write` makes of the value; the same as before if that serializer asked before."""
+        with self._lock:
+            if serializer_id not in self._written:
+                self._written[serializer_id] = write(self.value)
+            return self._written[serializer_id]
 
 
 def portable(value: Any) -> Any:

@@ -95,6 +95,8 @@ class Daemon(Pyro4.core.Daemon):
 
     #: The largest message; None for what Pyro4's MAX_MESSAGE_SIZE says.
     max_message_bytes: int | None = None
+    #: Bytes of messages and answers under way; None for `transport.MAX_BYTES_UNDER_WAY`.
+    max_bytes_under_way: int | None = None
 
     def __init__(
         self,
@@ -138,7 +140,9 @@ class Daemon(Pyro4.core.Daemon):
     def transportServer(self, server: Any) -> None:
         # Pyro4 makes a server of its own choice here, and offers no other place to put ours.
         if server is not None:
-            server = Transport(self._max_connections, self.credentials, self.max_message_bytes)
+            server = Transport(
+                self._max_connections, self.credentials, self.max_message_bytes, self.max_bytes_under_way
+            )
         self._transport = server
 
     def start(self) -> None:

@@ -21,7 +21,7 @@ from typing import Any
 from Pyro4.errors import SecurityError, SerializeError
 from Pyro4.util import SerializerBase
 
-from distcorpus.wire.calls import portable, read, read_call, write
+from distcorpus.wire.calls import Written, portable, read, read_call, write
 from distcorpus.wire.sockets import Gather
 
 FRAMES_ID = 64
@@ -40,6 +40,8 @@ class FramesSerializer(SerializerBase):
     serializer_id = FRAMES_ID
 
     def dumps(self, data: Any) -> Gather:
+        if isinstance(data, Written):
+            return data.by(self.serializer_id, self.dumps)
         return encode(portable(data))
 
     def dumpsCall(self, obj: str, method: str, vargs: Any, kwargs: Any) -> Gather:

@@ -30,8 +30,13 @@ MAX_NAMES = 10_000
 MAX_NAMES_OF_A_HOST = 5_000  # the others' reserve
 MAX_TEXT = 512  # characters of a name, a URI or a piece of metadata
 MAX_METADATA = 16
+#: Bytes (UTF-8) of all names, URIs and metadata, and of those of one host: as many as a list's answer has.
+MAX_BYTES = 4 << 20
+MAX_BYTES_OF_A_HOST = 2 << 20
 #: Of a message: far more than any call of a name server needs.
 MAX_MESSAGE_BYTES = 1 << 20
+#: Of messages and answers under way.
+MAX_BYTES_UNDER_WAY = 256 << 20
 ALIVE_SECONDS = 1.0
 CLEAN_SECONDS = 5.0
 _BROADCAST_SECONDS = 0.7
@@ -53,6 +58,7 @@ class NameServer(Pyro4.naming.NameServer):
     def __init__(self) -> None:
         super().__init__()
         self._holders: dict[str, str] = {}  # the host that registered a name
+        self._sizes: dict[str, int] = {}  # bytes of a name and what is registered under it
 
     def register(
         self,
@@ -88,8 +94,10 @@ class NameServer(Pyro4.naming.NameServer):
                 raise NamingError(f"your host has {MAX_NAMES_OF_A_HOST} names, which is all that it may have")
             if not may_replace and self._uri_of(name) not in (known, None):
                 raise NamingError(f"{name} has just been registered by another")
+            size = self._size_for(name, caller, text, metadata)
             super().register(name, text, metadata=metadata)
             self._holders[name] = caller
+            self._sizes[name] = size
 
     def ping(self) -> None:
         """Answer at once."""
@@ -110,8 +118,13 @@ class NameServer(Pyro4.naming.NameServer):
 
     def set_metadata(self, name: str, metadata: Iterable[str] | None) -> None:
         """Replace the metadata of a registration, by who may remove it."""
-        self._check_owner(name)
-        super().set_metadata(name, _check_texts(name, "", metadata))
+        known = self._check_owner(name)
+        metadata = _check_texts(name, "", metadata)
+        with self.lock:
+            holder = self._holders.get(name, "")
+            size = self._size_for(name, holder, known or "", metadata)
+            super().set_metadata(name, metadata)
+            self._sizes[name] = size
 
     def remove(self, name: str | None = None, prefix: str | None = None, regex: str | None = None) -> int:
         """Remove one name; returns how many were removed. Whole prefixes and patterns are refused.
@@ -154,8 +167,26 @@ class NameServer(Pyro4.naming.NameServer):
             )
         return known
 
+    def _size_for(self, name: str, holder: str, uri: str, metadata: Iterable[str] | None) -> int:
+        """Return the bytes of a registration, if there is room for it (under the lock)."""
+        texts = (name, uri, *(metadata or ()))
+        size = sum(len(text.encode(errors="surrogatepass")) for text in texts)
+        others = {other: taken for other, taken in self._sizes.items() if other != name}
+        if sum(others.values()) + size > MAX_BYTES:
+            raise NamingError(
+                f"the name server holds {MAX_BYTES >> 20} MiB of names, URIs and metadata at most"
+            )
+        of_host = sum(taken for other, taken in others.items() if self._holders.get(other) == holder)
+        if of_host + size > MAX_BYTES_OF_A_HOST:
+            raise NamingError(
+                f"one host may register {MAX_BYTES_OF_A_HOST >> 20} MiB of names, URIs and metadata: "
+                "register fewer, or with less metadata"
+            )
+        return size
+
     def _remove(self, name: Any) -> int:
         self._holders.pop(name, None)
+        self._sizes.pop(name, None)
         return int(super().remove(name))
 
     def _uri_of(self, name: Any) -> str | None:
@@ -188,6 +219,7 @@ class NameServerDaemon(Daemon):
     """
 
     max_message_bytes = MAX_MESSAGE_BYTES
+    max_bytes_under_way = MAX_BYTES_UNDER_WAY
 
     def __init__(
         self,

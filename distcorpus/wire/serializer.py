@@ -14,7 +14,7 @@ from Pyro4.configuration import config
 from Pyro4.errors import SecurityError, SerializeError
 
 from distcorpus.wire import allowed, scoped, sockets, tls
-from distcorpus.wire.calls import pickled, portable, read, read_call
+from distcorpus.wire.calls import Written, pickled, portable, read, read_call
 from distcorpus.wire.frames import FramesSerializer
 
 MAX_MESSAGE_BYTES = 1 << 30
@@ -37,6 +37,8 @@ class RestrictedPickleSerializer(util.PickleSerializer):
     """Pyro4's pickle, as unmodified programs speak it, which makes only what `wire.allowed` lists."""
 
     def dumps(self, data: Any) -> bytes:
+        if isinstance(data, Written):
+            return data.by(self.serializer_id, self.dumps)
         return pickled(portable(data), config.PICKLE_PROTOCOL_VERSION)
 
     def dumpsCall(self, obj: str, method: str, vargs: Any, kwargs: Any) -> bytes:

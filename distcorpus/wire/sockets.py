@@ -25,6 +25,9 @@ KEEPALIVE_IDLE = 3
 KEEPALIVE_INTERVAL = 2
 KEEPALIVE_PROBES = 3
 VANISHED_AFTER = KEEPALIVE_IDLE + KEEPALIVE_PROBES * KEEPALIVE_INTERVAL
+# So often in a row data or a probe is sent again without an answer, ever more slowly, until the peer's host
+# counts as vanished: some 13 seconds in a local network. A host whose program does not read answers each.
+_VANISHED_TRIES = 6
 
 _LARGE = 1 << 16
 # A message is received in pieces, each as large as all before it: a few calls for a large message, and small
@@ -58,8 +61,17 @@ class Gather:
         return b"".join(self.parts)
 
 
-def send_data(sock: socket.socket, data: bytes | Gather) -> None:
+def send_data(
+    sock: socket.socket, data: bytes | Gather, after_piece: Callable[[int], None] = lambda nbytes: None
+) -> None:
     """Send all of `data`, without copying it, also on a socket with a timeout and on a TLS socket.
+
+    Parameters
+    ----------
+    sock : socket.socket
+    data : bytes or Gather
+    after_piece : callable
+        Called with the number of bytes that the system has just taken.
 
     Raises
     ------
@@ -73,6 +85,7 @@ def send_data(sock: socket.socket, data: bytes | Gather) -> None:
     try:
         while views:
             sent = sock.sendmsg(list(islice(views, _IOV_MAX))) if gathers else sock.send(views[0])
+            after_piece(sent)
             while views and sent >= views[0].nbytes:
                 sent -= views.popleft().nbytes
             if sent:
@@ -146,7 +159,8 @@ def set_keepalive(sock: socket.socket) -> None:
 
     A peer that is there but reads nothing for that long, while data waits for it, is dropped as well (a
     stopped process, say): the system's timer for unacknowledged data, without which a host that vanishes in
-    mid-message is waited for during a quarter of an hour, does not tell the two apart.
+    mid-message is waited for during a quarter of an hour, does not tell the two apart. See `wait_for_reader`
+    for daemons.
 
     Set on a listening socket, it holds for the connections that it accepts. Where the system lacks an option,
     that one keeps its default.
@@ -162,6 +176,29 @@ def set_keepalive(sock: socket.socket) -> None:
         if hasattr(socket, name):
             with suppress(OSError):
                 sock.setsockopt(level, getattr(socket, name), value)
+
+
+def wait_for_reader(sock: socket.socket) -> None:
+    """Let the peer of an accepted connection be slow to read, as a program that is stopped for a while.
+
+    Vanished peers are then to be looked for by `has_vanished`, where data is on its way to them.
+    """
+    if hasattr(socket, "TCP_INFO") and hasattr(socket, "TCP_USER_TIMEOUT"):
+        with suppress(OSError):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 0)
+
+
+def has_vanished(sock: socket.socket) -> bool:
+    """Whether the host of the peer has not answered for long, to data or to the probes of a peer that does
+    not read; False where the system does not tell.
+    """
+    if not hasattr(socket, "TCP_INFO"):
+        return False
+    try:
+        _, _, retransmits, probes = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 4)
+    except (OSError, ValueError):  # it has been closed
+        return False
+    return max(retransmits, probes) >= _VANISHED_TRIES
 
 
 def client_gone(sock: socket.socket) -> bool:

@@ -36,8 +36,8 @@ MAX_HANDSHAKES = 512
 MAX_CONNECTIONS = 4096
 #: Of the connections, those that one peer may have (see `sockets.peer_group`): the others' reserve.
 MAX_CONNECTIONS_OF_A_PEER = 2048
-#: Bytes of messages that are arriving or being answered; beyond, the slowest sender of the greediest peer is
-#: dropped.
+#: Bytes of messages that are arriving or being answered, and of their answers; beyond, the slowest message or
+#: answer of the greediest peer is dropped.
 MAX_BYTES_UNDER_WAY = 4 << 30
 #: A message that gets on more slowly than this, after a respite, is given up, and its connection with it.
 STALL_SECONDS = 30.0
@@ -66,12 +66,12 @@ class Connection(socketutil.SocketConnection):
         The peer has shaken hands.
     deadline : float or None
         When (on the monotonic clock) what is being received or sent is given up.
-    arriving : bool
-        A message of it is.
+    arriving, sending : bool
+        A message of it is; an answer to it is.
     waiting : bool
         What came was refused, and the answer waits.
     nbytes : int
-        Bytes of the message under way, and of what has been made of it.
+        Bytes of the message under way, of what has been made of it, and of its answer.
     seq, serializer_id : int
         Of the latest message.
     role : str or None
@@ -87,7 +87,7 @@ class Connection(socketutil.SocketConnection):
         self.idle_since = 0.0
         self.shaken = False
         self.deadline: float | None = time.monotonic() + HANDSHAKE_SECONDS
-        self.arriving = False
+        self.arriving = self.sending = False
         self.waiting = False
         self.nbytes = 0
         self.seq = self.serializer_id = 0
@@ -96,11 +96,14 @@ class Connection(socketutil.SocketConnection):
         self._transport = transport
         self._began = 0.0
         self._cpu_began = 0.0
+        self._sending_began = 0.0
+        self._sent = 0
 
     @property
     def speed(self) -> float:
-        """Bytes a second of the message that is arriving."""
-        return self.nbytes / (time.monotonic() - self._began)
+        """Bytes a second of the message that is arriving, or of the answer that is being sent."""
+        began, nbytes = (self._sending_began, self._sent) if self.sending else (self._began, self.nbytes)
+        return nbytes / max(time.monotonic() - began, 1e-9)
 
     def idle_seconds(self) -> float:
         """Return for how long no call has come; 0 where one is being received, computed or answered."""
@@ -121,9 +124,22 @@ class Connection(socketutil.SocketConnection):
         return data
 
     def send(self, data: Any) -> None:
-        if self.shaken:
-            self._set_deadline(len(data))
-        super().send(data)
+        """Send an answer, which counts as bytes under way until all of it is sent."""
+        if not self.shaken:
+            super().send(data)
+            return
+        self._set_deadline(len(data))
+        self._transport.make_room(self, len(data))
+        if self.dropped:
+            raise ConnectionClosedError("an answer was dropped: too many bytes are under way in this daemon")
+        self._sending_began, self._sent, self.sending = time.monotonic(), 0, True
+        try:
+            sockets.send_data(self.sock, data, self._gets_on)
+        finally:
+            self.sending = False
+
+    def _gets_on(self, nbytes: int) -> None:
+        self._sent += nbytes
 
     def account(self, nbytes: int) -> None:
         """Count bytes that are about to be made of this connection's message as if they arrived.
@@ -200,6 +216,8 @@ class Transport:
         Speak TLS, with peers that have a certificate too.
     max_message_bytes : int, optional
         By default what Pyro4's MAX_MESSAGE_SIZE says.
+    max_bytes_under_way : int, optional
+        By default `MAX_BYTES_UNDER_WAY`.
     """
 
     def __init__(
@@ -207,8 +225,10 @@ class Transport:
         max_connections: int = MAX_CONNECTIONS,
         credentials: tls.Credentials | None = None,
         max_message_bytes: int | None = None,
+        max_bytes_under_way: int | None = None,
     ) -> None:
         self.max_message_bytes = max_message_bytes
+        self._max_bytes_under_way = max_bytes_under_way
         self.max_connections = max_connections
         self.credentials = credentials
         self._complain = tls.Complaints()
@@ -295,20 +315,41 @@ class Transport:
     shutdown = close
 
     def make_room(self, connection: Connection, nbytes: int) -> None:
-        """Count bytes that are about to arrive, and drop a connection where that makes too many."""
+        """Count bytes that are about to arrive or to be sent, and drop connections where that makes too many.
+
+        Messages and their answers share one limit, and nobody waits for room: a message that waited would
+        hold its own bytes meanwhile, and an answer those of its message, so that all could wait for each
+        other for ever. In their place the slowest give way, which an attacker's are who does not get on;
+        what is received and sent at the network's speed goes on.
+        """
         with self._lock:
             connection.nbytes += nbytes
             self._nbytes += nbytes
-            if self._nbytes <= MAX_BYTES_UNDER_WAY:
-                return
+            victims = self._too_many(connection)
+        self._drop(victims, "too many bytes are under way, and its message or answer is the slowest")
+
+    def _too_many(self, connection: Connection) -> list[Connection]:
+        """Return which connections have to go, so that the others keep to the limit (under the lock)."""
+        most = self._max_bytes_under_way or MAX_BYTES_UNDER_WAY
+        victims: list[Connection] = []
+        if self._nbytes <= most:
+            return victims
+        staying = [one for one in self._threads if not one.dropped]
+        while sum(one.nbytes for one in staying) > most:
             taken: Counter[str] = Counter()
-            for one in self._threads:
+            for one in staying:
                 taken[one.peer] += one.nbytes
             greediest = taken.most_common(1)[0][0]
-            theirs = [one for one in self._threads if one.peer == greediest]
-            arriving = [one for one in theirs if one.waiting] or [one for one in theirs if one.arriving]
-            victim = min(arriving or [connection], key=lambda one: one.speed)
-        self._drop([victim], "too many bytes are under way, and its message is the slowest to arrive")
+            theirs = [one for one in staying if one.peer == greediest]
+            under_way = [one for one in theirs if one.waiting] or [
+                one for one in theirs if one.arriving or one.sending
+            ]
+            own = [connection] if connection in staying else theirs
+            victim = min(under_way or own, key=lambda one: one.speed)
+            victim.dropped = True
+            staying.remove(victim)
+            victims.append(victim)
+        return victims
 
     def _accept(self) -> None:
         try:
@@ -321,6 +362,7 @@ class Transport:
                 time.sleep(0.05)  # out of files, say: the connection stays queued, and select returns at once
             return
         sock.settimeout(None)
+        sockets.wait_for_reader(sock)
         connection = Connection(sock, sockets.peer_group(address[0]), self)
         with self._lock:
             count, of_peer = len(self._threads), self._of_peer[connection.peer]
@@ -425,8 +467,12 @@ class Transport:
     def _drop_overdue(self) -> None:
         now = time.monotonic()
         with self._lock:
-            overdue = [one for one in self._threads if one.deadline is not None and one.deadline <= now]
-        self._drop(overdue, "it did not get on")
+            connections = list(self._threads)
+        self._drop(
+            [one for one in connections if one.deadline is not None and one.deadline <= now],
+            "it did not get on",
+        )
+        self._drop([one for one in connections if sockets.has_vanished(one.sock)], "its host has vanished")
 
     def _drop(self, connections: Iterable[Connection], why: str) -> None:
         for connection in connections:

@@ -7,6 +7,7 @@ import os
 import socket
 import threading
 import time
+from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -27,12 +28,16 @@ from distcorpus.wire import Connection, Slices, current_connection, expose, slic
 from distcorpus.wire.memory import resident_memory
 from distcorpus.worker.cache import Cache, KeptBlock
 from distcorpus.worker.job import run
-from distcorpus.worker.stated import check_block, check_job, check_scratch
+from distcorpus.worker.stated import LONGEST_NAME, check_block, check_job, check_scratch
 
 logger = logging.getLogger(__name__)
 
 #: Seconds between two log lines about the jobs of a session, and how many sessions are told apart.
 LOG_EVERY, SESSIONS_LOGGED = 10.0, 256
+#: Leases of jobs that were taken back which are remembered.
+CANCELLED_KEPT = 1000
+#: Sessions that something may be kept for: many more than a dispatcher has.
+SESSIONS_KEPT = 4096
 #: Bytes that a worker has ready for its first job: enough for the default chunks and a hundred topics.
 MEMORY_TAKEN = 64 << 20
 
@@ -124,8 +129,9 @@ class Worker(Slices):
         self._computing = threading.Lock()
         self._calls = 0
         self._calls_changed = threading.Condition()
-        self._cancelled: set[str] = set()
-        self._started = time.time()
+        self._cancelled: OrderedDict[str, Connection | None] = OrderedDict()  # and who said so
+        self._cancelled_lock = threading.Lock()
+        self._started = time.monotonic()
         self._refused = ""
         self._log = JobLog()
         self._jobs_done = 0
@@ -175,7 +181,7 @@ class Worker(Slices):
             "jobs_done": self._jobs_done,
             "compute_seconds": self._seconds,
             "cached_bytes": self._cache.nbytes,
-            "uptime_seconds": time.time() - self._started,
+            "uptime_seconds": time.monotonic() - self._started,
         }
 
     @expose
@@ -303,9 +309,16 @@ class Worker(Slices):
     @expose
     def cancel(self, leases: list[str]) -> None:
         """Take back jobs that have not begun to be computed (those under way end, and are not wanted)."""
-        if len(self._cancelled) > 1000:
-            self._cancelled.clear()
-        self._cancelled.update(leases)
+        longest = max(map(len, leases), default=0)
+        if len(leases) > CANCELLED_KEPT or longest > LONGEST_NAME:
+            raise ValueError(
+                f"{len(leases):,} leases of up to {longest:,} characters: a call takes back up to "
+                f"{CANCELLED_KEPT:,} of up to {LONGEST_NAME}"
+            )
+        with self._cancelled_lock:
+            self._cancelled.update(dict.fromkeys(leases, current_connection()))
+            while len(self._cancelled) > CANCELLED_KEPT:
+                self._cancelled.popitem(last=False)
 
     @expose
     def forget(self, session: str) -> None:
@@ -318,11 +331,18 @@ class Worker(Slices):
         if connection is not None:
             with self._users_lock:
                 self._users.setdefault(session, set()).add(connection)
+                while len(self._users) > SESSIONS_KEPT:
+                    oldest = next(iter(self._users))
+                    del self._users[oldest]
+                    self._cache.forget(oldest)
 
     def disconnected(self, connection: Connection) -> None:
         """Give up what is kept for the sessions whose last connection this was: their dispatcher is gone, or
-        they never had one.
+        they never had one; and what it has cancelled.
         """
+        with self._cancelled_lock:
+            for lease in [lease for lease, by in self._cancelled.items() if by is connection]:
+                del self._cancelled[lease]
         with self._users_lock:
             for session in [session for session, users in self._users.items() if connection in users]:
                 self._users[session].remove(connection)

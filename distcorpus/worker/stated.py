@@ -12,6 +12,8 @@ from distcorpus.algorithms.received import UNROLLED, UNROLLED_PER_BYTE, check_ki
 from distcorpus.kernels import kernel_named
 from distcorpus.worker.cache import KEPT, KeptBlock
 
+#: Characters of the name of a session or of a lease.
+LONGEST_NAME = 200
 #: Bytes that the documents of one block may take while they are computed, where the cache is not larger.
 SCRATCH = 1 << 30
 
@@ -30,6 +32,9 @@ def check_job(job: Mapping[str, Any]) -> tuple[Any, Any]:
         It states a size, a type or a block that what it brings does not have; the message names it.
     """
     check_kinds(str, session=job["session"], lease=job["lease"])
+    for name in ("session", "lease"):
+        if len(job[name]) > LONGEST_NAME:
+            raise ValueError(f"{name}: {len(job[name]):,} characters, and up to {LONGEST_NAME} are taken")
     check_kinds(dict, params=job["params"], payload=job["payload"], stored=job.get("stored", {}))
     kernel = kernel_named(job["kernel"])
     params = kernel.params(**job["params"])

@@ -298,3 +298,46 @@ def test_small_blocks_are_kept_with_what_each_takes():
     worker = Worker("w", cache_bytes=500 << 10)
     worker.process(same(1000, NO_DOCUMENTS))
     assert 400 << 10 < worker.status()["cached_bytes"] <= 500 << 10
+
+
+@pytest.mark.parametrize(
+    "leases",
+    [["x"] * 1001, ["x" * 201], [str(number) for number in range(100_000)]],
+    ids=["many", "long", "most"],
+)
+def test_what_is_cancelled_is_bounded(leases):
+    worker = Worker("w")
+    with pytest.raises(ValueError, match=r"takes back up to 1,000 of up to 200"):
+        worker.cancel(leases)
+    assert not worker._cancelled
+    for first in range(0, 5000, 500):
+        worker.cancel([str(number) for number in range(first, first + 500)])
+    assert list(worker._cancelled) == [str(number) for number in range(4000, 5000)]
+
+
+def test_what_a_connection_has_cancelled_goes_with_it(monkeypatch):
+    worker = Worker("w")
+    here, there = object(), object()
+    for connection, lease in ((here, "a"), (there, "b"), (here, "c")):
+        monkeypatch.setattr(
+            "distcorpus.worker.daemon.current_connection", lambda connection=connection: connection
+        )
+        worker.cancel([lease])
+    worker.disconnected(here)
+    assert list(worker._cancelled) == ["b"]
+
+
+@pytest.mark.parametrize("name", ["session", "lease"])
+def test_names_of_jobs_are_short(name):
+    with pytest.raises(ValueError, match=rf"{name}: 201 characters, and up to 200"):
+        Worker("w").process(job(**{name: "x" * 201}))
+
+
+def test_sessions_that_a_worker_knows_are_bounded(monkeypatch):
+    monkeypatch.setattr("distcorpus.worker.daemon.SESSIONS_KEPT", 2)
+    worker = Worker("w")
+    connection = object()
+    monkeypatch.setattr("distcorpus.worker.daemon.current_connection", lambda: connection)
+    for number in range(5):
+        worker.process(job(session=f"s{number}"))
+    assert list(worker._users) == ["s3", "s4"]

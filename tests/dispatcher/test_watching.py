@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -55,6 +57,21 @@ def test_shares_are_of_the_time_since_it_is_there():
     assert (busy, transfer, idle) == pytest.approx((0.2, 0.3, 0.5))
     assert counts.rate(1010.0) == pytest.approx(1.0)
     assert counts.shares(1010.0 + 2 * LATELY) == (0.0, 0.0, 1.0)
+
+
+@pytest.mark.parametrize("step", [-3600.0, 3600.0])
+def test_a_clock_that_is_set_changes_no_share_and_no_rate(monkeypatch: pytest.MonkeyPatch, step: float):
+    watch = Watch()
+    watch.job_ended(record(began=time.time()))
+    really = time.time
+    monkeypatch.setattr(time, "time", lambda: really() + step)
+    watch.job_ended(record(began=time.time()))
+    counts, now = watch.worker("w"), time.monotonic()
+    assert counts.computed.total(now) == pytest.approx(20)
+    assert counts.computing.total(now) == pytest.approx(0.04)
+    assert 0 < now - counts.since < 60
+    assert counts.rate(now + 2 * LATELY) == 0
+    assert counts.shares(now + 2 * LATELY) == (0.0, 0.0, 1.0)
 
 
 def test_totals_count_every_job_by_what_came_of_it():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from gensim.corpora import Dictionary, HashDictionary
+from gensim.utils import FakeDict
 
 from distcorpus.dispatcher import words
 from distcorpus.models._cluster import words_of
@@ -35,6 +36,46 @@ def test_words_of_a_text():
 def test_words_that_are_refused(text, says):
     with pytest.raises(ValueError, match=says):
         words.of_text(text, 3)
+
+
+class Asked(dict):
+    """A mapping that is asked once for all that it has."""
+
+    def __getitem__(self, number):
+        raise AssertionError(number)
+
+
+def test_words_of_gensims_vocabularies():
+    """They are copied: what a program has sent is not asked again."""
+    word = words.of_id2word(Asked({7: "b", 0: "\u00e9t\u00e9", 3: 100 * "y", 5: 1.5, -1: "no", 2**70: "no"}))
+    assert [word(number) for number in (0, 1, 3, 5, 7, 8, -1)] == [
+        "\u00e9t\u00e9",
+        "",
+        60 * "y",
+        "1.5",
+        "b",
+        "",
+        "",
+    ]
+    odd = words.of_id2word({0: None, 1: "\ud800", 2: 10**5000, 3: "a\x1b[31m", 4: -7})
+    assert [odd(number) for number in range(5)] == ["", "?", "", "a[31m", "-7"]
+    for nothing in ({}, HashDictionary([["one"]]), FakeDict(10), Dictionary(), "text", {-1: "a"}):
+        assert words.of_id2word(nothing) is None
+
+
+def test_two_words_of_one_id_cost_nothing_later():
+    """gensim's dictionary then makes all words anew for each that it is asked for."""
+    dictionary = Dictionary([["one", "two"]])
+    dictionary.token2id |= {"again": 0}
+    word = words.of_id2word(dictionary)
+    dictionary.token2id.clear()
+    assert [word(number) for number in range(3)] == ["again", "two", ""]
+
+
+def test_words_beyond_the_limit_are_left_out(monkeypatch):
+    monkeypatch.setattr(words, "MOST_BYTES", 60)
+    word = words.of_id2word(dict.fromkeys(range(10), "abcd"))
+    assert [word(number) for number in range(5)] == ["abcd", "abcd", "abcd", "", ""]
 
 
 def test_words_of_a_vocabulary():

@@ -295,3 +295,80 @@ def test_names_that_come_and_go_leave_nothing(workers, monkeypatch, caplog):
     assert "unexpected" not in caplog.text
     warnings = [record for record in caplog.records if record.levelno >= logging.WARNING]
     assert sum("worker always at" in record.message for record in warnings) == 1
+
+
+def test_one_address_is_one_worker(workers, monkeypatch, caplog):
+    """A process that is registered under many names takes the threads of one."""
+    monkeypatch.setattr(pyro, "DISCOVER_EVERY", 0.01)
+    monkeypatch.setattr(pyro, "RETRY_AFTER", 0.05)
+    engine = PyroEngine(workers)
+    workers.add(Worker("w"))
+    uri = workers.registered.pop("w")
+    many = {f"x{number:02}": uri for number in range(20)}
+    workers.registered = dict(many)
+    workers.add(Worker("another"))
+    engine.start()
+    try:
+        until(lambda: engine.num_workers == 2 and len(engine.refused_workers()) == 19)
+        time.sleep(0.2)
+        names = [worker.name for worker in engine.workers()]
+        assert sorted(names)[0] == "another"
+        (chosen,) = [name for name in names if name != "another"]
+        refused = engine.refused_workers()
+        assert set(refused) == set(many) - {chosen}
+        assert all(
+            f"there is worker {chosen}, and one address is one worker" in said for said in refused.values()
+        )
+        assert sum(thread.name.startswith(("ping x", "drive x")) for thread in threading.enumerate()) == 3
+        assert sum("cannot be used" in record.message for record in caplog.records) == 19
+        # Its place is another's when it is gone.
+        del workers.registered[chosen]
+        with engine._lock:
+            engine._lose(engine._links[chosen], "for this test")
+        until(lambda: engine.num_workers == 2)
+    finally:
+        engine.stop()
+
+
+def test_there_are_so_many_workers_and_no_more(workers, monkeypatch):
+    monkeypatch.setattr(pyro, "DISCOVER_EVERY", 0.01)
+    monkeypatch.setattr(pyro, "RETRY_AFTER", 0.05)
+    engine = PyroEngine(workers, max_workers=2)
+    for name in "abcd":
+        workers.add(Worker(name))
+    engine.start()
+    try:
+        until(lambda: len(engine.refused_workers()) == 2)
+        assert engine.num_workers == 2
+        assert all("larger --max-workers" in said for said in engine.refused_workers().values())
+    finally:
+        engine.stop()
+
+
+@pytest.mark.parametrize("failing", ["connect", "ping", "drive"])
+def test_a_worker_for_which_there_is_no_thread_is_none(workers, monkeypatch, caplog, failing):
+    """It joins when there are threads again; until then it has no link that nobody serves."""
+    monkeypatch.setattr(pyro, "DISCOVER_EVERY", 0.01)
+    monkeypatch.setattr(pyro, "RETRY_AFTER", 0.05)
+    full = threading.Event()
+    full.set()
+
+    class Thread(threading.Thread):
+        def start(self) -> None:
+            if full.is_set() and self.name.startswith(failing):
+                raise RuntimeError("can't start new thread")
+            super().start()
+
+    monkeypatch.setattr(pyro.threading, "Thread", Thread)
+    engine = PyroEngine(workers)
+    workers.add(Worker("a"))
+    engine.start()
+    try:
+        until(lambda: engine.refused_workers() == {"a": "can't start new thread"})
+        full.clear()
+        until(lambda: engine.num_workers == 1)
+        with Products("s", engine, NUM_TERMS) as session:
+            session.round(fine).wait()
+    finally:
+        engine.stop()
+    assert "unexpected" not in caplog.text

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import pickle
+import socket
 import struct
+import threading
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
@@ -160,8 +163,8 @@ def test_of_too_many_handshakes_the_greediest_hosts_oldest_is_dropped(
 def test_of_too_many_bytes_the_greediest_hosts_slowest_are_dropped(
     daemon: wire.Daemon, monkeypatch: pytest.MonkeyPatch, stranger: Any
 ):
-    monkeypatch.setattr(transport, "MAX_BYTES_UNDER_WAY", 12 << 20)
-    stalled = [stranger() for _ in range(3)]
+    monkeypatch.setattr(transport, "MAX_BYTES_UNDER_WAY", 16 << 20)
+    stalled = [stranger() for _ in range(4)]
     for peer in stalled:
         peer.sock.sendall(header(5 << 20) + bytes(4 << 20))
     wait_until(lambda: any(map(is_dropped, stalled)))
@@ -172,8 +175,8 @@ def test_of_too_many_bytes_the_greediest_hosts_slowest_are_dropped(
         np.testing.assert_array_equal(proxy.echo(sent), sent)
     for peer in stalled:
         peer.sock.close()
-    # Nothing stays counted: all of it is there again.
-    sent = np.arange((11 << 20) // 8)
+    # Nothing stays counted: all of it is there again, for a message and its answer.
+    sent = np.arange((7 << 20) // 8)
     wait_until(lambda: daemon.transportServer._nbytes == 0)
     np.testing.assert_array_equal(proxy.echo(sent), sent)
 
@@ -210,3 +213,118 @@ def test_what_is_made_of_messages_counts_as_bytes_under_way(
         peer.receive()
     wait_until(lambda: server._nbytes == 0)
     assert wire.connect(daemon.uri("echo")).echo(1) == 1
+
+
+class Telling:
+    """Answers with as many bytes as one likes."""
+
+    @wire.expose
+    def tell(self, number: int) -> bytes:
+        return bytes(number)
+
+
+def ask_and_read_nothing(peer: Peer, number: int) -> Peer:
+    peer.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    peer.send(message.MSG_INVOKE, pickle.dumps(("telling", "tell", (number,), {})))
+    return peer
+
+
+@pytest.mark.parametrize("same_host", [False, True])
+def test_answers_that_nobody_reads_give_way(
+    daemon: wire.Daemon, monkeypatch: pytest.MonkeyPatch, stranger: Any, same_host: bool
+):
+    """They count as bytes under way; those who read get theirs, whatever host they are on."""
+    if same_host:
+        monkeypatch.setattr(sockets, "peer_group", lambda address: "one host")
+    monkeypatch.setattr(transport, "MAX_BYTES_UNDER_WAY", 30 << 20)
+    proxy = wire.connect(daemon.serve("telling", Telling()))
+    stalled = [ask_and_read_nothing(stranger(), 10 << 20) for _ in range(4)]
+    wait_until(lambda: daemon.refused().get("dropped", 0) > 0)
+    for _ in range(3):
+        assert len(proxy.tell(10 << 20)) == 10 << 20
+    assert daemon.transportServer._nbytes <= 30 << 20
+    for peer in stalled:
+        peer.sock.close()
+    wait_until(lambda: daemon.transportServer._nbytes == 0)
+    assert len(proxy.tell(25 << 20)) == 25 << 20
+
+
+def test_an_answer_that_is_not_read_is_given_up(
+    daemon: wire.Daemon, monkeypatch: pytest.MonkeyPatch, stranger: Any
+):
+    monkeypatch.setattr(transport, "STALL_SECONDS", 0.2)
+    monkeypatch.setattr(transport, "SLOWEST_BYTES_A_SECOND", 1e9)
+    daemon.serve("telling", Telling())
+    peer = stranger()
+    ask_and_read_nothing(peer, 10 << 20)
+    wait_until(lambda: daemon.refused().get("dropped", 0) == 1)
+    wait_until(lambda: daemon.transportServer._nbytes == 0)
+
+
+@pytest.mark.parametrize(("limit", "all_answered"), [(200, True), (20, False)])
+def test_large_messages_and_answers_at_once_wait_for_nobody(
+    daemon: wire.Daemon, monkeypatch: pytest.MonkeyPatch, limit: int, all_answered: bool
+):
+    """Each is answered, or told that its connection is gone; and then there is room again."""
+    monkeypatch.setattr(transport, "MAX_BYTES_UNDER_WAY", limit << 20)
+    sent = np.arange(1 << 20)  # 8 MB
+    answered: list[bool] = []
+
+    def ask() -> None:
+        proxy = wire.connect(daemon.uri("echo"))
+        try:
+            answered.append(np.array_equal(proxy.echo(sent), sent))
+        except wire.ConnectionClosedError:
+            answered.append(False)
+
+    threads = [threading.Thread(target=ask) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert len(answered) == 8
+    assert all(answered) or not all_answered
+    wait_until(lambda: daemon.transportServer._nbytes == 0)
+    np.testing.assert_array_equal(wire.connect(daemon.uri("echo")).echo(sent), sent)
+
+
+@pytest.mark.long
+def test_who_does_not_read_for_a_while_gets_the_answer(monkeypatch: pytest.MonkeyPatch):
+    """A program that is stopped, and goes on: its host answers all the time."""
+    monkeypatch.setattr(sockets, "VANISHED_AFTER", 1)
+    daemon = wire.Daemon()
+    daemon.serve("telling", Telling())
+    daemon.start()
+    peer = Peer("127.0.0.1", daemon.port)
+    peer.shake_hands("telling")
+    ask_and_read_nothing(peer, 20 << 20)
+    time.sleep(3)
+    assert len(pickle.loads(peer.receive().data)) == 20 << 20
+    peer.sock.close()
+    daemon.stop()
+
+
+@pytest.mark.parametrize(
+    ("retransmits", "probes", "vanished"),
+    [(0, 0, False), (5, 0, False), (0, 3, False), (6, 0, True), (0, 6, True)],
+)
+def test_a_host_that_never_answers_has_vanished(retransmits: int, probes: int, vanished: bool):
+    class Told(socket.socket):
+        def getsockopt(self, *which: Any) -> bytes:
+            return bytes([1, 0, retransmits, probes])
+
+    with Told() as sock:
+        assert sockets.has_vanished(sock) == vanished
+    closed = socket.socket()
+    closed.close()
+    assert not sockets.has_vanished(closed)
+
+
+def test_connections_to_vanished_hosts_are_dropped(
+    daemon: wire.Daemon, monkeypatch: pytest.MonkeyPatch, stranger: Any
+):
+    peer = stranger()
+    proxy = wire.connect(daemon.uri("echo"))
+    monkeypatch.setattr(sockets, "has_vanished", lambda sock: sock.getpeername()[0] == STRANGER)
+    wait_until(lambda: is_dropped(peer))
+    assert proxy.echo(1) == 1

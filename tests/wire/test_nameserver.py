@@ -306,3 +306,24 @@ def test_importing_loads_neither_gensim_nor_scipy():
     seconds, *loaded = done.stdout.split()
     print(f"import distcorpus.wire: {seconds} s")
     assert loaded == []
+
+
+def test_all_texts_together_have_a_limit(ns: wire.Proxy, monkeypatch: pytest.MonkeyPatch):
+    """What they take in the memory, and in the answer to who asks for all."""
+    monkeypatch.setattr(nameserver, "MAX_BYTES_OF_A_HOST", 5000)
+    many = ["\U0001f600" * 500 + str(number) for number in range(16)]  # 32 kB
+    with pytest.raises(NamingError, match="one host may register"):
+        ns.register("heavy", dead_uri(), metadata=many)
+    assert wire.lookup(ns, "heavy") is None
+    ns.register("light", dead_uri(), metadata=["\ud800" * 500])
+    with pytest.raises(NamingError, match="one host may register"):
+        ns.set_metadata("light", many)
+    assert ns.lookup("light", return_metadata=True)[1] == ["\ud800" * 500]
+    for _ in range(9):  # in its own place it is counted once, and what is removed not at all
+        ns.set_metadata("light", ["x" * 500] * 6)
+        ns.register("another", dead_uri(), metadata=["x" * 500])
+        ns.remove("another")
+    monkeypatch.setattr(nameserver, "MAX_BYTES", 4000)
+    with pytest.raises(NamingError, match="the name server holds"):
+        ns.register("another", dead_uri(), metadata=["x" * 500])
+    assert len(wire.list_names(ns)) == 2
