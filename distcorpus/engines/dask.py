@@ -19,7 +19,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, S
 from concurrent.futures import CancelledError as ConcurrentCancelledError
 from concurrent.futures import Future as ConcurrentFuture
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -190,9 +190,13 @@ class DaskEngine:
 
     def __enter__(self) -> DaskEngine:
         self._loop: asyncio.AbstractEventLoop = self._client.loop.asyncio_loop
-        self._gave_place = give_place()
-        self._watcher.start()
-        self._prepared.wait(PREPARE_WITHIN)
+        try:
+            self._gave_place = give_place()
+            self._watcher.start()
+            self._prepared.wait(PREPARE_WITHIN)
+        except BaseException:  # nobody leaves what was not entered, and workers are being prepared
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -204,13 +208,18 @@ class DaskEngine:
         """Drop all jobs, and all that is on the workers."""
         self._stopping = True
         self._look_now.set()
-        self._watcher.join()
+        with ExitStack() as steps:  # the last one first; an interruption of one leaves out no other
+            steps.callback(self._here.close)
+            steps.callback(self._pool.shutdown)
+            steps.callback(self._leave_cluster)
+            if self._watcher.ident is not None:  # else it was not started, or ends as soon as it is
+                self._watcher.join()
+
+    def _leave_cluster(self) -> None:
         with self._lock:
             self._rounds.clear()
         with suppress(TimeoutError, ConcurrentCancelledError, asyncio.TimeoutError, RuntimeError):
             self._on_loop(self._leave()).result(ANSWER_WITHIN)
-        self._pool.shutdown()
-        self._here.close()
 
     # What training runs ask.
 

@@ -596,9 +596,15 @@ class PyroEngine:
                 if link is not None:
                     self._lose(link, f"a worker of the same name registered at {uri}")
                 self._connecting[name] = uri
-            threading.Thread(
+            connecting = threading.Thread(
                 target=self._connect, args=(name, uri), name=f"connect {name}", daemon=True
-            ).start()
+            )
+            try:
+                connecting.start()
+            except RuntimeError as error:  # the system has no more threads: the next look tries again
+                with self._lock:
+                    del self._connecting[name]
+                logger.warning("worker %s at %s cannot be connected to now: %s", name, uri, error)
 
     def _connect(self, name: str, uri: str) -> None:
         proxies: list[Any] = []
@@ -657,11 +663,17 @@ class PyroEngine:
             self._observer.worker_changed(name, "joined", f"{info.host}, {plural(info.threads, 'thread')}")
             self._apply(link.schedule.worker_joined(name, time.monotonic(), threads=info.threads))
             self._changed.notify_all()
-        threading.Thread(target=self._ping, args=(link, proxies[0]), name=f"ping {name}", daemon=True).start()
-        for proxy in proxies[1:]:
-            threading.Thread(
-                target=self._drive, args=(link, proxy), name=f"drive {name}", daemon=True
-            ).start()
+        try:
+            for proxy in proxies:
+                what, run = ("drive", self._drive) if proxy is not proxies[0] else ("ping", self._ping)
+                thread = threading.Thread(target=run, args=(link, proxy), name=f"{what} {name}", daemon=True)
+                thread.start()
+        except RuntimeError as error:  # what it was handed nobody would carry to it
+            with self._lock:
+                self._refused[name, uri] = time.monotonic() + RETRY_AFTER
+                if self._links.get(name) is link:
+                    reason = f"no threads can be started for it ({error})"
+                    self._apply(link.schedule.worker_expelled(name, reason, time.monotonic()))
 
     def _lose(self, link: _Link, reason: str) -> None:
         """Take a worker as lost (under the lock)."""
