@@ -16,9 +16,9 @@ How it decides:
 * The size of a job follows from the cost that is left in its round (guided self-scheduling: Polychronopoulos
   & Kuck 1987), so that jobs are few at first, and small at the end, when they have to balance.
 * A block goes by preference to the worker that computed it in the round before and still holds its data.
-* A job that takes too long is given to an idle worker too. If that one is faster, the first gets nothing until
-  what it held has been dealt with: it is busy with something else, which would hold up one round after the
-  other.
+* A job that takes too long is given to an idle worker too. If that one is faster, the first gets nothing
+  until what it held has been dealt with: it is busy with something else, which would hold up one round after
+  the other.
 * A result is accepted if no block of it is in the sum yet, whoever it comes from and however late. Jobs that
   overlap are nested (a job and the single blocks it was split into): accepting one spoils no neighbour's.
 
@@ -606,7 +606,7 @@ class Schedule:
             if job.round.state is not RoundState.CLOSED:
                 for rival in dict.fromkeys([job, *(block.job for block in job.blocks if block.job)]):
                     for other in rival.leases.values():
-                        # Who took longer than the second copy is busy with something else, and may be for long.
+                        # A worker that is slower than a second copy is busy with something else.
                         self._cancel(other, "overtake" if added.copy else "cancel")
                 job.round.unsummed -= len(job.blocks)
                 job.round.unsummed_cost -= job.cost

@@ -74,6 +74,7 @@ class SideBySide:
 def _help(helper: Future[None], work: Callable[[], None]) -> None:
     if helper.set_running_or_notify_cancel():
         try:
-            helper.set_result(work())
+            work()
+            helper.set_result(None)
         except BaseException as error:
             helper.set_exception(error)

@@ -21,6 +21,7 @@ from distcorpus._machine import available_cores
 from distcorpus.algorithms.chunk import Chunk, positions_of, words_in
 from distcorpus.algorithms.rows import Map, Rows
 from distcorpus.engines.base import Block, Round
+from distcorpus.engines.failures import too_large
 from distcorpus.engines.observer import JobRecord, watching
 from distcorpus.engines.sidebyside import SideBySide
 
@@ -319,7 +320,7 @@ class ThreadsEngine:
             try:
                 self._compute(job, block)
             except OverflowError as error:
-                self._fail(job, OverflowError(f"{'; '.join(map(str, job.blocks))}: {error}"))
+                self._fail(job, too_large(job.blocks, error))
             except BaseException as error:  # it is raised where the round is waited for
                 self._fail(job, error)
             del job, block  # a thread that waits for the next one holds nothing of a round

@@ -149,8 +149,8 @@ LEASES: dict[LeaseState, list[str]] = {
     LeaseState.CLAIMED: ["delivered"],
     LeaseState.OVER: ["discarded"],
 }
-#: Letters of the states that follow on EXPECTED, REVOKED, CANCELLED, OVERTAKEN (T), CLAIMED (L) and OVER; ! is
-#: a ValueError.
+#: Letters of the states that follow on EXPECTED, REVOKED, CANCELLED, OVERTAKEN (T), CLAIMED (L) and OVER; !
+#: is a ValueError.
 LEASE_EVENTS = {
     "delivered": "LLCTLO",
     "summed": "!!!!OO",
