@@ -14,12 +14,13 @@ import logging
 import math
 import threading
 import time
+import traceback
 import uuid
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from concurrent.futures import CancelledError as ConcurrentCancelledError
 from concurrent.futures import Future as ConcurrentFuture
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -41,15 +42,17 @@ from distcorpus.engines.dasktasks import (
     Parcel,
     Placed,
     compute_job,
+    free,
     greet,
     here,
     line_of,
     nothing,
-    part,
     report_of,
     versions,
     widened,
 )
+from distcorpus.engines.failures import not_added, too_large
+from distcorpus.engines.observer import JobRecord, watching
 from distcorpus.engines.schedule import Cancel, Decision, Drop, Fail, Failure, Finish, Hand, Schedule
 from distcorpus.engines.states import WorkerState, after, may
 from distcorpus.engines.threads import ThreadsEngine, available_threads
@@ -131,6 +134,8 @@ class _Worker:
         The blocks that it keeps, by session and number.
     leases : dict
         The coroutines that see to its jobs.
+    stay : Future
+        Of the `Stay` there: while it is not released, the worker is prepared.
     state : WorkerState
         What the schedule was told of it last.
     """
@@ -139,11 +144,50 @@ class _Worker:
     address: str
     threads: int
     direct: bool
+    stay: distributed.Future
     held: dict[tuple[str, int], distributed.Future] = field(default_factory=dict)
     leases: dict[int, asyncio.Task[None]] = field(default_factory=dict)
     state: WorkerState = WorkerState.READY
     heartbeat: Any = None
     heard_at: float = field(default_factory=time.monotonic)
+
+
+@dataclass(slots=True, eq=False)
+class _Job:
+    """A job that a worker computes, and what it costs: see `JobRecord`."""
+
+    worker: _Worker
+    hand: Hand
+    round: Round
+    blocks: Sequence[Block]
+    began: float = field(default_factory=time.time)
+    bytes_sent: int = 0
+    bytes_received: int = 0
+    transfer_seconds: float = 0.0
+    queue_seconds: float = 0.0
+    compute_seconds: float = 0.0
+
+    def tell(self, outcome: str, sum_seconds: float = 0.0) -> None:
+        """Tell those who watch what came of it."""
+        for observer in watching():
+            observer.job_ended(
+                JobRecord(
+                    session=self.hand.session,
+                    round=self.hand.round,
+                    kernel=self.round.kernel.name,
+                    worker=self.worker.name,
+                    blocks=tuple(map(str, self.blocks)),
+                    documents=sum(block.n_docs for block in self.blocks),
+                    began=self.began,
+                    outcome=outcome,
+                    bytes_sent=self.bytes_sent,
+                    bytes_received=self.bytes_received,
+                    transfer_seconds=self.transfer_seconds,
+                    queue_seconds=self.queue_seconds,
+                    compute_seconds=self.compute_seconds,
+                    sum_seconds=sum_seconds,
+                )
+            )
 
 
 class DaskEngine:
@@ -164,7 +208,8 @@ class DaskEngine:
         self._here = ThreadsEngine()  # for what is computed between two rounds
         self._pool = ThreadPoolExecutor(available_threads(), thread_name_prefix="distcorpus-sum")
         timeout = parse_timedelta(dask.config.get("distributed.scheduler.no-workers-timeout"))
-        # Dask's jobs cost more than ours: one a worker and round, of all its share.
+        # The second slot is for what comes while a job is computed: later blocks, another session's, and
+        # those of a worker that is gone.
         self._schedule = Schedule(slots=2, worker_timeout=timeout or None)
         self._worker_timeout = timeout
         self._lock = threading.Lock()
@@ -172,7 +217,6 @@ class DaskEngine:
         self._sessions: set[str] = set()
         self._workers: dict[str, _Worker] = {}  # by address, also those that are leaving
         self._by_name: dict[str, _Worker] = {}  # those that the schedule knows
-        self._greeted: set[str] = set()  # addresses
         self._joining: dict[str, ConcurrentFuture[None]] = {}
         self._refused: dict[str, str] = {}  # why, by address
         self._kind = ""  # see `_other_kind`
@@ -190,9 +234,13 @@ class DaskEngine:
 
     def __enter__(self) -> DaskEngine:
         self._loop: asyncio.AbstractEventLoop = self._client.loop.asyncio_loop
-        self._gave_place = give_place()
-        self._watcher.start()
-        self._prepared.wait(PREPARE_WITHIN)
+        try:
+            self._gave_place = give_place()
+            self._watcher.start()
+            self._prepared.wait(PREPARE_WITHIN)
+        except BaseException:  # nobody leaves what was not entered, and workers are being prepared
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -204,13 +252,19 @@ class DaskEngine:
         """Drop all jobs, and all that is on the workers."""
         self._stopping = True
         self._look_now.set()
-        self._watcher.join()
+        with ExitStack() as steps:  # the last one first; an interruption of one leaves out no other
+            steps.callback(self._here.close)
+            steps.callback(self._pool.shutdown)
+            steps.callback(self._leave_cluster)
+            if self._watcher.ident is not None:  # else it was not started, or ends as soon as it is
+                self._watcher.join()
+
+    def _leave_cluster(self) -> None:
         with self._lock:
-            self._rounds.clear()
+            for round_ in list(self._rounds.values()):
+                self._give_up(round_)
         with suppress(TimeoutError, ConcurrentCancelledError, asyncio.TimeoutError, RuntimeError):
             self._on_loop(self._leave()).result(ANSWER_WITHIN)
-        self._pool.shutdown()
-        self._here.close()
 
     # What training runs ask.
 
@@ -250,8 +304,13 @@ class DaskEngine:
                 round_.failed(RuntimeError(self._lost))
                 return
             self._rounds[round_.session] = round_
+            # A task takes some 10 ms, whatever it computes: a worker gets its share of what there is as one
+            # job, however little the kernel would have a job cost.
+            least_job_cost, now = math.inf, time.monotonic()
             self._apply(
-                self._schedule.round_opened(round_.session, round_.number, time.monotonic(), math.inf)
+                self._schedule.round_opened(
+                    round_.session, round_.number, now, least_job_cost, round_.one_by_one
+                )
             )
 
     def add_blocks(self, round_: Round, blocks: Sequence[Block]) -> None:
@@ -286,6 +345,12 @@ class DaskEngine:
                 case Drop(worker=name, reason=reason):
                     self._by_name.pop(name, None)
                     logger.info("Dask worker %s takes no more jobs: %s", name, reason)
+
+    def _give_up(self, round_: Round) -> None:
+        """Compute no more of a round."""
+        if self._rounds.get(round_.session) is round_:
+            del self._rounds[round_.session]
+            self._apply(self._schedule.round_given_up(round_.session, round_.number, time.monotonic()))
 
     def _describe(self, round_: Round, failure: Failure) -> str:
         if failure.kind == "no_workers":
@@ -342,7 +407,6 @@ class DaskEngine:
         with self._lock:
             for address in [address for address in self._workers if address not in found]:
                 self._lose(self._workers.pop(address), now)
-            self._greeted &= set(found)
             for address in [address for address in self._joining if address not in found]:
                 self._joining.pop(address).cancel()
             for address in [address for address in self._refused if address not in found]:
@@ -374,10 +438,9 @@ class DaskEngine:
                 f"the Dask scheduler {address} is lost: {why}. See its log, and train again with a new "
                 "Client; an LDA model is as after its latest update, an LSI model as before the call"
             )
-            rounds = list(self._rounds.values())
-            self._rounds.clear()
-        for round_ in rounds:
-            round_.failed(RuntimeError(self._lost))
+            for round_ in list(self._rounds.values()):
+                self._give_up(round_)
+                round_.failed(RuntimeError(self._lost))
 
     def _check_worker(self, worker: _Worker, info: Mapping[str, Any], now: float) -> None:
         """Take in what the scheduler says of a worker (under the lock)."""
@@ -414,9 +477,8 @@ class DaskEngine:
         if waiting and present and present == len(self._refused):
             reasons = "; ".join(self._refused.values())
             for session, _ in waiting:
-                round_ = self._rounds.pop(session)
-                self._apply(self._schedule.session_closed(session, now))
-                self._apply(self._schedule.session_opened(session, now))
+                round_ = self._rounds[session]
+                self._give_up(round_)
                 round_.failed(RuntimeError(f"no worker of the Dask cluster can be used: {reasons}"))
         elif not waiting:
             self._log_at = now + WAITING_LOG_EVERY
@@ -440,40 +502,32 @@ class DaskEngine:
         name = f"{info['name']} ({address})" if str(info["name"]) != address else address
         refusal: str | None = None
         worker, kind = None, ""
-        try:
-            self._greeted.add(address)
-            greeting = self._client.submit(
-                greet,
-                self._id,
-                key=self._key(None, "greet"),
-                workers=[address],
-                allow_other_workers=False,
-                pure=False,
-            )
+        with ExitStack() as leaving:
             try:
+                stay = self._on_worker(address, self._key(None, "greet"), greet)
+                leaving.callback(let_go, self._loop, stay)
                 direct = await self._reaches(address)  # meanwhile
-                there = await self._result(greeting, address, direct)
+                there = await self._result(stay, address, direct)
                 refusal, kind = _differences(there), there[KIND]
-            finally:
-                let_go(self._loop, greeting)
-            worker = _Worker(name, address, int(info["nthreads"]), direct)
-        except LOST:
-            pass  # it is gone, or the next look tries again
-        except Exception as error:
-            refusal = f"{type(error).__name__}: {error}. Is distcorpus installed there?"
-        with self._lock:
-            self._joining.pop(address, None)
-            if not self._joining:
-                self._prepared.set()
-            if worker is not None and refusal is None:
-                refusal = self._other_kind(kind)
-            if refusal is not None:
-                self._refused[address] = f"{name}: {refusal}"
-                logger.warning("Dask worker %s cannot be used: %s", name, refusal)
-            elif worker is not None and not self._stopping:
-                self._workers[address] = self._by_name[name] = worker
-                logger.info("Dask worker %s joined, %s", name, plural(worker.threads, "thread"))
-                self._apply(self._schedule.worker_joined(name, time.monotonic(), threads=worker.threads))
+                worker = _Worker(name, address, int(info["nthreads"]), direct, stay)
+            except LOST:
+                pass  # it is gone, or the next look tries again
+            except Exception as error:
+                refusal = f"{type(error).__name__}: {error}. Is distcorpus installed there?"
+            with self._lock:
+                self._joining.pop(address, None)
+                if not self._joining:
+                    self._prepared.set()
+                if worker is not None and refusal is None:
+                    refusal = self._other_kind(kind)
+                if refusal is not None:
+                    self._refused[address] = f"{name}: {refusal}"
+                    logger.warning("Dask worker %s cannot be used: %s", name, refusal)
+                elif worker is not None and not self._stopping:
+                    leaving.pop_all()
+                    self._workers[address] = self._by_name[name] = worker
+                    logger.info("Dask worker %s joined, %s", name, plural(worker.threads, "thread"))
+                    self._apply(self._schedule.worker_joined(name, time.monotonic(), threads=worker.threads))
 
     def _other_kind(self, kind: str) -> str | None:
         """Return in what a worker's kernels differ from those of the first one, if they do (under the lock).
@@ -506,6 +560,14 @@ class DaskEngine:
         finally:
             probing.cancel()
         return True
+
+    def _on_worker(
+        self, address: str, key: tuple[Any, ...], function: Callable[..., Any], *arguments: Any
+    ) -> distributed.Future:
+        """Submit a task for one worker."""
+        return self._client.submit(
+            function, *arguments, key=key, workers=[address], allow_other_workers=False, pure=False
+        )
 
     def _key(self, kernel: Any, what: str, *of: Any) -> tuple[Any, ...]:
         """Return a new key; by its first word Dask's dashboard and reports group what they show."""
@@ -592,6 +654,7 @@ class DaskEngine:
         for task in list(worker.leases.values()):
             task.cancel()
         worker.held.clear()
+        worker.stay.release()
         for total in self._sums.values():
             total.worker_gone(worker)
 
@@ -613,23 +676,39 @@ class DaskEngine:
         self._call_for_worker(False)
         for worker in self._workers.values():
             worker.held.clear()
-        if self._greeted and self._lost is None:
-            parting = self._client.run(
-                part, self._id, workers=list(self._greeted), on_error="ignore", asynchronous=True
-            )
-            with suppress(Exception):
-                await asyncio.wait_for(parting, ANSWER_WITHIN / 2)
+            worker.stay.release()
 
     async def _serve(self, worker: _Worker, hand: Hand) -> None:
         """See to one job."""
+        with self._lock:
+            round_ = self._rounds.get(hand.session)
+        blocks = []
+        if round_ is not None and round_.number == hand.round:
+            blocks = [block for number in hand.blocks if (block := round_.block(number)) is not None]
+        if round_ is None or len(blocks) < len(hand.blocks):  # it is over, or another worker was faster
+            worker.leases.pop(hand.lease, None)
+            self._discard(hand)
+            return
+        job = _Job(worker, hand, round_, blocks)
         try:
-            await self._lease(worker, hand)
+            await self._lease(job)
         except asyncio.CancelledError:
             with self._lock:
-                self._apply(self._schedule.discarded(hand.lease, time.monotonic()))
+                there = self._workers.get(worker.address) is worker
+            job.tell("discarded" if there else "lost")
+            try:
+                await self._until_free(worker)
+            finally:
+                self._discard(hand)
         except Exception as error:
+            job.tell("failed")
             if self._client.status in ("closing", "closed"):
                 self._look_now.set()  # which fails the whole round
+                return
+            if isinstance(error, OverflowError):
+                self._fail(round_, too_large(blocks, error))
+                traceback.clear_frames(error.__traceback__)
+                self._discard(hand)
                 return
             reason = report_of(error)
             logger.warning("Dask worker %s: a job failed: %s", worker.name, reason.strip().splitlines()[-1])
@@ -638,28 +717,37 @@ class DaskEngine:
         finally:
             worker.leases.pop(hand.lease, None)
 
-    async def _lease(self, worker: _Worker, hand: Hand) -> None:
+    def _discard(self, hand: Hand) -> None:
         with self._lock:
-            round_ = self._rounds.get(hand.session)
-        blocks = []
-        if round_ is not None and round_.number == hand.round:
-            blocks = [block for number in hand.blocks if (block := round_.block(number)) is not None]
-        if round_ is None or len(blocks) < len(hand.blocks):  # it is over, or another worker was faster
-            with self._lock:
-                self._apply(self._schedule.discarded(hand.lease, time.monotonic()))
-            return
-        total = self._sum_on_workers(round_)
+            self._apply(self._schedule.discarded(hand.lease, time.monotonic()))
+
+    async def _until_free(self, worker: _Worker) -> None:
+        """Wait until a worker computes what it is given: others' tasks may keep it busy for long."""
+        with self._lock:
+            if self._stopping or self._workers.get(worker.address) is not worker:
+                return
+        waiting = self._on_worker(worker.address, self._key(None, "free"), free)
+        try:
+            await computed(waiting, worker.address)
+        except LOST as error:  # the worker, or the client, is
+            logger.debug("Dask worker %s is not waited for (%s)", worker.name, line_of(error))
+        finally:
+            let_go(self._loop, waiting)
+
+    async def _lease(self, job: _Job) -> None:
+        total = self._sum_on_workers(job.round)
         if total is None:
-            result = await self._computed(worker, hand, round_, blocks)
-            if self._is_accepted(hand):  # nothing can stop this any more
-                self._pool.submit(self._take_in, worker, [hand], round_, result)
+            result = await self._computed(job)
+            if self._is_accepted(job):  # nothing can stop this any more
+                self._submit_sum(job.worker, [job.hand], job.round, result, job)
             return
         held = None
         total.begin()
         try:
-            future = await self._computed(worker, hand, round_, blocks, fetch=False)
-            if self._is_accepted(hand):
-                held = Held(future, worker, (Job(hand, blocks),))
+            future = await self._computed(job, fetch=False)
+            if self._is_accepted(job):
+                job.tell("accepted")
+                held = Held(future, job.worker, (Job(job.hand, job.blocks),))
         finally:
             total.end(held)
 
@@ -673,35 +761,33 @@ class DaskEngine:
             self._sums[round_] = SumOnWorkers(_SumDriver(self), round_)
         return self._sums[round_]
 
-    def _is_accepted(self, hand: Hand) -> bool:
+    def _is_accepted(self, job: _Job) -> bool:
         with self._lock:
-            accepted = self._schedule.delivered(hand.lease, time.monotonic())
-            if not accepted:
-                self._apply(self._schedule.discarded(hand.lease, time.monotonic()))
+            accepted = self._schedule.delivered(job.hand.lease, time.monotonic())
+        if not accepted:
+            job.tell("discarded")
+            self._discard(job.hand)
         return accepted
 
-    async def _computed(
-        self, worker: _Worker, hand: Hand, round_: Round, blocks: Sequence[Block], *, fetch: bool = True
-    ) -> Any:
+    async def _computed(self, job: _Job, *, fetch: bool = True) -> Any:
         """Compute a job on a worker; return what it comes to or, not to `fetch` it, its future."""
         for sending in range(SENDINGS):
             try:
-                return await self._attempt(worker, hand, round_, blocks, fetch)
+                return await self._attempt(job, fetch)
             except LOST as error:
                 lost = line_of(error)
             # The worker is gone, which the watcher will soon know; or its data are.
-            logger.debug("Dask worker %s lost a job's data (%s)", worker.name, lost)
-            for block in blocks:
-                worker.held.pop((hand.session, block.number), None)
+            logger.debug("Dask worker %s lost a job's data (%s)", job.worker.name, lost)
+            for block in job.blocks:
+                job.worker.held.pop((job.hand.session, block.number), None)
             self._look_now.set()
             if sending + 1 < SENDINGS:
                 await asyncio.sleep(SEND_AGAIN_AFTER)
         raise JobError(f"its data were lost {SENDINGS} times; the last: {lost}")
 
-    async def _attempt(
-        self, worker: _Worker, hand: Hand, round_: Round, blocks: Sequence[Block], fetch: bool
-    ) -> Any:
+    async def _attempt(self, job: _Job, fetch: bool) -> Any:
         """Send a job, and wait for it."""
+        worker, hand, round_, blocks = job.worker, job.hand, job.round, job.blocks
         session, kernel = hand.session, round_.kernel
         held = {block.number: worker.held.get((session, block.number)) for block in blocks}
         there = {number: future for number, future in held.items() if future is not None}
@@ -715,36 +801,45 @@ class DaskEngine:
         contents = {self._key(kernel, "block", session, block.number): block.documents for block in to_send}
         broadcast = await self._loop.run_in_executor(self._pool, _broadcast, round_, blocks)
         contents[self._key(kernel, "rows", session, hand.round)] = broadcast
+        began = time.monotonic()
         *sent, rows = await self._scattered(contents, worker.address, worker.direct)
+        job.bytes_sent = sum(int(getattr(content, "nbytes", 0)) for content in contents.values())
+        job.transfer_seconds = time.monotonic() - began
         there |= zip((block.number for block in to_send), sent, strict=True)
-        job = self._client.submit(
+        task = self._on_worker(
+            worker.address,
+            self._key(kernel, "job", session, hand.round, hand.lease),
             compute_job,
             kernel,
             round_.num_terms,
             [block.key for block in blocks],
             rows,
             *(there[block.number] for block in blocks),
-            key=self._key(kernel, "job", session, hand.round, hand.lease),
-            workers=[worker.address],
-            allow_other_workers=False,
-            pure=False,
         )
         if round_.keep_blocks:
             worker.held.update(((session, block.number), there[block.number]) for block in new)
             if not hand.copy:
                 self._moved(worker, hand)
         try:
-            return await (self._fetched(job, worker) if fetch else self._left(job, worker))
+            return await (self._fetched(task, job) if fetch else self._left(task, worker))
         finally:
             for future in (rows, *(() if round_.keep_blocks else sent)):
                 future.release()
 
-    async def _fetched(self, task: distributed.Future, worker: _Worker) -> Any:
+    async def _fetched(self, task: distributed.Future, job: _Job) -> Any:
         """Return what comes of a task, and let go of it."""
+        began = time.monotonic()
         try:
-            return (await self._result(task, worker.address, worker.direct)).content
+            await computed(task, job.worker.address)
+            ended = time.monotonic()
+            parcel = await self._result(task, job.worker.address, job.worker.direct)
         finally:
             let_go(self._loop, task)
+        job.bytes_received = int(getattr(parcel.content, "nbytes", 0))
+        job.transfer_seconds += time.monotonic() - ended
+        job.compute_seconds = parcel.seconds
+        job.queue_seconds = max(ended - began - parcel.seconds, 0.0)
+        return parcel.content
 
     async def _left(self, task: distributed.Future, worker: _Worker) -> distributed.Future:
         """Wait for a task, and leave what comes of it on the worker."""
@@ -760,14 +855,7 @@ class DaskEngine:
         if not round_.keep_blocks or placed.address == worker.address:
             return placed.future
         # What a worker fetches for a job Dask takes for a copy too many, and drops it before the next round.
-        return self._client.submit(
-            here,
-            placed.future,
-            key=self._key(round_.kernel, "block"),
-            workers=[worker.address],
-            allow_other_workers=False,
-            pure=False,
-        )
+        return self._on_worker(worker.address, self._key(round_.kernel, "block"), here, placed.future)
 
     def _moved(self, keeper: _Worker, hand: Hand) -> None:
         """Of the blocks of a job no other worker need keep a copy."""
@@ -779,19 +867,36 @@ class DaskEngine:
 
     # In the pool.
 
-    def _take_in(self, worker: _Worker, hands: Sequence[Hand], round_: Round, result: Any) -> None:
-        """Add what some jobs come to together to the sum."""
+    def _submit_sum(
+        self, worker: _Worker, hands: Sequence[Hand], round_: Round, result: Any, job: _Job | None = None
+    ) -> None:
+        try:
+            self._pool.submit(self._take_in, worker, hands, round_, result, job)
+        except RuntimeError as error:  # the system has no more threads
+            self._fail(round_, RuntimeError(f"results cannot be added up: {error}"))
+            self._count_as_summed(hands)
+
+    def _take_in(
+        self, worker: _Worker, hands: Sequence[Hand], round_: Round, result: Any, job: _Job | None
+    ) -> None:
+        """Add what some jobs come to together to the sum; tell of it where it is one `job`."""
+        began = time.monotonic()
         numbers = [number for hand in hands for number in hand.blocks]
-        blocks = [block for number in numbers[:3] if (block := round_.block(number)) is not None]
+        blocks = [block for number in numbers if (block := round_.block(number)) is not None]
         try:
             round_.add(numbers, widened(result))
         except Exception as error:
             logger.exception("a result cannot be taken in")
-            # Sums that grow too large are the documents' fault, and no worker's.
-            of = "" if isinstance(error, OverflowError) else f" of Dask worker {worker.name}"
-            what = "; ".join(str(block) for block in blocks)
-            round_.failed(RuntimeError(f"{what}: the result{of} cannot be added to the sum: {error}"))
+            self._fail(round_, not_added(blocks, f"Dask worker {worker.name}", error))
+        if job is not None:
+            job.tell("accepted", sum_seconds=time.monotonic() - began)
         self._count_as_summed(hands)
+
+    def _fail(self, round_: Round, error: Exception) -> None:
+        """Compute no more of a round, and say why."""
+        round_.failed(error)
+        with self._lock:
+            self._give_up(round_)
 
     def _count_as_summed(self, hands: Sequence[Hand]) -> None:
         with self._lock:
@@ -828,19 +933,13 @@ class _SumDriver:
         return min(workers, key=lambda worker: len(worker.leases), default=None)
 
     async def compute(self, worker: _Worker, job: Job, round_: Round) -> distributed.Future:
-        return await self._engine._attempt(worker, job.hand, round_, job.blocks, False)
+        return await self._engine._attempt(_Job(worker, job.hand, round_, job.blocks), False)
 
     async def submit(
         self, worker: _Worker, round_: Round, function: Callable[..., Parcel], *arguments: Any
     ) -> distributed.Future:
-        task = self._engine._client.submit(
-            function,
-            *arguments,
-            key=self._engine._key(round_.kernel, "sum", round_.session, round_.number),
-            workers=[worker.address],
-            allow_other_workers=False,
-            pure=False,
-        )
+        key = self._engine._key(round_.kernel, "sum", round_.session, round_.number)
+        task = self._engine._on_worker(worker.address, key, function, *arguments)
         return await self._engine._left(task, worker)
 
     async def fetch(self, held: Held) -> Any:
@@ -848,11 +947,15 @@ class _SumDriver:
 
     def take_in(self, held: Held, round_: Round, result: Any) -> None:
         hands = [job.hand for job in held.jobs]
-        self._engine._pool.submit(self._engine._take_in, held.worker, hands, round_, result)
+        self._engine._submit_sum(held.worker, hands, round_, result)
 
-    def give_up(self, jobs: Sequence[Job], round_: Round, why: str) -> None:
-        what = "; ".join(str(block) for job in jobs[:3] for block in job.blocks[:1])
-        round_.failed(RuntimeError(f"{what}: {why}"))
+    def give_up(self, jobs: Sequence[Job], round_: Round, error: Exception) -> None:
+        blocks = [block for job in jobs for block in job.blocks[:1]]
+        what = "; ".join(str(block) for block in blocks[:3])
+        if isinstance(error, OverflowError):
+            self._engine._fail(round_, too_large(blocks, error))
+        else:
+            self._engine._fail(round_, RuntimeError(f"{what}: {report_of(error)}"))
         self._engine._count_as_summed([job.hand for job in jobs])
 
     def look(self) -> None:

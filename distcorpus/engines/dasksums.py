@@ -23,7 +23,7 @@ from distcorpus.algorithms.partial import Partial
 from distcorpus.algorithms.summation import merge_extras, narrow_steps
 from distcorpus.algorithms.topics import StatisticsSum
 from distcorpus.engines.base import Block
-from distcorpus.engines.dasktasks import LOST, JobError, Parcel, line_of, narrowed, report_of, widened
+from distcorpus.engines.dasktasks import LOST, JobError, Parcel, line_of, narrowed, widened
 from distcorpus.engines.schedule import Hand
 
 logger = logging.getLogger(__name__)
@@ -58,6 +58,8 @@ def add_up(num_terms: int, width: int, *parcels: Parcel) -> Parcel:
         order = np.argsort(total.words)
         steps = narrow_steps(total.steps[order])
         return Parcel(narrowed(Partial(total.words[order], steps, extras)))
+    except OverflowError as error:
+        raise OverflowError(str(error)) from None
     except Exception:
         raise JobError(traceback.format_exc()) from None
 
@@ -118,7 +120,7 @@ class Driver(Protocol):
     def take_in(self, held: Held, round_: Any, result: Any) -> None:
         """Add a sum to the round's."""
 
-    def give_up(self, jobs: Sequence[Job], round_: Any, why: str) -> None:
+    def give_up(self, jobs: Sequence[Job], round_: Any, error: Exception) -> None:
         """Fail the round."""
 
     def look(self) -> None:
@@ -281,4 +283,4 @@ class SumOnWorkers:
             self._give_up([job], error)
 
     def _give_up(self, jobs: Sequence[Job], error: Exception) -> None:
-        self._driver.give_up(jobs, self._round, report_of(error))
+        self._driver.give_up(jobs, self._round, error)

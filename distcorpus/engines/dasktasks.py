@@ -149,18 +149,19 @@ class Placed:
 class Parcel:
     """Something that travels, whose size Dask knows and whose arrays arrive as compiled loops take them."""
 
-    def __init__(self, content: Any) -> None:
+    def __init__(self, content: Any, seconds: float = 0.0) -> None:
         self.content = content
+        self.seconds = seconds  # that it took to compute
 
     def __sizeof__(self) -> int:
         return int(getattr(self.content, "nbytes", 0)) + object.__sizeof__(self)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _unpacked, (self.content,)
+        return _unpacked, (self.content, self.seconds)
 
 
-def _unpacked(content: Any) -> Parcel:
-    return Parcel(_aligned(content))
+def _unpacked(content: Any, seconds: float) -> Parcel:
+    return Parcel(_aligned(content), seconds)
 
 
 def _aligned(value: Any) -> Any:
@@ -190,7 +191,7 @@ def compute_job(
         threads = int(distributed.get_worker().state.nthreads)
         content = broadcast.content
         with _computing, _one_blas_thread(), ThreadPoolExecutor(threads, "distcorpus") as pool:
-            result, _ = run(
+            result, seconds = run(
                 kernel,
                 content.params,
                 [(block.content, key) for block, key in zip(blocks, keys, strict=True)],
@@ -199,7 +200,9 @@ def compute_job(
                 positions_of(content.words, num_terms),
                 pool if threads > 1 else None,
             )
-        return Parcel(narrowed(result))
+        return Parcel(narrowed(result), seconds)
+    except OverflowError as error:
+        raise OverflowError(str(error)) from None  # without the frames, and what they hold
     except Exception:
         raise JobError(traceback.format_exc()) from None
 
@@ -243,34 +246,42 @@ def _name_of_blas() -> str:
     return ", ".join(sorted(names))
 
 
-def greet(engine: str) -> dict[str, str]:
-    """Prepare a worker, on that worker: no job has to wait for what is compiled.
+class Stay(dict[str, str]):
+    """A worker's `versions`, and on that worker the stay of an engine.
 
-    Parameters
-    ----------
-    engine : str
-        Who will `part` from it.
-
-    Returns
-    -------
-    dict
-        Its `versions`.
+    It lasts as long as Dask keeps this object there: until the engine, its client or its program ends, in
+    whatever way. The last one that goes leaves the worker as it was before the first came. What travels are
+    the versions alone.
     """
-    _engines.add(engine)
-    keep_freed_memory()
+
+    def __init__(self) -> None:
+        super().__init__(versions())
+        _stays.add(id(self))
+        keep_freed_memory()
+
+    def __del__(self) -> None:
+        _stays.discard(id(self))
+        if not _stays:
+            give_back_memory()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return dict, (dict(self),)
+
+
+_stays: set[int] = set()
+
+
+def greet() -> Stay:
+    """Prepare a worker, on that worker: no job has to wait for what is compiled."""
     for kernel in KERNELS.values():
         _warm(kernel)
-    return versions()
+    return Stay()
 
 
-def part(engine: str) -> None:
-    """Leave a worker, on that worker, as it was before the first engine came."""
-    _engines.discard(engine)
-    if not _engines:
-        give_back_memory()
-
-
-_engines: set[str] = set()
+def free() -> None:
+    """A task that waits until the worker computes what it is given, and no job of ours."""
+    with _computing:
+        pass
 
 
 @functools.cache

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
+from distcorpus.engines.base import Block
 from distcorpus.engines.schedule import Attempt
 
 
@@ -20,3 +21,20 @@ def tries(attempts: Iterable[Attempt]) -> str:
     names = ", ".join(f"{name} ({count})" if count > 1 else name for name, count in counts.most_common())
     number = counts.total()
     return f"{number} {'tries' if number > 1 else 'try'}, on worker{'s' if len(counts) > 1 else ''} {names}"
+
+
+def too_large(blocks: Sequence[Block], error: OverflowError) -> OverflowError:
+    """Return what a program is told of sums that are too large, or no numbers, where a kernel has blocks.
+
+    They are the documents' fault, or the topics': it would be so on any worker, and nothing is tried again.
+    All other errors may be a worker's own.
+    """
+    return OverflowError(f"{'; '.join(str(block) for block in blocks[:3])}: {error}")
+
+
+def not_added(blocks: Sequence[Block], worker: str, error: Exception) -> Exception:
+    """Return what a program is told where the result of some blocks cannot be added to the sum."""
+    if isinstance(error, OverflowError):
+        return too_large(blocks, error)
+    what = "; ".join(str(block) for block in blocks[:3])
+    return RuntimeError(f"{what}: the result of {worker} cannot be added to the sum: {error}")

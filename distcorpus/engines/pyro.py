@@ -36,7 +36,7 @@ from distcorpus.engines.answers import (
     read_answer,
 )
 from distcorpus.engines.base import Block, Round
-from distcorpus.engines.failures import tries
+from distcorpus.engines.failures import not_added, too_large, tries
 from distcorpus.engines.kinds import Kinds, Pulse, RefusedError, WorkerInfo, best_of, read_pulse, read_status
 from distcorpus.engines.observer import EngineObserver, JobRecord
 from distcorpus.engines.schedule import Cancel, Decision, Drop, Fail, Failure, Finish, Hand, Schedule, Stats
@@ -870,7 +870,11 @@ class PyroEngine:
             return False
         except Exception as error:
             self._forget(link, hand, round_)
-            self._own_fault(hand, round_, error)
+            if isinstance(error, OverflowError) and remote_traceback(error):
+                tell("failed")
+                self._fail(round_, too_large(_blocks_of(hand, round_), error))
+            else:
+                self._own_fault(hand, round_, error)
             with self._lock:
                 self._apply(link.schedule.discarded(hand.lease, time.monotonic()))
         with self._lock:
@@ -890,11 +894,11 @@ class PyroEngine:
         logger.error("session %s, %s: the dispatcher failed", hand.session, what, exc_info=error)
         trace = "".join(traceback.format_exception(error))
         text = f"{what}: the dispatcher itself failed, no worker is at fault; its log has the same:\n{trace}"
-        round_.failed(RuntimeError(text))
-        self._give_up(round_)
+        self._fail(round_, RuntimeError(text))
 
-    def _give_up(self, round_: Round) -> None:
-        """Compute no more of a round that has failed."""
+    def _fail(self, round_: Round, error: Exception) -> None:
+        """Compute no more of a round, and say why."""
+        round_.failed(error)
         with self._lock:
             schedule = self._kinds.of_session(round_.session)
             if schedule is not None and self._rounds.get(round_.session) is round_:
@@ -913,7 +917,7 @@ class PyroEngine:
         Exception
             Anything else is a fault of this process.
         """
-        blocks = [block for number in hand.blocks if (block := round_.block(number)) is not None]
+        blocks = _blocks_of(hand, round_)
         if len(blocks) < len(hand.blocks):  # another worker was faster
             with self._lock:
                 self._apply(link.schedule.discarded(hand.lease, time.monotonic()))
@@ -967,11 +971,7 @@ class PyroEngine:
             round_.add(hand.blocks, result)
         except Exception as error:
             logger.exception("a result cannot be taken in")
-            # Sums that grow too large are the documents' fault, and no worker's.
-            of = "" if isinstance(error, OverflowError) else f" of worker {link.info.name}"
-            what = "; ".join(str(block) for block in blocks)
-            round_.failed(RuntimeError(f"{what}: the result{of} cannot be added to the sum: {error}"))
-            self._give_up(round_)
+            self._fail(round_, not_added(blocks, f"worker {link.info.name}", error))
         record = replace(record, sum_seconds=time.monotonic() - sum_began)
         with self._lock:
             if hand.session in self._records:
@@ -1023,8 +1023,8 @@ def _record(
     link: _Link, hand: Hand, round_: Round, began: float, outcome: str, blocks: Sequence[Block] | None = None
 ) -> JobRecord:
     """Return what is known of every job that has ended."""
-    if blocks is None:  # those that are done already are not known any more
-        blocks = [block for number in hand.blocks if (block := round_.block(number)) is not None]
+    if blocks is None:
+        blocks = _blocks_of(hand, round_)
     return JobRecord(
         session=hand.session,
         round=hand.round,
@@ -1035,6 +1035,11 @@ def _record(
         began=began,
         outcome=outcome,
     )
+
+
+def _blocks_of(hand: Hand, round_: Round) -> list[Block]:
+    """Return the blocks of a job; those that are done already are not known any more."""
+    return [block for number in hand.blocks if (block := round_.block(number)) is not None]
 
 
 def corpora_of(blocks: Iterable[Block]) -> set[str]:
@@ -1049,6 +1054,8 @@ def _ask(link: _Link, calls: SlicedCalls, job: dict[str, Any]) -> Any:
     ------
     _JobFailed
         It answered with an error; or the message is too large.
+    OverflowError
+        It answered with this one, see `too_large`.
     FalseAnswer
         What it answered cannot be read.
     CommunicationError
@@ -1062,6 +1069,8 @@ def _ask(link: _Link, calls: SlicedCalls, job: dict[str, Any]) -> Any:
         if is_false_answer(error):
             raise FalseAnswer(str(error)) from error
         trace = remote_traceback(error)[-LONGEST_TRACEBACK:]
+        if trace and isinstance(error, OverflowError):
+            raise
         if not trace and not isinstance(error, MessageTooLargeError):
             raise
         logger.warning("worker %s: a job failed: %s", link.info.name, error)

@@ -16,6 +16,9 @@ How it decides:
 * The size of a job follows from the cost that is left in its round (guided self-scheduling: Polychronopoulos
   & Kuck 1987), so that jobs are few at first, and small at the end, when they have to balance.
 * A block goes by preference to the worker that computed it in the round before and still holds its data.
+* A job that takes too long is given to an idle worker too. If that one is faster, the first gets nothing
+  until what it held has been dealt with: it is busy with something else, which would hold up one round after
+  the other.
 * A result is accepted if no block of it is in the sum yet, whoever it comes from and however late. Jobs that
   overlap are nested (a job and the single blocks it was split into): accepting one spoils no neighbour's.
 
@@ -41,7 +44,8 @@ _Jobs = OrderedDict["_Job", None]  # a queue, from which any can be taken
 _FailureKind = Literal["exception", "poison", "no_workers"]
 
 # Looked at often, and an enumeration's attribute is slow before Python 3.12.
-_READY, _EXPECTED, _UNDONE = WorkerState.READY, LeaseState.EXPECTED, BlockState.UNDONE
+_READY, _UNDONE = WorkerState.READY, BlockState.UNDONE
+_EXPECTED, _OVERTAKEN = LeaseState.EXPECTED, LeaseState.OVERTAKEN
 
 _SMOOTHING = 0.2  # weight of the newest job in the running mean of seconds per cost
 
@@ -63,7 +67,10 @@ class Hand:
 
 @dataclass(frozen=True, slots=True)
 class Cancel:
-    """The result of this lease is no longer wanted. Advisory: what arrives all the same is discarded."""
+    """The result of this lease is no longer wanted. Advisory: what arrives all the same is discarded.
+
+    The slot stays taken until the worker has nothing to do with the job any more (`Schedule.discarded`).
+    """
 
     lease: int
     worker: str
@@ -508,10 +515,6 @@ class Schedule:
             self._close(owner.round)
         return self._decide()
 
-    def block_added(self, session: str, block: int, cost: float, now: float) -> list[Decision]:
-        """The round gets one more block. See `blocks_added`."""
-        return self.blocks_added(session, [(block, cost)], now)
-
     def blocks_added(
         self,
         session: str,
@@ -603,7 +606,8 @@ class Schedule:
             if job.round.state is not RoundState.CLOSED:
                 for rival in dict.fromkeys([job, *(block.job for block in job.blocks if block.job)]):
                     for other in rival.leases.values():
-                        self._cancel(other)
+                        # A worker that is slower than a second copy is busy with something else.
+                        self._cancel(other, "overtake" if added.copy else "cancel")
                 job.round.unsummed -= len(job.blocks)
                 job.round.unsummed_cost -= job.cost
                 self._finish_if_complete(job.round)
@@ -677,18 +681,6 @@ class Schedule:
         """Blocks of the session's round that are leased, or being added to the sum."""
         asked = self._sessions.get(session)
         return asked.round.unsummed - asked.round.pending if asked and asked.round else 0
-
-    def workers(self) -> list[str]:
-        """The workers that joined and are not lost, the silent and leaving ones too."""
-        return list(self._workers)
-
-    def idle(self) -> list[str]:
-        """The workers that take leases and hold none."""
-        return [worker.name for worker in self._free[0]]
-
-    def has_left(self, worker: str) -> bool:
-        """Whether a worker that leaves may go: it holds no lease."""
-        return worker not in self._workers
 
     def waiting(self, now: float) -> list[tuple[str, float]]:
         """The sessions that have something to compute and nobody to compute it, and since when."""
@@ -902,9 +894,11 @@ class Schedule:
         self._settle(lease.worker)
         self._let_leave(lease.worker)
 
-    def _cancel(self, lease: _Lease) -> None:
-        if may(lease.state, "cancel"):
-            lease.state = after(lease.state, "cancel")
+    def _cancel(self, lease: _Lease, event: Literal["cancel", "overtake"] = "cancel") -> None:
+        if may(lease.state, event):
+            lease.state = after(lease.state, event)
+            if event == "overtake":
+                self._settle(lease.worker)
             self._decisions.append(Cancel(lease.id, lease.worker.name))
 
     def _came_back(self, job: _Job) -> None:
@@ -1098,7 +1092,7 @@ class Schedule:
         """Put a worker among the free ones with as many leases, if it is free."""
         self._withhold(worker)
         held = len(worker.leases)
-        occupied = any(lease.exclusive for lease in worker.leases.values())
+        occupied = any(lease.exclusive or lease.state is _OVERTAKEN for lease in worker.leases.values())
         takes = worker.state is _READY and held < self._slots and not occupied
         if takes and not (worker.promised and held):
             worker.free = self._free[held]

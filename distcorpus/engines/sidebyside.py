@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -38,12 +38,9 @@ class SideBySide:
             while (number := next(numbers)) < len(items):
                 results[number] = function(items[number])
 
-        wanted = min(self._helpers, len(items) - 1)
-        with self._lock:
-            if self._pool is None and wanted > 0:
-                self._pool = ThreadPoolExecutor(self._helpers, thread_name_prefix="side-by-side")
-            helpers = [self._pool.submit(work) for _ in range(wanted)] if self._pool is not None else []
+        helpers: list[Future[None]] = []
         try:
+            self._call(work, min(self._helpers, len(items) - 1), helpers)
             work()
         finally:
             late = [helper for helper in helpers if not helper.cancel()]
@@ -51,9 +48,33 @@ class SideBySide:
             helper.result()
         return [results[number] for number in range(len(items))]
 
+    def _call(self, work: Callable[[], None], wanted: int, helpers: list[Future[None]]) -> None:
+        """Have so many helpers work, or as many as there can be."""
+        if wanted <= 0:
+            return
+        with self._lock:
+            if self._pool is None:
+                self._pool = ThreadPoolExecutor(self._helpers, thread_name_prefix="side-by-side")
+            for _ in range(wanted):
+                # Not the future of the pool, which is lost where it has queued the work but starts no thread.
+                helpers.append(Future())
+                try:
+                    self._pool.submit(_help, helpers[-1], work)
+                except RuntimeError:  # the system has no more threads, and the caller does not need them
+                    return
+
     def close(self) -> None:
         """End the threads; those that compute are waited for. The next call starts new ones."""
         with self._lock:
             pool, self._pool = self._pool, None
         if pool is not None:
             pool.shutdown()
+
+
+def _help(helper: Future[None], work: Callable[[], None]) -> None:
+    if helper.set_running_or_notify_cancel():
+        try:
+            work()
+            helper.set_result(None)
+        except BaseException as error:
+            helper.set_exception(error)

@@ -37,6 +37,7 @@ class LeaseState(State):
     EXPECTED = "its result is counted on"
     REVOKED = "its worker fell silent and its job is handed on; its result is taken if it is the first"
     CANCELLED = "its result is no longer wanted, but its worker has not answered yet"
+    OVERTAKEN = "the same, as another worker was faster; its worker gets nothing until it has answered"
     CLAIMED = "its result was accepted and is being added to the sum"
     OVER = "its slot is free"
 
@@ -77,15 +78,18 @@ TRANSITIONS: dict[State, dict[str, Any]] = {
         "revoke": LeaseState.REVOKED,
         "claim": LeaseState.CLAIMED,
         "cancel": LeaseState.CANCELLED,
+        "overtake": LeaseState.OVERTAKEN,
         "end": LeaseState.OVER,
     },
     LeaseState.REVOKED: {
         "revive": LeaseState.EXPECTED,
         "claim": LeaseState.CLAIMED,
         "cancel": LeaseState.CANCELLED,
+        "overtake": LeaseState.OVERTAKEN,
         "end": LeaseState.OVER,
     },
     LeaseState.CANCELLED: {"end": LeaseState.OVER},
+    LeaseState.OVERTAKEN: {"end": LeaseState.OVER},
     LeaseState.CLAIMED: {"sum": LeaseState.OVER},
     LeaseState.OVER: {},
     RoundState.OPEN: {"seal": RoundState.SEALED, "close": RoundState.CLOSED},

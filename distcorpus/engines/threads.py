@@ -21,6 +21,7 @@ from distcorpus._machine import available_cores
 from distcorpus.algorithms.chunk import Chunk, positions_of, words_in
 from distcorpus.algorithms.rows import Map, Rows
 from distcorpus.engines.base import Block, Round
+from distcorpus.engines.failures import too_large
 from distcorpus.engines.observer import JobRecord, watching
 from distcorpus.engines.sidebyside import SideBySide
 
@@ -214,11 +215,9 @@ class ThreadsEngine:
         self._rounds: dict[str, Round] = {}
         self._left: dict[str, int] = {}  # blocks of the session's round that are not in its result
         self._sealed: set[str] = set()
-        self._threads: list[threading.Thread] = []
-        self._closed = False
+        self._threads: set[threading.Thread] = set()  # one that is not in it ends
 
     def __enter__(self) -> ThreadsEngine:
-        self._closed = False
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -227,13 +226,16 @@ class ThreadsEngine:
     def close(self) -> None:
         """Drop all jobs and wait until the blocks that are being computed are done."""
         with self._changed:
-            self._closed = True
+            threads, self._threads = self._threads, set()
+            self._rounds.clear()
+            self._left.clear()
             self._queue.clear()
             self._changed.notify_all()
-        for thread in self._threads:
-            thread.join()
-        self._threads.clear()
-        self._side_by_side.close()
+        try:
+            for thread in threads:
+                thread.join()
+        finally:
+            self._side_by_side.close()
 
     # What training runs ask.
 
@@ -288,13 +290,20 @@ class ThreadsEngine:
         self._queue = deque(task for task in self._queue if task[0].round.session != session)
 
     def _start_threads(self) -> None:
-        if not self._threads:
-            self._threads = [
-                threading.Thread(target=self._work, name=f"distcorpus-{number}", daemon=True)
-                for number in range(self.num_workers)
-            ]
-            for thread in self._threads:
+        """Start as many as there are blocks, and no more than there may be."""
+        wanted = min(self.num_workers, sum(self._left.values()))
+        while (running := len(self._threads)) < wanted:
+            thread = threading.Thread(target=self._work, name=f"distcorpus-{running}", daemon=True)
+            try:
                 thread.start()
+            except RuntimeError as error:
+                raise RuntimeError(
+                    f"{error}: {running} of {self.num_workers} threads run. Give fewer, "
+                    f"workers={running or 1}, or let this process have more (ulimit -u; in a container, its "
+                    "limit of pids)"
+                ) from error
+            # Only now: one whose start is interrupted can be neither joined nor told from one that runs.
+            self._threads.add(thread)
 
     def _tell_pending(self, round_: Round) -> None:
         round_.progressed(sum(job.round is round_ for job, _ in self._queue))
@@ -307,17 +316,18 @@ class ThreadsEngine:
     # The threads.
 
     def _work(self) -> None:
+        thread = threading.current_thread()
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._queue or self._closed)
-                if self._closed:
+                self._changed.wait_for(lambda: self._queue or thread not in self._threads)
+                if thread not in self._threads:
                     return
                 job, block = self._queue.popleft()
                 self._tell_pending(job.round)
             try:
                 self._compute(job, block)
             except OverflowError as error:
-                self._fail(job, OverflowError(f"{'; '.join(map(str, job.blocks))}: {error}"))
+                self._fail(job, too_large(job.blocks, error))
             except BaseException as error:  # it is raised where the round is waited for
                 self._fail(job, error)
             del job, block  # a thread that waits for the next one holds nothing of a round

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -38,6 +39,8 @@ from distcorpus.engines import dask as engine_module  # noqa: E402
 from distcorpus.engines import dasktasks  # noqa: E402
 from distcorpus.engines.dask import DaskEngine  # noqa: E402
 from distcorpus.engines.dasktasks import Broadcast, Parcel, _aligned, compute_job, narrowed, widened  # noqa: E402
+from distcorpus.engines.observer import EngineObserver, JobRecord, told  # noqa: E402
+from distcorpus.engines.schedule import Schedule  # noqa: E402
 from distcorpus.engines.threads import ThreadsEngine  # noqa: E402
 from distcorpus.kernels import EStep, EStepParams, Product, ProductParams  # noqa: E402
 from distcorpus.models import LdaModel, LsiModel  # noqa: E402
@@ -470,7 +473,137 @@ def test_freed_memory_stays_on_workers_during_a_training_and_goes_after_it(clien
     with DaskEngine(client) as engine:
         wait_until(lambda: engine.num_workers == 2)
         assert max(of_workers()) < 2_000
-    assert min(of_workers()) > 10_000
+    wait_until(lambda: min(of_workers()) > 10_000)
+
+
+def stays() -> int:
+    """How many engines prepared this worker and are there still."""
+    return len(dasktasks._stays)
+
+
+def test_a_client_that_ends_leaves_workers_as_they_were(cluster, client):
+    """As a program does that is killed: Dask releases what it had, and nobody of ours is asked."""
+    with Client(cluster, set_as_default=False) as other:
+        engine = DaskEngine(other).__enter__()
+        wait_until(lambda: engine.num_workers == 2)
+        assert set(client.run(stays).values()) == {1}
+    try:
+        wait_until(lambda: set(client.run(stays).values()) == {0})
+    finally:
+        engine.close()
+
+
+@pytest.mark.parametrize(("where", "what"), [("_prepared", "wait"), ("_watcher", "start")])
+def test_an_interruption_while_an_engine_is_entered(client, monkeypatch, where, what):
+    """Nothing goes on that nobody could end."""
+    engine = DaskEngine(client)
+
+    def interrupted(*arguments: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(getattr(engine, where), what, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        engine.__enter__()
+    assert not engine._watcher.is_alive()
+    wait_until(lambda: set(client.run(stays).values()) == {0})
+
+
+def test_a_thread_that_watches_cannot_be_started(client, monkeypatch):
+    engine = DaskEngine(client)
+
+    def start() -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(engine._watcher, "start", start)
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        engine.__enter__()
+
+
+# Workers that are busy with others' tasks
+
+
+def wait_for(path: str) -> bool:
+    """A task of somebody else, that ends when there is a file; whether it was there in time."""
+    deadline = time.monotonic() + PATIENCE / 2
+    while not Path(path).exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return Path(path).exists()
+
+
+@pytest.fixture
+def occupy(client, tmp_path, monkeypatch) -> Iterator[Callable[[], Any]]:
+    """Occupies one worker; when this ends, it must still have been occupied."""
+    monkeypatch.setattr(engine_module, "Schedule", partial(Schedule, overdue_after=0.1))
+    tasks = []
+
+    def occupy() -> None:
+        address = min(client.scheduler_info()["workers"])
+        task = client.submit(wait_for, str(tmp_path / "go on"), workers=[address], pure=False, priority=100)
+        wait_until(lambda: address in str(client.processing()) and client.processing()[address])
+        tasks.append(task)
+
+    yield occupy
+    done = [task.done() for task in tasks]
+    (tmp_path / "go on").touch()
+    assert all(task.result() for task in tasks)
+    assert done == [False]
+    tasks.clear()
+
+
+def test_an_evaluation_with_a_worker_that_is_busy_with_other_things(client, corpus, dictionary, occupy):
+    """What is asked for is waited for one by one, and so overtaken long before the last comes."""
+    model = lda(corpus[:300], dictionary, passes=1)
+    state = model.random_state.get_state()
+    expected = [part.tobytes() for part in model.transform(corpus * 2, chunksize=100)]
+    model.random_state.set_state(state)
+    found = model.transform(corpus * 2, chunksize=100, client=client)
+    first = next(found).tobytes()
+    occupy()
+    assert [first, *(part.tobytes() for part in found)] == expected
+
+
+def test_a_training_with_a_worker_that_is_busy_with_other_things(
+    client, corpus, dictionary, expected, occupy, monkeypatch
+):
+    """It is overtaken once, and waited for no more."""
+    engines: list[DaskEngine] = []
+    real = DaskEngine.__enter__
+    monkeypatch.setattr(DaskEngine, "__enter__", lambda engine: engines.append(engine) or real(engine))
+    updates = 0
+
+    def progress(event) -> None:
+        nonlocal updates
+        updates += 1
+        if updates == 2:
+            occupy()
+
+    model = lda(corpus, dictionary, client=client, progress=progress)
+    assert content(model) == expected["lda"]
+    assert updates > 10
+    assert 1 <= engines[0]._schedule.stats.overtaken <= engines[0]._schedule._slots
+
+
+# What is told
+
+
+class Told(EngineObserver):
+    def __init__(self) -> None:
+        self.jobs: list[JobRecord] = []
+
+    def job_ended(self, record: JobRecord) -> None:
+        self.jobs.append(record)
+
+
+def test_who_watches_is_told_of_each_job(client, corpus, dictionary):
+    watched = Told()
+    with told(watched):
+        lda(corpus, dictionary, client=client)
+    assert {job.outcome for job in watched.jobs} <= {"accepted", "discarded"}
+    jobs = [job for job in watched.jobs if job.outcome == "accepted"]
+    assert sum(job.documents for job in jobs) == 2 * len(corpus)
+    assert {job.kernel for job in jobs} == {"lda"}
+    assert {job.worker.partition("(")[2].rstrip(")") for job in jobs} <= set(client.run(stays))
+    assert all(job.bytes_sent and job.bytes_received and job.compute_seconds > 0 for job in jobs)
 
 
 def test_workers_with_other_versions_are_not_used(client, corpus, dictionary, monkeypatch):

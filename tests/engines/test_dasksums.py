@@ -142,8 +142,8 @@ class Cluster:
         self.fetches += 1
         self.taken += result
 
-    def give_up(self, jobs, round_, why):
-        self.failed = why
+    def give_up(self, jobs, round_, error):
+        self.failed = str(error)
 
     def look(self):
         pass

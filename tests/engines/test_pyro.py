@@ -120,6 +120,28 @@ def unfit(words: Any) -> Any:
     return rows
 
 
+@pytest.mark.parametrize("what", ["connect a", "ping a", "drive a"])
+def test_a_worker_that_no_thread_can_be_started_for_joins_later(workers, engine, monkeypatch, what):
+    """And is handed nothing that nobody would carry to it."""
+    real = threading.Thread.start
+    failed: list[str] = []
+
+    def start(thread: threading.Thread) -> None:
+        if thread.name == what and not failed:
+            failed.append(what)
+            raise RuntimeError("can't start new thread")
+        real(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    monkeypatch.setattr(pyro, "RETRY_AFTER", 0.1)
+    with Products("s", engine, NUM_TERMS) as session:
+        round_ = session.round(fine, 3)
+        workers.add(Watched("a"))
+        round_.wait()
+    assert failed
+    until(lambda: engine.num_workers == 1)
+
+
 @pytest.mark.parametrize(("rows", "error"), [(spilt, "KeyError: 'what was never there'"), (unfit, "Error: ")])
 def test_a_fault_of_the_dispatcher_is_its_own(workers, engine, caplog, rows, error):
     """It fails at once, with its traceback in the log and in the error; no worker is tried or blamed."""

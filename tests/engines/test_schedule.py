@@ -85,6 +85,7 @@ class Leased:
     trusted: bool = True  # its worker was never silent since
     claimed: bool = False
     cancelled: bool = False
+    overtaken: bool = False  # cancelled, as a second copy was faster
     over: bool = False
 
     @property
@@ -124,6 +125,7 @@ class Histories(RuleBasedStateMachine):
         self.rounds: dict[str, Round | None] = {}
         self.leases: dict[int, Leased] = {}
         self.deserted_since = 0.0
+        self.copied: set[int] = set()  # the blocks of a second copy whose result is being reported
         for threads in (1, 1, 2):
             self.join(threads)
         self.open_session("a")
@@ -140,6 +142,7 @@ class Histories(RuleBasedStateMachine):
                     assert cancelled.worker.name == worker
                     assert not any([cancelled.over, cancelled.claimed, cancelled.cancelled])
                     cancelled.cancelled = True
+                    cancelled.overtaken = not self.copied.isdisjoint(cancelled.hand.blocks)
                 case Finish(session, number):
                     finished = self.rounds[session]
                     assert finished
@@ -166,7 +169,7 @@ class Histories(RuleBasedStateMachine):
         assert round.number == hand.round
         assert worker.available
         assert len(worker.held) < SLOTS
-        assert not any(lease.alone for lease in worker.held.values())
+        assert not any(lease.alone or lease.overtaken for lease in worker.held.values())
         assert len(set(hand.blocks)) == len(hand.blocks)
         assert set(hand.blocks) <= set(round.blocks) - round.claimed
         assert len(hand.blocks) == 1 or sum(round.blocks[block] for block in hand.blocks) <= self.biggest
@@ -266,7 +269,7 @@ class Histories(RuleBasedStateMachine):
                 worker.leaving = True
                 self.watch_workers(before)
                 self.carry_out(self.schedule.worker_leaving(worker.name, self.now))
-                assert self.schedule.has_left(worker.name) == (not worker.held)
+                assert (worker.name in self.schedule._workers) == bool(worker.held)
 
     def lose(self, worker: Worker, suspect: bool = True) -> None:
         before = self.any_available
@@ -388,7 +391,9 @@ class Histories(RuleBasedStateMachine):
     def add_to_sum(self, lease: Leased) -> None:
         lease.round.sum.update(lease.hand.blocks)
         self.end(lease)
+        self.copied = set(lease.hand.blocks) if lease.hand.copy else set()
         self.carry_out(self.schedule.summed(lease.hand.lease, self.now))
+        self.copied = set()
 
     @property
     def adding(self) -> list[Leased]:
@@ -433,12 +438,12 @@ class Histories(RuleBasedStateMachine):
     @invariant()
     def idle_workers_are_known(self) -> None:
         idle = {worker.name for worker in self.workers.values() if worker.available and not worker.held}
-        assert set(self.schedule.idle()) == idle
-        assert set(self.schedule.workers()) == set(self.workers)
+        assert {worker.name for worker in self.schedule._free[0]} == idle
+        assert set(self.schedule._workers) == set(self.workers)
 
     @invariant()
     def nothing_waits_that_an_idle_worker_could_compute(self) -> None:
-        idle = set(self.schedule.idle())
+        idle = {worker.name for worker in self.schedule._free[0]}
         if idle:
             for session, round in self.rounds.items():
                 if round:
@@ -600,16 +605,16 @@ def test_first_slots_are_filled_before_second_ones() -> None:
     play = Play(workers=5)
     play.tell("session_opened", "a")
     play.tell("round_opened", "a", 0)
-    order = [hands(play.tell("block_added", "a", block, 1.0))[0].worker for block in range(10)]
+    order = [hands(play.tell("blocks_added", "a", [(block, 1.0)]))[0].worker for block in range(10)]
     assert len(set(order[:5])) == len(set(order[5:])) == 5
-    assert not hands(play.tell("block_added", "a", 10, 1.0))
+    assert not hands(play.tell("blocks_added", "a", [(10, 1.0)]))
 
 
 def test_what_is_queued_is_handed_out_before_the_round_is_sealed() -> None:
     play = Play(workers=1)
     play.tell("session_opened", "a")
     play.tell("round_opened", "a", 0)
-    assert blocks_of(play.tell("block_added", "a", 7, 1.0)) == [7]
+    assert blocks_of(play.tell("blocks_added", "a", [(7, 1.0)])) == [7]
     play.work()
     assert not play.told
     assert play.tell("round_sealed", "a") == [Finish("a", 0)]
@@ -691,7 +696,7 @@ def test_a_holder_is_served_before_another_idle_worker() -> None:
     play.round("a", 0, [0])
     play.tell("worker_joined", "w1")
     play.work()
-    assert play.schedule.idle() == ["w1", "w0"]
+    assert [worker.name for worker in play.schedule._free[0]] == ["w1", "w0"]
     play.round("a", 1, [0])
     assert blocks_of(play.at("w0")) == [0]
 
@@ -709,7 +714,7 @@ def held_unequally(one_by_one: bool, size: int) -> Play:
     if one_by_one:
         play.tell("round_opened", "a", 1)
         for block in range(size + size // 2):
-            play.tell("block_added", "a", block, 1.0)
+            play.tell("blocks_added", "a", [(block, 1.0)])
         play.tell("round_sealed", "a")
     else:
         play.round("a", 1, range(size + size // 2))
@@ -965,6 +970,54 @@ def test_an_overdue_job_is_overtaken_and_cancelled() -> None:
     assert play.schedule.stats.overtaken == 1
 
 
+def test_a_worker_that_was_overtaken_gets_nothing_until_it_has_answered() -> None:
+    """What keeps it busy would hold up the next round, and each one after it."""
+    play = Play(workers=2)
+    play.round("a", 0, range(40))
+    stuck = play.at("w0")
+    while play.told[-1:] != [Finish("a", 0)]:
+        play.now += 100.0
+        play.tell("tick")
+        play.complete(play.at("w1")[0])
+    assert {decision.lease for decision in play.told if isinstance(decision, Cancel)} == {
+        hand.lease for hand in stuck
+    }
+    for number in (1, 2):
+        play.round("a", number, range(40))
+        while play.at("w1"):
+            play.now += 1.0
+            play.complete(play.at("w1")[0])
+        assert play.told[-1] == Finish("a", number)
+    assert play.at("w0") == stuck
+    play.round("a", 3, range(40))
+    play.complete(stuck[0])
+    assert play.at("w0") == stuck[1:]
+    play.complete(stuck[1])
+    assert {hand.round for hand in play.at("w0")} == {3}
+
+
+def test_of_a_worker_that_was_not_overtaken_nothing_is_thought() -> None:
+    """What nobody wants any more, and a second copy that came second, keep it from nothing."""
+    play = Play(workers=2)
+    play.round("a", 0, range(40))
+    while len(play.out) > 1:
+        play.now += 1.0
+        play.complete(play.at("w1")[0] if play.at("w1") else play.at("w0")[-1])
+    play.now += 100.0
+    (copy,) = hands(play.tell("tick"))
+    assert play.complete(play.at("w0")[0])
+    assert play.at(copy.worker) == [copy]
+    play.round("a", 1, range(40))
+    assert len(play.at(copy.worker)) == 2
+    play.complete(copy)
+    stale = play.at("w0") + play.at("w1")
+    play.tell("round_given_up", "a", 1)
+    play.round("a", 2, range(40))
+    for hand in stale[::2]:  # one of each worker's
+        play.complete(hand)
+    assert {hand.worker for hand in play.out.values() if hand.round == 2} == {"w0", "w1"}
+
+
 def test_the_first_of_two_copies_wins() -> None:
     play, slow = slow_worker()
     play.now += 100.0
@@ -1092,12 +1145,12 @@ def test_a_worker_that_leaves_gets_no_more_and_is_dropped_when_it_holds_nothing(
     play.round("a", 0, range(100))
     first, second = play.at("w0")
     assert not play.tell("worker_leaving", "w0")
-    assert not play.schedule.has_left("w0")
+    assert "w0" in play.schedule._workers
     play.complete(first)
     del play.out[second.lease]
     play.tell("handed_back", second.lease)
     assert play.told == [Drop("w0", "it left")]
-    assert play.schedule.has_left("w0")
+    assert "w0" not in play.schedule._workers
     done = blocks_of(play.work())
     assert done == sorted(set(range(100)) - {*first.blocks})
     assert play.told[-1] == Finish("a", 0)
@@ -1169,7 +1222,7 @@ def test_a_long_round_takes_no_more_memory_than_a_short_one() -> None:
     play.tell("session_opened", "a")
     play.tell("round_opened", "a", 0)
     for block in range(1000):
-        play.tell("block_added", "a", block, 1.0)
+        play.tell("blocks_added", "a", [(block, 1.0)])
         play.complete(next(iter(play.out.values())))
     assert not play.out
     assert kept(play.schedule)["tuple"] < 100
@@ -1206,27 +1259,27 @@ def test_results_and_reports_about_what_is_gone_change_nothing() -> None:
         assert not play.tell(event, "nobody")
     assert not play.tell("worker_lost", "nobody", "reason")
     assert not play.tell("session_closed", "none")
-    assert not play.tell("block_added", "none", 0, 1.0)
+    assert not play.tell("blocks_added", "none", [(0, 1.0)])
 
 
 def test_wrong_calls_are_refused() -> None:
     play = Play(workers=1)
     play.tell("session_opened", "a")
     play.tell("round_opened", "a", 0)
-    (hand,) = hands(play.tell("block_added", "a", 0, 1.0))
+    (hand,) = hands(play.tell("blocks_added", "a", [(0, 1.0)]))
     with pytest.raises(ValueError, match="session 'a' is open already"):
         play.tell("session_opened", "a")
     with pytest.raises(ValueError, match="block 0 of session 'a' is in round 0 already"):
-        play.tell("block_added", "a", 0, 1.0)
+        play.tell("blocks_added", "a", [(0, 1.0)])
     with pytest.raises(ValueError, match="block 1 of session 'a' has cost 0"):
-        play.tell("block_added", "a", 1, 0)
+        play.tell("blocks_added", "a", [(1, 0)])
     with pytest.raises(ValueError, match="ask `delivered` first"):
         play.tell("summed", hand.lease)
     with pytest.raises(ValueError, match="threads=0"):
         play.tell("worker_joined", "w1", threads=0)
     play.tell("round_sealed", "a")
     with pytest.raises(ValueError, match="after round 0 was sealed"):
-        play.tell("block_added", "a", 1, 1.0)
+        play.tell("blocks_added", "a", [(1, 1.0)])
 
 
 @pytest.mark.parametrize("option", ["slots", "attempts", "job_factor", "max_job_cost", "overdue_factor"])

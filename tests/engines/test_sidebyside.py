@@ -8,6 +8,8 @@ import pytest
 
 from distcorpus.engines.sidebyside import SideBySide
 
+from .conftest import wait_until
+
 
 @pytest.mark.parametrize("threads", [1, 2, 5])
 def test_results_come_in_order(threads):
@@ -52,3 +54,47 @@ def test_an_error_is_raised(threads):
 
     with pytest.raises(ValueError, match="item"):
         SideBySide(threads).map(fail, range(7))
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_threads_that_cannot_be_started_are_done_without(monkeypatch, number):
+    """Also by whoever is called for what they would have done."""
+    numbers = iter(range(1000))
+    real = threading.Thread.start
+
+    def start(thread: threading.Thread) -> None:
+        if next(numbers) >= number:
+            raise RuntimeError("can't start new thread")
+        real(thread)
+
+    team = SideBySide(4)
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", start)
+        for _ in range(20):
+            assert team.map(lambda item: -item, range(50)) == [-item for item in range(50)]
+    assert next(numbers) > number
+    assert team.map(lambda item: -item, range(50)) == [-item for item in range(50)]
+    team.close()
+
+
+@pytest.mark.parametrize("starts", [False, True])
+def test_an_interruption_while_threads_start_is_raised_and_leaves_none(monkeypatch, starts):
+    numbers = iter(range(1000))
+    real = threading.Thread.start
+
+    def start(thread: threading.Thread) -> None:
+        failing = next(numbers) == 0
+        if starts or not failing:
+            real(thread)
+        if failing:
+            raise KeyboardInterrupt
+
+    team, before = SideBySide(4), threading.active_count()
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", start)
+        with pytest.raises(KeyboardInterrupt):
+            team.map(lambda item: -item, range(50))
+    team.close()
+    wait_until(lambda: threading.active_count() == before)
+    assert team.map(lambda item: -item, range(50)) == [-item for item in range(50)]
+    team.close()

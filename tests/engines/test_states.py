@@ -81,17 +81,20 @@ class Case:
             self.schedule.worker_joined(worker, 0.0, threads=2)
         self.worker = self.schedule._workers["w0"]
         self.schedule.session_opened("s", 0.0)
-        self.schedule.round_opened("s", 0, 0.0)
-        (hand,) = self.schedule.block_added("s", 0, 1.0, 0.0)
+        self.schedule.round_opened("s", 0, 0.0, one_by_one=True)
+        (hand,) = self.schedule.blocks_added("s", [(0, 1.0)], 0.0)
         assert isinstance(hand, Hand)
         assert hand.worker == "w0"
-        self.schedule.block_added("s", 1, 1.0, 0.0)
+        self.schedule.blocks_added("s", [(1, 1.0)], 0.0)
         self.id = hand.lease
         self.lease = self.schedule._leases[hand.lease]
         self.round = self.lease.job.round
         self.block = self.lease.job.blocks[0]
 
     def tell(self, event: str) -> None:
+        if event in ("hand_copy", "sum_up_other"):
+            getattr(self, event)()
+            return
         arguments: dict[str, tuple[Any, ...]] = {
             "worker_joined": ("w0",),
             "worker_lost": ("w0", "killed"),
@@ -101,11 +104,21 @@ class Case:
             "session_closed": ("s",),
             "round_opened": ("s", 1),
             "round_sealed": ("s",),
-            "block_added": ("s", 99, 1.0),
+            "blocks_added": ("s", [(99, 1.0)]),
             "failed": (self.id, "raised"),
             "tick": (),
         }
         getattr(self.schedule, event)(*arguments.get(event, (self.id,)), 1.0)
+
+    def hand_copy(self) -> None:
+        """The other worker has done its own, and is given what this one computes too."""
+        self.sum_up_other()
+        self.schedule.tick(100.0)
+
+    def sum_up_other(self) -> None:
+        for lease in [lease for lease in self.schedule._leases.values() if lease.worker.name == "w1"]:
+            if self.schedule.delivered(lease.id, 1.0):
+                self.schedule.summed(lease.id, 1.0)
 
     def check(self) -> None:
         """What the schedule derives from states agrees with them."""
@@ -132,26 +145,28 @@ LEASES: dict[LeaseState, list[str]] = {
     LeaseState.EXPECTED: [],
     LeaseState.REVOKED: ["worker_silent"],
     LeaseState.CANCELLED: ["round_opened"],
+    LeaseState.OVERTAKEN: ["hand_copy", "sum_up_other"],
     LeaseState.CLAIMED: ["delivered"],
     LeaseState.OVER: ["discarded"],
 }
-#: Letters of the states that follow on EXPECTED, REVOKED, CANCELLED, CLAIMED (L) and OVER; ! is a ValueError.
+#: Letters of the states that follow on EXPECTED, REVOKED, CANCELLED, OVERTAKEN (T), CLAIMED (L) and OVER; !
+#: is a ValueError.
 LEASE_EVENTS = {
-    "delivered": "LLCLO",
-    "summed": "!!!OO",
-    "discarded": "OOOLO",
-    "failed": "OOOLO",
-    "handed_back": "OOOLO",
-    "worker_silent": "RRCLO",
-    "worker_answered": "EECLO",
-    "worker_leaving": "ERCLO",
-    "worker_lost": "OOOLO",
-    "worker_joined": "OOOLO",
-    "session_closed": "CCCLO",
-    "round_opened": "CCCLO",
-    "round_sealed": "ERCLO",
-    "block_added": "ERCLO",
-    "tick": "ERCLO",
+    "delivered": "LLCTLO",
+    "summed": "!!!!OO",
+    "discarded": "OOOOLO",
+    "failed": "OOOOLO",
+    "handed_back": "OOOOLO",
+    "worker_silent": "RRCTLO",
+    "worker_answered": "EECTLO",
+    "worker_leaving": "ERCTLO",
+    "worker_lost": "OOOOLO",
+    "worker_joined": "OOOOLO",
+    "session_closed": "CCCTLO",
+    "round_opened": "CCCTLO",
+    "round_sealed": "ERCTLO",
+    "blocks_added": "ERCTLO",
+    "tick": "ERCTLO",
 }
 WORKERS: dict[WorkerState, list[str]] = {
     WorkerState.READY: [],
@@ -182,7 +197,7 @@ ROUNDS: dict[RoundState, list[str]] = {
 }
 ROUND_EVENTS = {
     "round_sealed": "SSC",
-    "block_added": "O!C",
+    "blocks_added": "O!C",
     "round_opened": "CCC",
     "session_closed": "CCC",
     "delivered": "OSC",
@@ -200,7 +215,7 @@ BLOCK_EVENTS = {
 
 LETTERS: dict[type[State], dict[str, State]] = {
     WorkerState: dict(zip("RSLBG", WorkerState, strict=True)),
-    LeaseState: dict(zip("ERCLO", LeaseState, strict=True)),
+    LeaseState: dict(zip("ERCTLO", LeaseState, strict=True)),
     RoundState: dict(zip("OSC", RoundState, strict=True)),
     BlockState: dict(zip("UD", BlockState, strict=True)),
 }
@@ -254,8 +269,12 @@ def test_random_histories_take_every_row_of_the_table(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(module, "after", record)
     draw = random.Random(1)
-    events = [*LEASE_EVENTS, *["worker_joined", "delivered", "summed", "round_sealed"] * 3]
-    for _ in range(300):
+    events = [
+        *LEASE_EVENTS,
+        *["worker_joined", "delivered", "summed", "round_sealed"] * 3,
+        *["worker_silent", "worker_answered", "hand_copy", "sum_up_other"] * 2,
+    ]
+    for _ in range(600):
         case = Case()
         for event in draw.choices(events, k=8):
             with suppress(ValueError):  # what is refused changes nothing
@@ -334,7 +353,7 @@ def test_every_event_in_every_state_of_a_link(
     engine._kinds.begin("s", [info])
     schedule.session_opened("s", 0.0)
     schedule.round_opened("s", 0, 0.0)
-    assert schedule.block_added("s", 0, 1.0, 0.0)  # it holds a lease, and so can be leaving
+    assert schedule.blocks_added("s", [(0, 1.0)], 0.0)  # it holds a lease, and so can be leaving
     for earlier in LINKS[state]:
         earlier(engine, link)
     assert link.state is state
