@@ -18,6 +18,7 @@ from distcorpus._version import __version__
 from distcorpus.dispatcher.watching import Watch
 from distcorpus.engines.pyro import PyroEngine, Unusable, WorkerLook
 from distcorpus.monitor.snapshot import (
+    FRESH,
     SCHEMA,
     Details,
     Point,
@@ -42,8 +43,6 @@ DETAILS_SHARE = 0.02
 DETAILS_KEPT = 16
 #: Seconds between two questions for gensim's own workers, which matter where there are no others.
 STOCK_EVERY = 2.0
-#: Seconds for which a look will do for whoever asks: many dashboards cost little more than one.
-FRESH = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +59,8 @@ class Owner:
     began : float
     word : callable, optional
         Returns the word of a term id, where the program has told them.
+    earlier : str
+        The session's name at the dispatcher before this one, where it goes on from there.
     """
 
     kind: str
@@ -69,6 +70,7 @@ class Owner:
     role: str | None
     began: float
     word: Callable[[int], str] | None = None
+    earlier: str = ""
 
 
 class Looks:
@@ -121,6 +123,10 @@ class Looks:
         """Return how far each session is."""
         now = time.time()
         return [self._session(session, owner, now) for session, owner in self._sessions()]
+
+    def session_view(self, session: Session, owner: Owner) -> SessionView:
+        """Return how far one session is."""
+        return self._session(session, owner, time.time())
 
     def snapshot(self, cursor: int | None) -> dict[str, Any]:
         """Return a snapshot as it travels, with what happened after `cursor`."""
@@ -299,6 +305,7 @@ class Looks:
             bytes_memory=session.spool.nbytes,
             bytes_spooled=session.spool.bytes_on_disk,
             kernels=self._engine.kernels_of(session.name),
+            earlier=owner.earlier,
         )
 
 
