@@ -170,8 +170,10 @@ class Connection:
         self._dispatcher.connections.discard(self)
         self._dispatcher.limits.release(self)
         if session is not None:
-            self._dispatcher.session_ends(session, self._outcome)
-            session.close(keep=self._dispatcher.ending.is_set() and self._dispatcher.keeps_sessions)
+            try:
+                self._dispatcher.session_ends(session, self._outcome)
+            finally:
+                session.close(keep=self._dispatcher.ending.is_set() and self._dispatcher.keeps_sessions)
             logger.info("session %s ends", session.name)
             del session
             gc.collect()  # the traceback of an error is a cycle, which may hold documents and large arrays
