@@ -127,7 +127,7 @@ function curve({ name, title, points, label, format, formatX = Format.short, wid
   });
   const marks = bars
     ? usable.map(([at]) => at).filter((at) => at === 1 || at % (roundSteps(usable.length, 6)[1] || 1) === 0)
-    : usable.length > 1 ? roundMarks(first, last, Math.max(Math.floor(inner / 90), 2)) : [first];
+    : usable.length > 1 ? roundMarks(first, last, Math.min(Math.max(Math.floor(inner / 70), 3), 8)) : [first];
   return h("figure", { class: "card chart", "data-key": name },
     h("figcaption", {}, h("span", { class: "title" }, title),
       usable.length > 0 && h("span", { class: "figure" }, bars ? "" : format(usable[usable.length - 1][1]))),
