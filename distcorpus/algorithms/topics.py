@@ -204,6 +204,26 @@ class LazyTopics:
         self.scale = scale
 
 
+def shares_of_tokens(statistics: np.ndarray) -> np.ndarray:
+    """Return each topic's share of the tokens.
+
+    Parameters
+    ----------
+    statistics : ndarray, shape (num_topics,)
+        The sufficient statistics summed over all terms, on any scale.
+
+    Returns
+    -------
+    ndarray of float64, shape (num_topics,)
+        Their sum is 1; all alike where there are no statistics.
+    """
+    statistics = np.asarray(statistics, dtype=np.float64)
+    total = statistics.sum()
+    if not 0 < total < np.inf:
+        return np.full(len(statistics), 1 / max(len(statistics), 1))
+    return statistics / total
+
+
 class LeadingTerms:
     """Finds the most probable terms of some topics, of which the rows are given piece by piece.
 

@@ -19,8 +19,6 @@ from functools import partial
 from itertools import islice
 from typing import Any
 
-import numpy as np
-
 from distcorpus.algorithms.chunk import Chunk, Divisible
 from distcorpus.engines.base import Block, Engine
 from distcorpus.training.lda import LdaTask, LdaTraining, Numbered, Observer, topics_as_dict
@@ -241,18 +239,18 @@ class ClientTraining(LdaTraining, Observer):
             complete=self._complete,
             paused=self._paused,
             done=self._done,
+            failure="" if self._error is None else str(self._error),
             perplexity=self._perplexity,
         )
 
     def topics_now(self, number: int, words: int) -> list[TopicNow]:
         """See `Session.topics_now`."""
-        model = self.model
-        topics = model.topics
+        topics = self.model.topics
         return topics_now(
             topics.rows,
             topics.num_terms,
             topics.totals,
-            np.asarray(model.alpha),
+            lambda: topics.sums,
             number,
             words,
             lambda: self._updating,

@@ -121,14 +121,12 @@ class Connection:
         self._initialized = True
         return self._dispatcher.session_name(self.kind), options
 
-    def _opened(self, session: Session) -> None:
+    def _opened(self, session: Session, earlier: str = "") -> None:
         self._session = session
-        self._dispatcher.sessions[session.name] = session
         kind = "evaluation" if isinstance(session, Evaluation) else self.kind
         host, role = self._client.peer, self._client.role
-        owner = Owner(kind, self.client, host, self.pid, role, time.time(), self._word)
-        self._dispatcher.owners[session.name] = owner
-        self._dispatcher.watch.session_begins(session.name, kind, f"of a program on {host}")
+        owner = Owner(kind, self.client, host, self.pid, role, time.time(), self._word, earlier)
+        self._dispatcher.session_begins(session, owner)
         self._dispatcher.limits.opened(self, lambda: session.spool.nbytes)
         logger.info("session %s begins", session.name)
 
@@ -172,13 +170,27 @@ class Connection:
         self._dispatcher.connections.discard(self)
         self._dispatcher.limits.release(self)
         if session is not None:
-            self._dispatcher.sessions.pop(session.name, None)
-            self._dispatcher.owners.pop(session.name, None)
-            self._dispatcher.watch.tell("session ends", "info", "", session=session.name)
-            session.close(keep=self._dispatcher.ending.is_set() and self._dispatcher.keeps_sessions)
+            try:
+                self._dispatcher.session_ends(session, self._outcome)
+            finally:
+                session.close(keep=self._dispatcher.ending.is_set() and self._dispatcher.keeps_sessions)
             logger.info("session %s ends", session.name)
             del session
             gc.collect()  # the traceback of an error is a cycle, which may hold documents and large arrays
+
+    def _outcome(self, session: Session) -> tuple[str, str]:
+        """Return how a session that is closed ends, and why; see `monitor.snapshot.SessionEnd`."""
+        stands = session.standing()
+        failure = stands.failure or self._dispatcher.watch.session(session.name).failure
+        if stands.done:
+            return "finished", ""
+        if self._ended_idle:
+            return "idle", self._ended_idle
+        if self._dispatcher.ending.is_set():
+            return "kept" if self._dispatcher.keeps_sessions and session.is_kept else "stopped", ""
+        if failure:
+            return "failed", failure
+        return "finished" if stands.answered else "interrupted", ""
 
     @expose
     def getworkers(self) -> list[str]:

@@ -12,7 +12,7 @@ import time
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +127,24 @@ class Dispatcher:
     def session_name(self, kind: str) -> str:
         """Return a name that no session of any dispatcher ever had: workers may still know those."""
         return f"{kind}-{self._token}-{next(self._numbers)}"
+
+    def session_begins(self, session: Session, owner: Owner) -> None:
+        """Tell of a session, from now on."""
+        self.sessions[session.name] = session
+        self.owners[session.name] = owner
+        self.watch.session_begins(session.name, owner.kind, f"of a program on {owner.host}", owner.earlier)
+
+    def session_ends(self, session: Session, outcome: Callable[[Session], tuple[str, str]]) -> None:
+        """Tell for the last time of a session: how it is, and what `outcome` returns (see `SessionEnd`)."""
+        name = session.name
+        try:
+            owner = self.owners.get(name)
+            if owner is not None:
+                last = replace(self._looks.session_view(session, owner), waits_for="", seconds_left=None)
+                self.watch.session_ends(last, *outcome(session))
+        finally:
+            self.sessions.pop(name, None)
+            self.owners.pop(name, None)
 
     def start(self) -> None:
         """Begin to end the sessions of programs that say nothing, and to log how far the others are."""

@@ -187,14 +187,16 @@ class GensimLda(_GensimModel):
             )
         self._state = state
         dtype = "float64" if sstats.dtype == np.float64 else "float32"
-        totals = sstats.sum(axis=1, dtype=np.float64) + eta.sum(axis=-1, dtype=np.float64)
+        statistics = sstats.sum(axis=1, dtype=np.float64)
+        totals = statistics + eta.sum(axis=-1, dtype=np.float64)
 
         def rows(words: NDArray[np.int32]) -> NDArray:
             prior = eta[words, None] if eta.ndim == 1 else eta[:, words].T
             return np.ascontiguousarray(sstats[:, words].T + prior, dtype=dtype)
 
         params = EStepParams(self._alpha, totals, dtype, ITERATIONS, GAMMA_THRESHOLD, seed=0)
-        session.begin(params, GridSum(session.num_terms, session.num_topics, LDA_GRID), rows)
+        total = GridSum(session.num_terms, session.num_topics, LDA_GRID)
+        session.begin(params, total, rows, statistics)
 
     @expose
     def putjob(self, job: Any) -> None:

@@ -8,6 +8,8 @@ A session has a folder in ``DIR/sessions``, whose name is a token that only its 
     the chunks that have arrived and are still needed
 ``state``
     how far the training has come
+``name``
+    what the session is called at its dispatcher
 ``end``
     there once all chunks have arrived: their number
 ``owner``

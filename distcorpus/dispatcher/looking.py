@@ -19,6 +19,7 @@ from distcorpus._version import __version__
 from distcorpus.dispatcher.watching import Watch
 from distcorpus.engines.pyro import PyroEngine, Unusable, WorkerLook
 from distcorpus.monitor.snapshot import (
+    FRESH,
     SCHEMA,
     Details,
     Point,
@@ -41,8 +42,6 @@ VALUES_TOLD = 2000
 DETAILS_SHARE = 0.02
 #: Seconds between two questions for gensim's own workers, which matter where there are no others.
 STOCK_EVERY = 2.0
-#: Seconds for which a look will do for whoever asks: many dashboards cost little more than one.
-FRESH = 0.5
 #: Characters of an error that says why a session cannot be looked at.
 LONGEST_REASON = 200
 
@@ -63,6 +62,8 @@ class Owner:
     began : float
     word : callable, optional
         Returns the word of a term id, where the program has told them.
+    earlier : str
+        The session's name at the dispatcher before this one, where it goes on from there.
     """
 
     kind: str
@@ -72,6 +73,7 @@ class Owner:
     role: str | None
     began: float
     word: Callable[[int], str] | None = None
+    earlier: str = ""
 
 
 @dataclass(slots=True)
@@ -136,6 +138,10 @@ class Looks:
         sessions = self._sessions()
         self._untold &= {session.name for session, _ in sessions}
         return [self._view(session, owner, now) for session, owner in sessions]
+
+    def session_view(self, session: Session, owner: Owner) -> SessionView:
+        """Return how far one session is."""
+        return self._view(session, owner, time.monotonic())
 
     def snapshot(self, cursor: int | None) -> dict[str, Any]:
         """Return a snapshot as it travels, with what happened after `cursor`."""
@@ -319,6 +325,7 @@ class Looks:
             bytes_memory=session.spool.nbytes,
             bytes_spooled=session.spool.bytes_on_disk,
             kernels=self._engine.kernels_of(session.name),
+            earlier=owner.earlier,
         )
 
 

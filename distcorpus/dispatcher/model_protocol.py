@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -112,6 +113,7 @@ class _ModelConnection(Slices, Connection):
             self._opened(self._make(name, task, journal=journal, **options))
             if journal is not None:
                 journal.write("kernels", self._dispatcher.engine.kernels_of(name))
+                journal.write("name", name)
         except BaseException:
             if journal is not None:
                 journal.remove()
@@ -157,13 +159,16 @@ class _ModelConnection(Slices, Connection):
         kernels = journal.read("kernels") if "kernels" in journal else None
         if kernels is not None:
             self._dispatcher.engine.require_kernels(name, kernels)
+        earlier = journal.read("name") if "name" in journal else ""
         try:
-            self._opened(self._make(name, task, journal=journal, **options))
+            self._opened(self._make(name, task, journal=journal, **options), earlier)
         except (LookupError, TypeError, ValueError) as error:
             raise DamagedJournal(f"session: {error!r}") from error
         kept_chunks = journal.chunks(self._session.num_chunks, self._session.num_terms, self._referred)
         for kept in kept_chunks:
             self._session.put(kept)
+        with suppress(RuntimeError):  # of a full disk: it is called by an earlier name the next time
+            journal.write("name", name)
 
     def _current(self) -> Any:
         self._check_ending()

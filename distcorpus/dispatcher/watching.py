@@ -17,11 +17,14 @@ from typing import Any
 from distcorpus.engines.observer import EngineObserver, JobRecord
 from distcorpus.monitor.snapshot import (
     BOUNDS,
+    ENDS_KEPT,
     EVENTS_A_SNAPSHOT,
     LONGEST_TEXT,
     Histogram,
     Incident,
     JobEvent,
+    SessionEnd,
+    SessionView,
     to_message,
 )
 
@@ -33,6 +36,15 @@ COUNTED = 4096
 LATELY = 60
 #: A session's curve has at most this many points; then every other one is dropped.
 POINTS = 400
+#: What an incident says of how a session ended.
+SAID = {
+    "finished": "finished",
+    "failed": "failed",
+    "interrupted": "its program was interrupted, or is gone",
+    "idle": "ended",
+    "stopped": "the dispatcher was ended",
+    "kept": "the dispatcher was ended; it can go on with the next one",
+}
 
 
 class Recent:
@@ -87,6 +99,7 @@ class Counts:
     transferring: Recent = field(default_factory=Recent)
     computed: Recent = field(default_factory=Recent)  # documents
     round_seconds: float | None = None  # a running mean
+    failure: str = ""  # of the latest round
 
     def add(self, record: JobRecord, now: float) -> None:
         """Count a job that has ended."""
@@ -141,6 +154,7 @@ class Watch(EngineObserver):
         self._lock = threading.Lock()
         self._number = 0
         self._events: deque[tuple[bool, tuple[Any, ...]]] = deque(maxlen=EVENTS_KEPT)  # whether it is a job
+        self._ends: deque[dict[str, Any]] = deque(maxlen=ENDS_KEPT)
         self._workers: OrderedDict[str, Counts] = OrderedDict()
         self._sessions: OrderedDict[str, Counts] = OrderedDict()
         self._jobs: dict[str, Counter[str]] = {}
@@ -190,12 +204,14 @@ class Watch(EngineObserver):
             )  # fmt: skip
 
     def round_ended(self, session: str, kernel: str, seconds: float, error: BaseException | None) -> None:
+        with self._lock:
+            counts = _counts(self._sessions, session, time.monotonic())
+            counts.failure = "" if error is None else _short(str(error))
         if error is not None:
             self.tell("session failed", "error", str(error), session=session)
             return
         with self._lock:
             self._rounds.setdefault(kernel, _Seconds()).add(seconds)
-            counts = _counts(self._sessions, session, time.monotonic())
             before = counts.round_seconds
             counts.round_seconds = seconds if before is None else before + 0.3 * (seconds - before)
 
@@ -211,12 +227,25 @@ class Watch(EngineObserver):
 
     # What the dispatcher tells.
 
-    def session_begins(self, session: str, kind: str, what: str) -> None:
-        """A training run, or an evaluation, begins."""
+    def session_begins(self, session: str, kind: str, what: str, earlier: str = "") -> None:
+        """A training run, or an evaluation, begins, or goes on that had an earlier name."""
         with self._lock:
             self._begun[kind] += 1
             _counts(self._sessions, session, time.monotonic())
-        self.tell("session begins", "info", what, session=session)
+        if earlier:
+            what = f"{what}; it was {earlier} before the dispatcher was started again"
+        self.tell("session goes on" if earlier else "session begins", "info", what, session=session)
+
+    def session_ends(self, last: SessionView, outcome: str, reason: str) -> None:
+        """A session ends: how it was last, and how it ends (see `SessionEnd`)."""
+        said, severity = SAID[outcome], "warning" if outcome in ("failed", "idle") else "info"
+        with self._lock:
+            text = f"{said}: {reason}" if reason else said
+            number = self._tell("session ends", severity, text, "", last.name)
+            end = SessionEnd(
+                number=number, time=time.time(), outcome=outcome, reason=_short(reason), session=last
+            )
+            self._ends.append(to_message(end))
 
     def documents_arrived(self, number: int) -> None:
         """So many documents have arrived."""
@@ -225,12 +254,16 @@ class Watch(EngineObserver):
 
     def tell(self, kind: str, severity: str, text: str, *, worker: str = "", session: str = "") -> None:
         """Keep an incident."""
-        text = text if len(text) <= LONGEST_TEXT else f"... {text[4 - LONGEST_TEXT :]}"
         with self._lock:
-            self._happened[kind] += 1
-            self._number += 1
-            event = Incident(self._number, time.time(), kind, severity, worker, session, text)
-            self._events.append((False, to_message(event)))
+            self._tell(kind, severity, text, worker, session)
+
+    def _tell(self, kind: str, severity: str, text: str, worker: str, session: str) -> int:
+        """Keep an incident, under the lock; return its number."""
+        self._happened[kind] += 1
+        self._number += 1
+        event = Incident(self._number, time.time(), kind, severity, worker, session, _short(text))
+        self._events.append((False, to_message(event)))
+        return self._number
 
     # What is asked.
 
@@ -279,6 +312,7 @@ class Watch(EngineObserver):
         """
         with self._lock:
             last = self._number if last is None else last
+            all_ends = cursor is None
             oldest = self._number - len(self._events)  # the number before the first
             if cursor is None:
                 cursor = max(last - EVENTS_A_SNAPSHOT, oldest)
@@ -287,11 +321,14 @@ class Watch(EngineObserver):
             first = max(cursor, oldest)
             newest = islice(reversed(self._events), self._number - last, max(self._number - first, 0))
             new = list(newest)[::-1]
-        told = new[:EVENTS_A_SNAPSHOT]
+            told = new[:EVENTS_A_SNAPSHOT]
+            after, upto = 0 if all_ends else first, first + len(told)
+            ended = [end for end in self._ends if after < end["number"] <= upto]
         return {
             "jobs": [event for is_job, event in told if is_job],
             "incidents": [event for is_job, event in told if not is_job],
-            "cursor": first + len(told),
+            "ended": ended,
+            "cursor": upto,
             "missed": first - cursor,
             "more": len(told) < len(new),
         }
@@ -310,6 +347,11 @@ def _counts(table: OrderedDict[str, Counts], name: str, now: float) -> Counts:
 def _seconds(record: JobRecord) -> float:
     """Return how long a job took from when it was handed out."""
     return record.queue_seconds + record.transfer_seconds + record.compute_seconds + record.sum_seconds
+
+
+def _short(text: str) -> str:
+    """Return what is told of a text: its end where it is too long."""
+    return text if len(text) <= LONGEST_TEXT else f"... {text[4 - LONGEST_TEXT :]}"
 
 
 def _few(blocks: Iterable[str]) -> str:

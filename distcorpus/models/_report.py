@@ -17,6 +17,7 @@ from distcorpus.engines.observer import EngineObserver, JobRecord, told
 from distcorpus.kernels.build import this_build
 from distcorpus.monitor.poller import Looking
 from distcorpus.monitor.report import ReportData, write
+from distcorpus.monitor.snapshot import FRESH
 from distcorpus.wire.location import NameServerLocation
 from distcorpus.wire.memory import resident_memory
 
@@ -102,6 +103,8 @@ class _Report(EngineObserver):
     def _run(self) -> None:
         while not self._ending.wait(EVERY):
             self._look()
+        if self._clusters:
+            time.sleep(FRESH)  # for what happened since the latest snapshot that was made for anybody
         self._look()
         for looking in self._clusters.values():
             looking.close()
@@ -125,6 +128,7 @@ class _Report(EngineObserver):
                             snapshot,
                             jobs=tuple(job for job in snapshot.jobs if job.ended >= ours),
                             incidents=tuple(event for event in snapshot.incidents if event.time >= ours),
+                            ended=tuple(end for end in snapshot.ended if end.time >= ours),
                         )
                     with self._lock:
                         self._data.add_snapshot(snapshot)
@@ -193,7 +197,7 @@ def following(model: Any, what: str) -> Iterator[list[Callable[[dict[str, Any]],
         yield [lambda event, run=run: _happened(run, event) for run in runs]  # type: ignore[misc]
     except BaseException as error:
         for run in runs:
-            run["error"] = f"{type(error).__name__}: {error}"[:2000]
+            run["error"] = f"{type(error).__name__}: {error}".removesuffix(": ")[:2000]
         raise
     finally:
         for run in runs:

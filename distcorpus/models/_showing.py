@@ -73,6 +73,9 @@ class Shown:
     def _facts(self) -> dict[str, Any]:
         raise NotImplementedError
 
+    def _weight_text(self, weight: float) -> str:
+        return f"{weight:.4g}"
+
     def topics_frame(self, topn: int = 10) -> Any:
         """Return the leading words of each topic as a table.
 
@@ -84,8 +87,9 @@ class Shown:
         Returns
         -------
         pandas.DataFrame
-            With the columns ``topic``, ``weight`` (of the topic: its share of alpha, or its singular value),
-            ``rank`` (from 1), ``word`` and ``value`` (a probability, or an entry of the singular vector).
+            With the columns ``topic``, ``weight`` (of the topic: its share of the tokens of the training, or
+            its singular value), ``rank`` (from 1), ``word`` and ``value`` (a probability, or an entry of the
+            singular vector).
 
         Raises
         ------
@@ -146,7 +150,7 @@ class Shown:
             )
             axes.set_yticks(range(len(words)), [_plain(word) for word, _ in words], fontsize=8)
             axes.invert_yaxis()
-            axes.set_title(f"topic {number} ({weight:.3g})", fontsize=9, loc="left")
+            axes.set_title(f"topic {number}: {self._weight_text(weight)}", fontsize=9, loc="left")
             axes.tick_params(axis="x", labelsize=7)
             _without_frame(axes)
         return figure
@@ -216,7 +220,9 @@ class Shown:
         return (
             f"<div><div style='margin-bottom:.6em'><b>{type(self).__name__}</b></div><div>{facts}</div>"
             f"{self._spectrum_html()}<div style='display:flex;flex-wrap:wrap;gap:1.2em;margin-top:.8em'>"
-            + "".join(_topic_html(*topic) for topic in shown)
+            + "".join(
+                _topic_html(number, self._weight_text(weight), words) for number, weight, words in shown
+            )
             + "</div>"
             + (f"<div style='opacity:.65'>and {more} more</div>" if more > 0 else "")
             + "</div>"
@@ -356,7 +362,7 @@ def _numbers_of_topics(given: Any, number: int) -> list[int]:
     return topics
 
 
-def _topic_html(number: int, weight: float, words: list[tuple[str, float]]) -> str:
+def _topic_html(number: int, weight: str, words: list[tuple[str, float]]) -> str:
     largest = max((abs(value) for _, value in words), default=0.0) or 1.0
     rows = "".join(
         "<tr style='background:none'>"
@@ -368,7 +374,7 @@ def _topic_html(number: int, weight: float, words: list[tuple[str, float]]) -> s
         for word, value in words
     )
     return (
-        f"<div><div><b>topic {number}</b> <span style='opacity:.65'>{weight:.4g}</span></div>"
+        f"<div><div><b>topic {number}</b> <span style='opacity:.65'>{weight}</span></div>"
         f"<table style='font-size:90%;margin:0'>{rows}</table></div>"
     )
 

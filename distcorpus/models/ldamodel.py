@@ -34,7 +34,7 @@ from distcorpus.algorithms.lda import (
 )
 from distcorpus.algorithms.online import OnlineLda, Plan, Progress
 from distcorpus.algorithms.sparse import matrix_of
-from distcorpus.algorithms.topics import LazyTopics
+from distcorpus.algorithms.topics import LazyTopics, shares_of_tokens
 from distcorpus.corpora.reading import (
     EmptyCorpusError,
     ReadAhead,
@@ -1122,8 +1122,11 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
     def _topic_table(self) -> tuple[np.ndarray, np.ndarray] | None:
         if not self.num_updates or self.state is None:
             return None
-        alpha = np.asarray(self.alpha, dtype=np.float64)
-        return alpha / alpha.sum(), self.get_topics()
+        values = self.get_topics()
+        return shares_of_tokens(self.state.sstats.sum(axis=1, dtype=np.float64)), values
+
+    def _weight_text(self, weight: float) -> str:
+        return f"{100 * weight:.3g} % of tokens"
 
     def _facts(self) -> dict[str, Any]:
         alpha = f"{np.min(self.alpha):.3g} to {np.max(self.alpha):.3g}"

@@ -17,6 +17,7 @@ from typing import Any
 
 from distcorpus._machine import cpu_quota, memory_limit, physical_memory, usable_cores
 from distcorpus._version import __version__
+from distcorpus.monitor import text
 from distcorpus.monitor.doctor import NEEDED, USEFUL, Check, Machine, check_certificate, check_snapshot
 from distcorpus.monitor.snapshot import Snapshot, from_message
 from distcorpus.wire import CommunicationError, NamingError, PyroError, close, connect, names, roles, tls
@@ -180,7 +181,7 @@ def _name_server(host: str | None, port: int | None, broadcast: bool, asked_for:
             "see docs/tls.md, 'When something is refused'" if "TLS" in str(error) else "see what runs there"
         )
         raise _Stop(Check("name server", "fail", str(error), remedy)) from None
-    yield Check("name server", "ok", f"answers in {1000 * took:.2g} ms")
+    yield Check("name server", "ok", f"answers in {text.duration(took)}")
     return nameserver, where
 
 
@@ -223,7 +224,7 @@ def _reach(what: str, host: str, port: int) -> Iterator[Check]:
         return
     took = time.perf_counter() - began
     with sock:
-        yield Check(what, "ok", f"{place} takes connections, in {1000 * took:.2g} ms")
+        yield Check(what, "ok", f"{place} takes connections, in {text.duration(took)}")
         credentials = tls.current()
         if credentials is not None:
             yield from _speak_tls(what, credentials, sock, host)
@@ -280,5 +281,5 @@ def _dispatcher(nameserver: Any, host: str) -> Iterator[Check]:
         raise _Stop(Check("dispatcher", "fail", str(error), "see its log")) from None
     finally:
         close(proxy)
-    yield Check("dispatcher", "ok", f"tells of itself in {1000 * took:.2g} ms")
+    yield Check("dispatcher", "ok", f"tells of itself in {text.duration(took)}")
     yield from check_snapshot(snapshot, __version__, asked, took)

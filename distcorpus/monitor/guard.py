@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
+import re
 import secrets
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from http.cookies import CookieError, SimpleCookie
@@ -27,6 +28,10 @@ HEADERS = {
     "x-frame-options": "DENY",
     "cache-control": "no-store",
 }
+#: Fields of an address.
+MOST_FIELDS = 20
+# A path that every browser reads as one of this host: some take a backslash for a slash, and skip tabs.
+_PLAIN_PATH = re.compile(r"/([\w.~-]+/?)*", re.ASCII)
 
 
 class Guard:
@@ -76,8 +81,13 @@ class Guard:
         if refusal is not None:
             await _answer(send_guarded, *refusal)
             return
-        shown = parse_qs(scope["query_string"].decode("latin-1"), max_num_fields=20).get("token", [""])[0]
-        if self._token is not None and shown and self._is_token(shown):
+        try:
+            shown = parse_qs(scope["query_string"].decode("latin-1"), max_num_fields=MOST_FIELDS)
+        except ValueError:
+            await _answer(send_guarded, 400, f"The address has more than {MOST_FIELDS} fields")
+            return
+        token = shown.get("token", [""])[0]
+        if self._token is not None and token and self._is_token(token):
             await self._remember(scope, send_guarded)
         elif self._token is None or self._is_token(self._token_in(headers)):
             await self._app(scope, receive, send_guarded)
@@ -136,8 +146,8 @@ class Guard:
         """Put the token into a cookie and out of the address."""
         assert self._token is not None
         cookie = f"{self._cookie}={self._token}; Path=/; HttpOnly; SameSite=Lax" + "; Secure" * self._secure
-        path = "/" + scope["path"].lstrip("/")  # of this host, whatever is asked
-        where = path if path.isascii() and path.isprintable() else "/"
+        path = "/" + scope["path"].lstrip("/")
+        where = path if _PLAIN_PATH.fullmatch(path) else "/"
         await _answer(send, 303, "", (("location", where), ("set-cookie", cookie)))
 
 

@@ -12,7 +12,7 @@ from distcorpus.monitor.snapshot import Snapshot, as_dict
 KEPT_SECONDS = 600.0
 #: The most jobs and incidents that are kept, and workers that are told of, those that cannot be used first.
 MOST_JOBS, MOST_INCIDENTS, MOST_WORKERS = 8_000, 500, 400
-#: Sessions that have ended, as they were seen last.
+#: Sessions that have ended; evaluations are forgotten first.
 MOST_ENDED = 20
 #: The most samples; then every other one is dropped.
 MOST_SAMPLES = 1_200
@@ -44,7 +44,7 @@ class History:
         self._now: dict[str, Any] = {}
         self._jobs: deque[list[Any]] = deque(maxlen=jobs)
         self._incidents: deque[dict[str, Any]] = deque(maxlen=MOST_INCIDENTS)
-        self._ended: deque[dict[str, Any]] = deque(maxlen=MOST_ENDED)
+        self._ended: list[dict[str, Any]] = []
         self._samples: deque[dict[str, Any]] = deque()
 
     @property
@@ -58,18 +58,30 @@ class History:
         Returns
         -------
         dict
-            What is new, for JSON: ``now``, ``jobs``, ``incidents``, ``ended`` and ``sample``, see `state`.
+            What is new, for JSON: ``now``, ``jobs``, ``incidents``, ``ended`` and ``sample`` (None where it
+            is of the same moment as the one before), see `state`.
         """
+        told = {end.session.name for end in snapshot.ended}
+        open_ = tuple(session for session in snapshot.sessions if session.name not in told)
+        snapshot = replace(snapshot, sessions=open_)
         ended = _ended(snapshot, self._latest)
-        sample = _sample(snapshot, self._latest)
+        # One look may take several snapshots, if there are many events, or be the same as the one before.
+        before = self._latest
+        again = before is not None and (before.began, before.time) == (snapshot.began, snapshot.time)
+        sample = None if again else _sample(snapshot, before)
         jobs = [[getattr(job, name) for name in JOB_FIELDS] for job in snapshot.jobs]
         incidents = as_dict(snapshot.incidents)
-        self._latest = replace(snapshot, jobs=(), incidents=())
+        self._latest = replace(snapshot, jobs=(), incidents=(), ended=())
         self._now = _now(self._latest)
         self._jobs.extend(jobs)
         self._incidents.extend(incidents)
-        self._ended.extend(ended)
-        self._samples.append(sample)
+        names = {one["name"] for one in ended}
+        self._ended = [*(one for one in self._ended if one["name"] not in names), *ended]
+        while len(self._ended) > MOST_ENDED:
+            evaluations = (one for one in self._ended if one["kind"] == "evaluation")
+            self._ended.remove(next(evaluations, self._ended[0]))
+        if sample is not None:
+            self._samples.append(sample)
         if len(self._samples) > MOST_SAMPLES:
             self._samples = deque(list(self._samples)[::2])
         oldest = snapshot.time - self._seconds
@@ -86,8 +98,9 @@ class History:
         -------
         dict
             ``now``: the latest snapshot, with ``worker_states`` counted; ``job_fields``; ``jobs``: a list of
-            values in that order for each; ``incidents``; ``ended``: the sessions that have, as they were seen
-            last, and when (``ended``); ``samples``: dicts with ``time``, the rates a second
+            values in that order for each; ``incidents``; ``ended``: the sessions that have, as they were
+            last, with ``ended`` (when), ``outcome`` and ``reason`` (see `SessionEnd`; "unknown" where the
+            dispatcher was killed, or does not tell); ``samples``: dicts with ``time``, the rates a second
             ``sent``, ``received``, ``documents`` and ``jobs``, and the amounts ``queued``, ``workers``,
             ``memory_dispatcher``, ``memory_documents``, ``memory_workers``.
         """
@@ -109,10 +122,15 @@ def _now(snapshot: Snapshot) -> dict[str, Any]:
 
 
 def _ended(snapshot: Snapshot, before: Snapshot | None) -> list[dict[str, Any]]:
-    """Return the sessions that have ended since the snapshot before, as they were then."""
-    names = {session.name for session in snapshot.sessions}
+    """Return the sessions that have ended since the snapshot before, as they were last."""
+    told = [
+        {**as_dict(end.session), "ended": end.time, "outcome": end.outcome, "reason": end.reason}
+        for end in snapshot.ended
+    ]
+    names = {session.name for session in snapshot.sessions} | {one["name"] for one in told}
     gone = [session for session in (before.sessions if before else ()) if session.name not in names]
-    return [{**as_dict(session), "ended": snapshot.time} for session in gone]
+    unknown = {"ended": snapshot.time, "outcome": "unknown", "reason": ""}
+    return [{**as_dict(session), **unknown} for session in gone] + told
 
 
 def _sample(snapshot: Snapshot, before: Snapshot | None) -> dict[str, Any]:

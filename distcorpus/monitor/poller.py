@@ -26,12 +26,16 @@ WATCHED_FOR, MOST_WATCHED = 10.0, 8
 DETAILS_KEPT = 20
 #: Seconds that a dispatcher has for an answer.
 TIMEOUT = 10.0
-#: Seconds after which the log says that there is no dispatcher.
+#: Seconds after which the log says that a dispatcher which is registered does not answer.
 PATIENCE = 5.0
 #: Latest messages that are kept for those who are slow; who is slower is told everything anew.
 MESSAGES_KEPT = 30
 #: Snapshots in a row that are asked for where a dispatcher has more events to tell.
 MOST_PAGES = 20
+
+
+class NoDispatcher(ConnectionError):
+    """The name server knows none."""
 
 
 class Looking:
@@ -54,7 +58,8 @@ class Looking:
         Raises
         ------
         ConnectionError
-            Nobody answers, or nothing that can be read; the message says what.
+            Nobody answers, or nothing that can be read; the message says what. `NoDispatcher` where none is
+            registered.
         """
         found = []
         for _ in range(MOST_PAGES):
@@ -94,9 +99,11 @@ class Looking:
             if self._proxy is None:
                 uri = lookup(self._location.locate(), names.DISPATCHER)
                 if uri is None:
-                    raise ConnectionError(f"the name server {self._location} knows no dispatcher")
+                    raise NoDispatcher(f"the name server {self._location} knows no dispatcher")
                 self._proxy = connect(uri, timeout=TIMEOUT, connect_timeout=TIMEOUT)
             return getattr(self._proxy, what)(argument)
+        except NoDispatcher:
+            raise
         except (CommunicationError, NamingError, OSError, PyroError) as error:
             self.close()
             raise ConnectionError(f"the dispatcher does not answer: {error}") from error
@@ -192,8 +199,12 @@ class Poller:
                 self._look()
             except Exception as error:  # a dispatcher that lies must not end what looks at it
                 self._looking.close()
-                ours = isinstance(error, ConnectionError)
-                self._tell(str(error) if ours else f"the dispatcher's answer is refused: {error!r}")
+                if isinstance(error, NoDispatcher) and self._history.latest is None:
+                    self._tell(f"waiting for a dispatcher: {error}", logging.INFO)
+                elif isinstance(error, ConnectionError):
+                    self._tell(str(error))
+                else:
+                    self._tell(f"the dispatcher's answer is refused: {error!r}")
             self._ending.wait(max(self._every - (time.monotonic() - began), 0.05))
         self._looking.close()
 
@@ -218,10 +229,11 @@ class Poller:
             self._details_at = now
         self._notify()
 
-    def _tell(self, problem: str) -> None:
+    def _tell(self, problem: str, level: int = logging.WARNING) -> None:
         with self._lock:
-            if problem != self._told and time.monotonic() > self._patient_until:
-                logger.warning("%s", problem)
+            patient = level > logging.INFO and time.monotonic() < self._patient_until
+            if problem != self._told and not patient:
+                logger.log(level, "%s", problem)
                 self._told = problem
             self._problem = problem
             self._say("problem", {"problem": problem})

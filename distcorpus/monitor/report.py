@@ -8,15 +8,18 @@ import html
 import json
 import os
 import tempfile
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from distcorpus.monitor.history import JOB_FIELDS, MOST_SAMPLES, History
-from distcorpus.monitor.snapshot import Snapshot
+from distcorpus.monitor.history import JOB_FIELDS, MOST_SAMPLES, MOST_WORKERS, History
+from distcorpus.monitor.snapshot import Snapshot, WorkerView, as_dict
 
 STATIC = Path(__file__).parent / "static"
 #: The most jobs that a report shows of this process, and of a cluster.
 MOST_JOBS = 40_000
+#: The state of a worker that there was earlier.
+GONE = "gone"
 #: In the order in which they are run.
 SCRIPTS = "theme.js", "draw.js", "charts.js", "views.js", "report.js"
 
@@ -37,6 +40,7 @@ class ReportData:
         self._began = began
         self._versions = versions
         self._history = History(seconds=float("inf"), jobs=MOST_JOBS)
+        self._workers: dict[str, WorkerView] = {}
         self._own_jobs: list[list[Any]] = []
         self._own_samples: list[dict[str, Any]] = []
         self._jobs = 0
@@ -46,6 +50,9 @@ class ReportData:
         """Take in a look at the cluster."""
         self._jobs += len(snapshot.jobs)
         self._history.add(snapshot)
+        for worker in snapshot.workers:
+            if worker.name in self._workers or len(self._workers) < MOST_WORKERS:
+                self._workers[worker.name] = worker
 
     def add_job(self, **values: Any) -> None:
         """Take in a job of this process; see `monitor.history.JOB_FIELDS`, what is left out is 0."""
@@ -62,6 +69,8 @@ class ReportData:
     def page(self, ended: float) -> str:
         """Return the report as HTML."""
         state = self._history.state()
+        if state["now"]:
+            state["now"] = {**state["now"], **self._all_workers()}
         jobs = self._own_jobs + state["jobs"]
         data = {
             "title": self._title,
@@ -75,6 +84,17 @@ class ReportData:
             **_indexed(jobs),
         }
         return _page(self._title, data)
+
+    def _all_workers(self) -> dict[str, Any]:
+        """Return the workers that there were at any time, as they were last, and how many in which state."""
+        latest = self._history.latest
+        there = {worker.name for worker in latest.workers} if latest is not None else set()
+        workers = [
+            as_dict(worker) if name in there else {**as_dict(worker), "state": GONE, "job": ""}
+            for name, worker in self._workers.items()
+        ]
+        states = Counter(worker["state"] for worker in workers)
+        return {"workers": workers, "worker_states": states}
 
 
 def write(path: str, page: str) -> None:

@@ -24,6 +24,10 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 SCHEMA = 1
 #: The most events in one snapshot; who asks again is told the next ones.
 EVENTS_A_SNAPSHOT = 2000
+#: Sessions that have ended, of which is told how.
+ENDS_KEPT = 20
+#: Seconds for which a look will do for whoever asks: many dashboards cost little more than one.
+FRESH = 0.5
 #: Characters of the longest text.
 LONGEST_TEXT = 4000
 #: Entries of the longest list, and of the largest mapping.
@@ -95,6 +99,8 @@ class SessionView:
         Its documents at the dispatcher.
     kernels : str or None
         Of its workers.
+    earlier : str
+        Its name at the dispatcher before this one, if it goes on from there (``--resume``); else empty.
     """
 
     name: str
@@ -138,6 +144,7 @@ class SessionView:
     bytes_memory: int = 0
     bytes_spooled: int = 0
     kernels: str | None = None
+    earlier: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -336,7 +343,7 @@ class Incident:
     time : float
     kind : str
         "worker joined", "worker left", "worker lost", "worker silent", "worker answers", "worker expelled",
-        "worker refused", "job failed", "session begins", "session ends", "session failed".
+        "worker refused", "job failed", "session begins", "session goes on", "session ends", "session failed".
     severity : {"info", "warning", "error"}
     worker, session : str
         Empty where there is none.
@@ -351,6 +358,33 @@ class Incident:
     worker: str
     session: str
     text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionEnd:
+    """A session has ended.
+
+    Attributes
+    ----------
+    number : int
+        That of its incident "session ends", see `JobEvent`.
+    time : float
+    outcome : {"finished", "failed", "interrupted", "idle", "stopped", "kept"}
+        It has its result (of gensim's `LdaModel`, which does not tell how many rounds it needs: its latest
+        round was complete); it could not be computed; its program closed the connection before, for it was
+        interrupted or is gone; its program called nothing for too long (``--idle``); the dispatcher was
+        ended; that too, but the session can go on with the next dispatcher (``--resume``).
+    reason : str
+        Why, for a reader; of "failed" and "idle".
+    session : SessionView
+        How it was last.
+    """
+
+    number: int
+    time: float
+    outcome: str
+    reason: str
+    session: SessionView
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -393,6 +427,8 @@ class Snapshot:
     jobs : list of JobEvent
     incidents : list of Incident
         What has happened since the cursor that was asked for, each in the order of their numbers.
+    ended : list of SessionEnd
+        The sessions that have ended since then, in the same order; no more than the latest `ENDS_KEPT`.
     cursor : int
         The number of the latest event that is told: ask for what comes after it next time.
     missed : int
@@ -425,6 +461,7 @@ class Snapshot:
     totals: Totals = field(default_factory=Totals)
     jobs: tuple[JobEvent, ...] = ()
     incidents: tuple[Incident, ...] = ()
+    ended: tuple[SessionEnd, ...] = ()
     cursor: int = 0
     missed: int = 0
     more: bool = False
@@ -438,7 +475,8 @@ class Topic:
     ----------
     number : int
     weight : float
-        Its share of the model: of LDA by alpha, which sums to 1; of LSI its singular value.
+        Of LDA its share of the tokens, as far as they are in the topics: those of all topics sum to 1. Of
+        LSI its singular value.
     terms : list of int
         Ids.
     values : list of float

@@ -14,8 +14,10 @@ def size(nbytes: float | None) -> str:
     """Return bytes as ``1.2 GB``, in powers of 1000; ``-`` for what is not known."""
     if nbytes is None:
         return "-"
-    power = min(int(math.log10(nbytes) / 3), len(_SIZES) - 1) if nbytes >= 1000 else 0
-    return f"{nbytes / 1000**power:.3g} {_SIZES[power]}" if power else f"{nbytes:,.0f} B"
+    # 999.5 of a unit would be read as 1000: it is one of the next.
+    power = next((power for power in range(len(_SIZES)) if nbytes < 999.5 * 1000**power), len(_SIZES) - 1)
+    amount = nbytes / 1000**power
+    return f"{amount:.3g} {_SIZES[power]}" if power and amount < 999.5 else f"{amount:,.0f} {_SIZES[power]}"
 
 
 def duration(seconds: float | None) -> str:

@@ -118,6 +118,8 @@ def application(poller: Poller, words: list[str] | None = None) -> App:
 
     async def events(request: Request) -> Response:
         nonlocal streams
+        if request.method == "HEAD":  # which has no body to wait for
+            return Response(media_type="text/event-stream")
         if streams >= MOST_STREAMS:
             return PlainTextResponse(f"{MOST_STREAMS} pages look already.\n", 503, {"retry-after": "10"})
 

@@ -114,7 +114,7 @@ class Evaluation(Session):
 
     def standing(self) -> Standing:
         """See `Session.standing`."""
-        return replace(super().standing(), complete=self._complete)
+        return replace(super().standing(), complete=self._complete, answered=not self._waiting)
 
     def wait_until(self, ready: Callable[[], Any]) -> None:
         """Wait for the oldest chunk that was not taken, or until something else is ready (see `Round.wake`).

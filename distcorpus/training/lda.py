@@ -270,8 +270,15 @@ class EStepTraining(Session):
         super().__init__(*session, **options)
         self.num_topics = num_topics
         self._round: Any = None
+        self._statistics: NDArray = np.zeros(num_topics)
 
-    def begin(self, params: EStepParams, total: Any, rows: Callable[[NDArray[np.int32]], NDArray]) -> None:
+    def begin(
+        self,
+        params: EStepParams,
+        total: Any,
+        rows: Callable[[NDArray[np.int32]], NDArray],
+        statistics: NDArray,
+    ) -> None:
         """Begin a round; one that was not finished is given up.
 
         Chunks are numbered anew, so that a document starts from the same gamma in every pass.
@@ -283,10 +290,13 @@ class EStepTraining(Session):
             What the statistics are added to.
         rows : callable
             Returns lambda of an array of term ids.
+        statistics : ndarray, shape (num_topics,)
+            The sufficient statistics in lambda, summed over all terms.
         """
         # A new one: a round that was given up may still release chunks of the same numbers.
         self.spool = Spool(self.memory, self.spool.directory, room=self.spool.room)
         self.num_chunks = self.num_documents = 0
+        self._statistics = statistics
         self._round = self.open_sum(params, total, rows)
 
     def put(self, chunk: Divisible) -> None:
@@ -314,15 +324,16 @@ class EStepTraining(Session):
 
     def standing(self) -> Standing:
         """See `Session.standing`."""
-        return replace(super().standing(), topics=self.num_topics)
+        answered = self._round is None and self.num_rounds > 0
+        return replace(super().standing(), topics=self.num_topics, answered=answered)
 
     def topics_now(self, number: int, words: int) -> list[TopicNow]:
         """See `Session.topics_now`."""
         round_ = self._round
         if round_ is None:
             return []
-        params = round_.params
-        return topics_now(round_.rows, self.num_terms, lambda: params.totals, params.alpha, number, words)
+        totals, statistics = round_.params.totals, self._statistics
+        return topics_now(round_.rows, self.num_terms, lambda: totals, lambda: statistics, number, words)
 
     def _current(self) -> Any:
         if self._round is None:

@@ -148,6 +148,7 @@ class LsiTraining(Session):
         self._committed_base = self._base  # of what was committed, while a fold has mixed it
         self.num_folds = 0
         self._finishing = self._finished = False
+        self._failure = ""
         self._committed_documents = 0
         self._unmeasured: list[tuple[Any, list[Block]]] = []
         self._num_taken = 0  # chunks that are in the round of those that arrive, or are to be
@@ -173,6 +174,7 @@ class LsiTraining(Session):
         self._unmeasured.clear()
         self._streamed = None
         self._finishing = self._finished = False
+        self._failure = ""
         self._approach, self.documents_computed = None, 0
         self._latest = lambda: None
 
@@ -215,8 +217,13 @@ class LsiTraining(Session):
             Singular values, descending.
         """
         self._finishing = True
-        self._measure()
-        factors = self._factorise(self.num_chunks, self.task.num_topics)
+        try:
+            self._measure()
+            factors = self._factorise(self.num_chunks, self.task.num_topics)
+        except Exception as error:
+            if not isinstance(error, ConnectionError):  # of a client that is gone
+                self._failure = str(error)
+            raise
         self._finished, self._values = True, tuple(factors[1].tolist())
         self._committed_documents = self.num_documents
         self._streamed = None
@@ -264,6 +271,7 @@ class LsiTraining(Session):
             topics=self.task.num_topics,
             complete=self._finishing,
             done=self._finished,
+            failure=self._failure,
             documents_to_do=found.documents_done if self._finished else to_do,
             rounds_expected=self.num_rounds if self._finished else expected,
             tolerance=self.task.tolerance if self.task.power_iters is None else None,

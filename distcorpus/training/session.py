@@ -105,6 +105,11 @@ class Session:
             else:
                 self._journal.remove()
 
+    @property
+    def is_kept(self) -> bool:
+        """Whether another process could go on with it."""
+        return self._journal is not None
+
     def __enter__(self) -> Any:
         return self
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from distcorpus.algorithms.topics import LeadingTerms
+from distcorpus.algorithms.topics import LeadingTerms, shares_of_tokens
 
 #: The most points of a curve; with more, every other one is dropped.
 POINTS = 400
@@ -23,7 +23,7 @@ TERMS_AT_ONCE = 1 << 14
 
 @dataclass(frozen=True, slots=True)
 class TopicNow:
-    """The most probable terms of a topic, with their probabilities, and the topic's share of the prior."""
+    """The most probable terms of a topic, with their probabilities, and the topic's share of the tokens."""
 
     number: int
     weight: float
@@ -35,12 +35,12 @@ def topics_now(
     rows: Callable[[NDArray[np.int32]], NDArray],
     num_terms: int,
     totals: Callable[[], NDArray],
-    alpha: NDArray,
+    statistics: Callable[[], NDArray],
     number: int,
     words: int,
     unchanging: Callable[[], AbstractContextManager[object]] = nullcontext,
 ) -> list[TopicNow]:
-    """Return the topics of an LDA model with the largest alpha.
+    """Return the topics of an LDA model with the largest shares of the tokens.
 
     Parameters
     ----------
@@ -49,13 +49,16 @@ def topics_now(
     num_terms : int
     totals : callable
         Returns lambda summed over all terms, shape (K,).
-    alpha : ndarray, shape (K,)
+    statistics : callable
+        Returns the same of the sufficient statistics alone, without eta, on any scale.
     number, words : int
         How many topics, and terms of each.
     unchanging : callable
         Returns what is entered while a part of lambda is read.
     """
-    chosen = np.sort(np.argsort(-alpha, kind="stable")[:number])
+    with unchanging():
+        shares = shares_of_tokens(statistics())
+    chosen = np.sort(np.argsort(-shares, kind="stable")[:number])
     leading = LeadingTerms(words)
     for first in range(0, num_terms, TERMS_AT_ONCE):
         ids = np.arange(first, min(first + TERMS_AT_ONCE, num_terms), dtype=np.int32)
@@ -67,10 +70,9 @@ def topics_now(
     with unchanging():
         sums = totals()[chosen]
     terms, values = leading.found()
-    shares = alpha[chosen] / alpha.sum()
     return [
         TopicNow(int(k), float(share), tuple(terms[:, i].tolist()), tuple((values[:, i] / sums[i]).tolist()))
-        for i, (k, share) in enumerate(zip(chosen, shares, strict=True))
+        for i, (k, share) in enumerate(zip(chosen, shares[chosen], strict=True))
     ]
 
 
@@ -120,6 +122,10 @@ class Standing:
         Whether it waits for its program to go on.
     done : bool
         Whether it has its result.
+    answered : bool
+        Whether it has all results that its program has asked for.
+    failure : str
+        Why it can have none; empty where it can.
     pass_, passes, updates, updates_expected, round, rounds_expected : int or None
     error, tolerance, perplexity : float or None
     blocks, blocks_done, chunks_of_blocks : int
@@ -138,6 +144,8 @@ class Standing:
     complete: bool = False
     paused: bool = False
     done: bool = False
+    answered: bool = False
+    failure: str = ""
     pass_: int | None = None
     passes: int | None = None
     updates: int | None = None

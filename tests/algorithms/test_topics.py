@@ -14,7 +14,7 @@ from distcorpus.algorithms import topics as module
 from distcorpus.algorithms.lda import LDA_GRID
 from distcorpus.algorithms.rows import SLICE
 from distcorpus.algorithms.summation import GridSum
-from distcorpus.algorithms.topics import LazyTopics, StatisticsSum, newton_step
+from distcorpus.algorithms.topics import LazyTopics, StatisticsSum, newton_step, shares_of_tokens
 
 
 @pytest.fixture(params=["compiled", "numpy"])
@@ -177,3 +177,10 @@ def test_newton_step_is_gensims(rho):
         mean_logs = np.log(rng.dirichlet(rng.gamma(1.0, 1.0, 9) + 0.01, 50)).mean(axis=0)
         expected = update_dir_prior(prior, 50, mean_logs, rho)
         np.testing.assert_allclose(newton_step(prior, 50, mean_logs, rho), expected, rtol=1e-10)
+
+
+def test_shares_of_tokens_are_of_the_statistics_alone():
+    topics = LazyTopics(np.full(10, 5.0), np.arange(30, dtype=np.float32).reshape(10, 3), scale=0.5)
+    np.testing.assert_allclose(shares_of_tokens(topics.sums), np.array([135, 145, 155]) / 435)
+    for statistics in (np.zeros(4), np.full(4, np.inf), np.full(4, np.nan)):
+        assert shares_of_tokens(statistics).tolist() == [0.25] * 4

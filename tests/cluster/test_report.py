@@ -18,6 +18,8 @@ def test_a_report_of_a_cluster(cluster: LocalCluster, lee_corpus: Any, tmp_path:
     assert sum(job["documents"] for job in good) == len(lee_corpus.counts)
     assert {job["worker"] for job in good} <= {worker.name for worker in cluster.workers}
     assert sum(job["bytes_sent"] for job in good) > 0
+    # Up to its end.
+    assert [(one["outcome"], one["phase"]) for one in data["ended"]] == [("finished", "done")]
     assert {worker["name"] for worker in data["now"]["workers"]} == {
         worker.name for worker in cluster.workers
     }

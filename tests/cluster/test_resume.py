@@ -15,7 +15,8 @@ import pytest
 
 from distcorpus import LdaModel, LocalCluster, LsiModel
 from distcorpus.models import _cluster
-from distcorpus.wire import CommunicationError, find, lookup, names
+from distcorpus.monitor.snapshot import Snapshot, from_message
+from distcorpus.wire import CommunicationError, close, connect, find, lookup, names
 
 from ..template import start
 from .conftest import wait_until, when_collected
@@ -131,6 +132,32 @@ def test_while_the_corpus_is_read(resuming, lee_corpus, sent):
     # A session that goes on is not begun again; what was on the way when it was killed is sent twice.
     assert sent["begin"] == 1
     assert 6 <= sent["put"] <= 6 + 1 + _cluster.CHUNKS_SENT_AHEAD
+
+
+def test_those_who_watch_are_told_its_earlier_name(resuming, lee_corpus):
+    def look():
+        proxy = connect(lookup(find(), names.DISPATCHER))
+        try:
+            return from_message(Snapshot, proxy.snapshot())
+        finally:
+            close(proxy)
+
+    corpus = StopsAt(lee_corpus.counts, 250)
+    with ThreadPoolExecutor(1) as client:
+        training = client.submit(train_lda, lee_corpus, corpus)
+        assert corpus.there.wait(60)
+        (before,) = look().sessions
+        resuming.kill()
+        resuming.start()
+        corpus.go_on.set()
+        training.result(timeout=90)
+    wait_until(lambda: look().ended, "its end")
+    after = look()
+    (end,) = after.ended
+    assert (end.outcome, end.session.earlier) == ("finished", before.name)
+    (told,) = [incident for incident in after.incidents if incident.kind == "session goes on"]
+    assert told.session == end.session.name != before.name
+    assert f"it was {before.name} before" in told.text
 
 
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT, "--replace"])

@@ -128,9 +128,38 @@ def test_lda_in_mid_training(watched: LocalCluster, lee_corpus: Any, caplog: pyt
         assert list(topic.values) == sorted(topic.values, reverse=True)
         assert 0 < sum(topic.values) < 1
     assert sum(topic.weight for topic in detail.topics) == pytest.approx(1)
+    assert len({topic.weight for topic in detail.topics}) == 7  # of tokens, though all have the same alpha
     wait_until(lambda: not look(watched).sessions, "the end of the session")
     with pytest.raises(LookupError, match="has ended"):
         watched.dispatcher.details(session.name)
+
+
+def test_how_sessions_ended(watched: LocalCluster, lee_corpus: Any):
+    cursor = look(watched).cursor
+    options = {"id2word": lee_corpus.dictionary, "num_topics": 5, "distributed": True}
+    LdaModel(lee_corpus.counts, passes=3, chunksize=300, **options)
+    LsiModel(lee_corpus.tfidf, **options)
+    gensim.models.LdaModel(lee_corpus.counts, **options)
+
+    def interrupt(event: Any) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        LdaModel(lee_corpus.counts, passes=300, chunksize=300, progress=interrupt, **options)
+    ended = fresh(watched, lambda one: len(one.ended) == 4, cursor).ended
+    lda, lsi, stock, interrupted = ended
+    assert [one.outcome for one in ended] == ["finished", "finished", "finished", "interrupted"]
+    last = lda.session
+    assert (last.phase, last.updates, last.updates_expected, last.documents_done) == ("done", 3, 3, 900)
+    assert (last.progress, last.waits_for) == (1.0, "")
+    assert lsi.session.documents_done == lsi.session.documents_to_do
+    assert stock.session.client == "gensim"
+    assert stock.session.documents_done >= 300
+    assert 1 <= (interrupted.session.updates or 0) < 300
+    after = look(watched, cursor)
+    texts = [incident.text for incident in after.incidents if incident.kind == "session ends"]
+    assert texts == ["finished"] * 3 + ["its program was interrupted, or is gone"]
+    assert not any(f'session="{one.session.name}"' in as_text(after).decode() for one in ended)
 
 
 def test_lsi_in_mid_training(watched: LocalCluster, lee_corpus: Any):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import pytest
 from hypothesis import example, given
@@ -11,7 +12,17 @@ from hypothesis import strategies as st
 from distcorpus.dispatcher import watching
 from distcorpus.dispatcher.watching import LATELY, Counts, Recent, Watch
 from distcorpus.engines.observer import JobRecord
-from distcorpus.monitor.snapshot import BOUNDS, EVENTS_A_SNAPSHOT, LONGEST_TEXT, Totals, to_message
+from distcorpus.monitor.snapshot import (
+    BOUNDS,
+    ENDS_KEPT,
+    EVENTS_A_SNAPSHOT,
+    LONGEST_TEXT,
+    SessionEnd,
+    SessionView,
+    Totals,
+    from_message,
+    to_message,
+)
 
 times = st.floats(1e6, 1e6 + 200)
 
@@ -102,7 +113,8 @@ def test_a_cursor_leads_from_one_look_to_the_next(monkeypatch: pytest.MonkeyPatc
     assert [event[0] for event in told["jobs"]] == [1, 2, 3]
     assert [(event[0], len(event[-1])) for event in told["incidents"]] == [(4, LONGEST_TEXT)]
     assert (told["cursor"], told["missed"], told["more"]) == (4, 0, False)
-    assert watch.events(4) == {"jobs": [], "incidents": [], "cursor": 4, "missed": 0, "more": False}
+    nothing = {"jobs": [], "incidents": [], "ended": []}
+    assert watch.events(4) == {**nothing, "cursor": 4, "missed": 0, "more": False}
     watch.job_ended(record())
     assert [event[0] for event in watch.events(4)["jobs"]] == [5]
     # A cursor of another dispatcher, or none that could be one: all that there is.
@@ -113,6 +125,37 @@ def test_a_cursor_leads_from_one_look_to_the_next(monkeypatch: pytest.MonkeyPatc
     assert (first["cursor"], first["more"]) == (EVENTS_A_SNAPSHOT, True)
     rest = watch.events(first["cursor"])
     assert (len(rest["jobs"]), rest["more"]) == (5, False)
+
+
+def test_it_is_told_how_sessions_ended():
+    watch = Watch()
+    view = SessionView(name="lda-1", kind="lda", documents_done=6000)
+    watch.session_ends(view, "failed", "y" * 2 * LONGEST_TEXT)
+    watch.job_ended(record())
+    told = watch.events(0)
+    (end,) = [from_message(SessionEnd, message) for message in told["ended"]]
+    assert (end.number, end.outcome, len(end.reason), end.session) == (1, "failed", LONGEST_TEXT, view)
+    ((number, _, kind, severity, _, session, text),) = told["incidents"]
+    assert (number, kind, severity, session) == (1, "session ends", "warning", "lda-1")
+    assert text.endswith("y")
+    assert watch.events(1)["ended"] == []
+    for number in range(2 * ENDS_KEPT):
+        watch.session_ends(replace(view, name=f"lsi-{number}"), "finished", "")
+    assert len(watch.events(1)["ended"]) == ENDS_KEPT
+    for _ in range(EVENTS_A_SNAPSHOT):
+        watch.job_ended(record())
+    # Who asks for the first time is told of all of them, however many jobs there were since.
+    assert [end["session"]["name"] for end in watch.events(None)["ended"]] == [
+        f"lsi-{number}" for number in range(ENDS_KEPT, 2 * ENDS_KEPT)
+    ]
+
+
+def test_a_session_that_goes_on_is_told_of_with_its_earlier_name():
+    watch = Watch()
+    watch.session_begins("lda-2", "lda", "of a program on h", "lda-1")
+    ((*_, kind, _, _, session, text),) = watch.events(0)["incidents"]
+    assert (kind, session) == ("session goes on", "lda-2")
+    assert text == "of a program on h; it was lda-1 before the dispatcher was started again"
 
 
 def test_what_is_forgotten_is_missed(monkeypatch: pytest.MonkeyPatch):

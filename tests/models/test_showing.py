@@ -43,7 +43,8 @@ def test_a_notebook_shows_a_model(lda: LdaModel, lsi: LsiModel) -> None:
         text = text_of(model)
         assert type(model).__name__ in text
         assert "and 3 more" in text
-    best = int(np.argmax(lda.alpha))
+    best = int(np.argmax(lda.state.sstats.sum(axis=1)))
+    assert f"{100 * lda.state.sstats[best].sum() / lda.state.sstats.sum():.3g} % of tokens" in text_of(lda)
     for word, _ in lda.show_topic(best, 8):
         assert word in text_of(lda)
     assert f"{lsi.projection.s[0]:.4g}" in text_of(lsi)
@@ -73,7 +74,9 @@ def test_topics_as_a_table(lda: LdaModel, lsi: LsiModel) -> None:
         third = frame[frame.topic == 2]
         assert list(third.word) == [word for word, _ in shown]
         np.testing.assert_allclose(third.value, [value for _, value in shown], rtol=1e-6)
-    assert lda.topics_frame(1).weight.sum() == pytest.approx(1.0)
+    tokens = lda.state.sstats.sum(axis=1)
+    np.testing.assert_allclose(lda.topics_frame(1).weight, tokens / tokens.sum(), rtol=1e-6)
+    np.testing.assert_allclose(lsi.topics_frame(1).weight, lsi.projection.s, rtol=1e-6)
     with pytest.raises(ValueError, match="topn"):
         lda.topics_frame(0)
 
@@ -82,6 +85,8 @@ def test_plots_show_what_the_model_has(lda: LdaModel, lsi: LsiModel) -> None:
     pytest.importorskip("matplotlib")
     figure = lda.plot_topics([3], topn=4)
     (axes,) = figure.axes
+    share = lda.topics_frame(1).weight[3]
+    assert axes.get_title("left") == f"topic 3: {100 * share:.3g} % of tokens"
     assert [label.get_text() for label in axes.get_yticklabels()] == [
         word for word, _ in lda.show_topic(3, 4)
     ]

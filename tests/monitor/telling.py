@@ -68,6 +68,7 @@ class TellingCluster:
 
     def end(self) -> None:
         """Let it vanish."""
+        self._nameserver.nameserver.remove(names.DISPATCHER)
         self._daemon.stop()
 
     def location(self) -> NameServerLocation:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -22,12 +23,15 @@ from typing import Any
 import pytest
 
 from distcorpus import LdaModel, LocalCluster, LsiModel, performance_report
+from distcorpus.monitor.report import ReportData, write
 from distcorpus.monitor.snapshot import (
     Details,
     Incident,
     JobEvent,
     Point,
+    SessionEnd,
     SessionView,
+    Snapshot,
     Topic,
     Totals,
     WorkerView,
@@ -233,8 +237,8 @@ def test_a_training_is_watched_and_a_worker_killed(
     until(page, f"{bar} && {bar}.value > {now}", "the bar moves on")
 
     dark = open_page(f"{with_words}#/timeline", color_scheme="dark")
-    drawn = "document.querySelector('svg[data-chart=timeline] path.compute')"
-    until(dark, f"{drawn} && {drawn}.getAttribute('d').length > 200", "jobs are drawn")
+    drawn = "document.querySelectorAll('svg[data-chart=timeline] path.compute')"
+    until(dark, f"[...{drawn}].map((path) => path.getAttribute('d')).join('').length > 200", "jobs are drawn")
     assert victim.name in dark.text_content("svg[data-chart=timeline]")
     shoot(dark, "dashboard-timeline")
     dark.locator("[data-action=window]").first.click()
@@ -274,7 +278,7 @@ def test_a_training_is_watched_and_a_worker_killed(
     page.goto(f"{with_words}#/session/{name}")
     lsi.end()
     lda.end()
-    until(page, "document.querySelector('main').innerText.includes('ended')", "its end")
+    until(page, "document.querySelector('main .left').innerText.includes('interrupted at')", "its end")
 
 
 def test_a_dispatcher_is_killed_and_started_again(open_page: Callable[..., Any], serving: ExitStack) -> None:
@@ -357,6 +361,130 @@ def test_what_is_told_is_text_on_every_page(
     page.wrong.clear()
 
 
+FIGURES = {
+    "Format.seconds(119.6)": "2 min",
+    "Format.seconds(3599.7)": "1 h",
+    "Format.seconds(3540)": "59 min",
+    "Format.seconds(99.6)": "1 min 40 s",
+    "Format.seconds(0)": "0 s",
+    "Format.percent(0.9996)": "99 %",
+    "Format.percent(1)": "100 %",
+    "Format.percent(0.29)": "29 %",
+    "Format.number(0.001)": "0.00100",
+    "Format.number(0.00123)": "0.00123",
+    "Format.number(0.9996)": "1.00",
+    "Format.number(0)": "0",
+    "mark(Format.number(1e-3))": "0.001",
+    "mark(Format.number(1e-4))": "1e-4",
+    "mark(Format.number(100))": "100",
+    "roundMarks(3000, 157000, 3).join()": "100000",
+    "roundMarks(3000, 157000, 5).join()": "50000,100000,150000",
+    "roundMarks(1, 3, 5).join()": "1,2,3",
+    "shorten('worker-26865-1', 10)": "work…65-1",
+    "waiting({ waits_for: 'no worker' })": "waits for a worker: there is none",
+}
+
+
+def test_figures_are_what_people_read(
+    open_page: Callable[..., Any], serving: ExitStack, telling: TellingCluster
+) -> None:
+    page = open_page(dashboard(serving, telling.location()))
+    assert {expression: page.evaluate(expression) for expression in FIGURES} == FIGURES
+
+
+def test_how_training_runs_ended_is_shown(
+    open_page: Callable[..., Any], serving: ExitStack, telling: TellingCluster
+) -> None:
+    now = time.time()
+    lda = SessionView(
+        name="lda-1", kind="lda", passes=20, pass_=19, updates=20, updates_expected=20, documents_done=6000
+    )
+    told = telling.dispatcher
+    told.told = replace(
+        told.told,
+        began=now - 96,
+        sessions=(SessionView(name="lda-9", kind="lda", earlier="lda-3"),),
+        ended=(
+            SessionEnd(number=1, time=now, outcome="finished", reason="", session=lda),
+            SessionEnd(
+                number=2, time=now, outcome="failed", reason="round 2: no", session=replace(lda, name="lda-2")
+            ),
+            SessionEnd(number=3, time=now, outcome="kept", reason="", session=replace(lda, name="lda-3")),
+        ),
+        incidents=(Incident(4, now - 3000, "session failed", "error", "", "lda-0", "long ago"),),
+    )
+    address = dashboard(serving, telling.location())
+    page = open_page(address)
+    until(page, "document.querySelector('article[data-key=lda-1]')", "the runs")
+    finished = page.inner_text("article[data-key=lda-1]")
+    assert "finished at " in finished
+    assert "pass 20 of 20, update 20 of 20" in finished
+    assert "6,000 documents computed" in finished
+    failed = page.inner_text("article[data-key=lda-2]")
+    assert "failed at " in failed
+    assert "round 2: no" in failed
+    assert "goes on as lda-9" in page.inner_text("article[data-key=lda-3]")
+    assert page.locator(".badge").count() == 0  # for what was long ago
+    assert re.search(r"up (9\d s|1 min \d+ s)", page.inner_text("footer"))
+    page.goto(f"{address}#/session/lda-3")
+    page.locator("main a", has_text="lda-9").click()
+    until(
+        page, "document.querySelector('main').innerText.includes('It was lda-3 before')", "where it is from"
+    )
+    page.goto(f"{address}#/session/lda-2")
+    until(page, "document.querySelector('main .reason')", "the reason")
+    told.told = replace(told.told, incidents=(Incident(5, now, "job failed", "error", "", "lda-9", "now"),))
+    until(page, "document.querySelector('.badge')", "that something is wrong")
+
+
+def test_the_timeline_is_as_busy_as_its_percentage(
+    open_page: Callable[..., Any], serving: ExitStack, telling: TellingCluster
+) -> None:
+    page = open_page(dashboard(serving, telling.location()))
+    # A job of 10 ms every 100 ms for ten minutes: each pixel has several.
+    painted = page.evaluate(
+        """() => {
+            const common = { worker: "w", session: "s", round: 1, kernel: "lda", outcome: "accepted",
+                documents: 1, queue_seconds: 0, transfer_seconds: 0, compute_seconds: 0.01, sum_seconds: 0,
+                bytes_sent: 1, bytes_received: 1 };
+            const times = Array.from({ length: 6000 }, (_, i) => i / 10);
+            const jobs = times.map((began) => ({ ...common, began, ended: began + 0.01 }));
+            const drawn = timeline({ jobs, workers: ["w"], from: 0, to: 600, live: false, width: 1000 });
+            const lane = +drawn.querySelector(".lane").getAttribute("width");
+            let area = 0;
+            for (const path of drawn.querySelectorAll("path.compute"))
+                for (const [, wide] of path.getAttribute("d").matchAll(/h([\\d.]+)v/g))
+                    area += wide * (path.getAttribute("fill-opacity") || 1);
+            return [area / lane, drawn.querySelectorAll(".label")[1].textContent];
+        }"""
+    )
+    assert painted[0] == pytest.approx(0.1, abs=0.03)
+    assert re.fullmatch(r"(9\.\d|10) %", painted[1])
+
+
+def test_long_names_of_workers_are_read(
+    open_page: Callable[..., Any], serving: ExitStack, telling: TellingCluster
+) -> None:
+    names = ("node000.cluster.example.org-20000", "<script>")
+    told = telling.dispatcher
+    told.told = replace(
+        told.told,
+        workers=tuple(
+            WorkerView(
+                name=name, state="ready", host=name, threads=2, busy=0.5, transfer=0.1, idle=0.4, job="lda-1"
+            )
+            for name in names
+        ),
+    )
+    for width in (390, 1180):
+        page = open_page(dashboard(serving, telling.location()), viewport={"width": width, "height": 780})
+        until(page, "document.querySelector('td:first-child')", "the workers")
+        for lines, name in ((2, names[0]), (1, names[1])):
+            box = page.locator("td:first-child b", has_text=name).bounding_box()
+            assert box["height"] < 24 * lines, (width, name)
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
 def test_both_themes_and_the_switch(
     open_page: Callable[..., Any], serving: ExitStack, telling: TellingCluster
 ) -> None:
@@ -400,7 +528,7 @@ def test_a_report_is_read_without_a_server(
         LdaModel(lee_corpus.counts * 10, 10, lee_corpus.dictionary, passes=4, chunksize=500, eval_every=1)
         LsiModel(lee_corpus.tfidf * 10, 20, lee_corpus.dictionary)
     page = open_page(path.as_uri(), viewport={"width": 1180, "height": 1000})
-    until(page, "document.querySelector('svg[data-chart=timeline] path.compute').getAttribute('d')", "jobs")
+    until(page, "document.querySelector('svg[data-chart=timeline] path.compute')", "jobs")
     assert page.locator("svg[data-chart^=curve]").count() == 1
     text = page.inner_text("main")
     assert "threads of this process" in text
@@ -408,3 +536,26 @@ def test_a_report_is_read_without_a_server(
     shoot(page, "report")
     phone = open_page(path.as_uri(), viewport={"width": 390, "height": 780}, color_scheme="dark")
     assert phone.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_a_report_of_a_cluster_has_its_runs_and_no_dead_links(
+    open_page: Callable[..., Any], tmp_path: Path
+) -> None:
+    done = SessionView(name="lda-1", kind="lda", documents_done=600, phase="done")
+    snapshot = Snapshot(
+        schema=1, time=2.0, version="1", host="h", pid=1, began=1.0,
+        sessions=(SessionView(name="lda-2", kind="lda"),),
+        ended=(SessionEnd(number=1, time=2.0, outcome="finished", reason="", session=done),),
+        workers=(WorkerView(name="w1", state="ready", threads=1, jobs=3),),
+        incidents=(Incident(1, 2.0, "session ends", "info", "", "lda-1", "finished"),),
+    )  # fmt: skip
+    report = ReportData("run", 1.0, {})
+    report.add_snapshot(snapshot)
+    report.add_snapshot(replace(snapshot, time=3.0, workers=(), ended=(), incidents=()))
+    write(str(tmp_path / "run.html"), report.page(4.0))
+    page = open_page((tmp_path / "run.html").as_uri())
+    until(page, "document.querySelector('article[data-key=lda-1]')", "the runs")
+    assert "finished at" in page.inner_text("article[data-key=lda-1]")
+    assert "under way at" in page.inner_text("article[data-key=lda-2]")
+    assert "gone" in page.inner_text("tr[data-key=w1]")
+    assert page.locator("a[href]").count() == 0

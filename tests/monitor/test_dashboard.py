@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from tests.cluster.conftest import wait_until
 from tests.monitor.telling import TellingCluster
 
 pytest.importorskip("starlette")
@@ -24,9 +25,18 @@ pytest.importorskip("uvicorn")
 
 from distcorpus.cli import dashboard as command
 from distcorpus.monitor.guard import HEADERS, new_token
-from distcorpus.monitor.history import MOST_JOBS, MOST_WORKERS, History
+from distcorpus.monitor.history import MOST_ENDED, MOST_JOBS, MOST_WORKERS, History
 from distcorpus.monitor.poller import Poller
-from distcorpus.monitor.snapshot import Details, JobEvent, SessionView, Snapshot, Topic, Totals, WorkerView
+from distcorpus.monitor.snapshot import (
+    Details,
+    JobEvent,
+    SessionEnd,
+    SessionView,
+    Snapshot,
+    Topic,
+    Totals,
+    WorkerView,
+)
 from distcorpus.monitor.web import MOST_STREAMS, STATIC, Dashboard
 
 SCRIPT = "<script>alert(1)</script>"
@@ -192,6 +202,25 @@ def test_a_token_goes_from_the_address_into_a_cookie(guarded: Dashboard, token: 
     # Nobody is sent elsewhere.
     assert ask(guarded, f"//evil.example/?token={token}").getheader("location") == "/evil.example/"
     assert ask(guarded, f"/\r?token={token}".replace("\r", "%0d%0aX:y")).getheader("location") == "/"
+    for path in (
+        "/%5Cevil.example/",
+        "/%5C%5Cevil.example/",
+        "/%09/evil.example/",
+        "/x/..%5C%5Cevil.example",
+    ):
+        assert ask(guarded, f"{path}?token={token}").getheader("location") == "/"
+
+
+def test_an_address_of_many_fields_is_refused(served: Dashboard, guarded: Dashboard, token: str) -> None:
+    many = "&".join(f"a{number}={number}" for number in range(25))
+    for dashboard, address in (
+        (served, f"/?{many}"),
+        (guarded, f"/?{many}"),
+        (guarded, f"/?{many}&token={token}"),
+    ):
+        answer = ask(dashboard, address)
+        assert answer.status == 400
+        assert answer.getheader("content-security-policy") is not None
 
 
 def test_the_page_has_no_script_of_its_own_and_never_parses_html() -> None:
@@ -310,6 +339,47 @@ def test_so_many_pages_and_no_more(served: Dashboard, monkeypatch: pytest.Monkey
     pytest.fail("the places of those who left are not free again")
 
 
+def test_who_asks_for_the_head_of_the_stream_takes_no_place(
+    served: Dashboard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("distcorpus.monitor.web.MOST_STREAMS", 2)
+    asking = [http.client.HTTPConnection(*where(served), timeout=20) for _ in range(4)]
+    try:
+        for connection in asking:
+            connection.request("HEAD", "/events")
+            assert connection.getresponse().status == 200
+        stream = Stream(served)
+        assert stream.answer.status == 200
+        stream.close()
+    finally:
+        for connection in asking:
+            connection.close()
+
+
+def test_a_dispatcher_that_was_never_there_is_waited_for(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level("INFO", "distcorpus.monitor.poller")
+    monkeypatch.setattr("distcorpus.monitor.poller.PATIENCE", 0.0)
+
+    def said(level: str, what: str) -> bool:
+        return any(record.levelname == level and what in record.getMessage() for record in caplog.records)
+
+    with TellingCluster() as cluster:
+        cluster.end()
+        poller = Poller(cluster.location(), every=0.05)
+        try:
+            wait_until(lambda: said("INFO", "waiting for a dispatcher: the name server"), "that it waits")
+            assert not [record for record in caplog.records if record.levelname != "INFO"]
+            cluster.begin()
+            wait_until(lambda: poller.latest is not None, "the dispatcher")
+            cluster.end()
+            wait_until(lambda: said("WARNING", "knows no dispatcher"), "its loss")
+        finally:
+            poller.close()
+            cluster.begin()
+
+
 def test_over_https_the_cookie_is_for_https(
     cluster: TellingCluster, token: str, authority: Path, credentials: dict[str, Path]
 ) -> None:
@@ -350,6 +420,39 @@ def test_history_is_bounded_and_forgets() -> None:
     assert len(history.state()["samples"]) == 1
 
 
+def test_history_tells_how_sessions_ended() -> None:
+    history = History()
+    early = SessionView(name="lda-1", kind="lda", documents_done=3000)
+    lost = SessionView(name="lda-2", kind="lda")
+    first = Snapshot(
+        schema=1, time=10.0, version="1", host="h", pid=1, began=1.0, sessions=(early, lost)
+    )  # fmt: skip
+    history.add(first)
+    last = replace(early, documents_done=6000, phase="done")
+    end = SessionEnd(number=3, time=10.4, outcome="finished", reason="", session=last)
+    # It may still be among those that are open.
+    told = history.add(replace(first, time=11.0, ended=(end,)))
+    assert [session["name"] for session in told["now"]["sessions"]] == ["lda-2"]
+    assert [(one["name"], one["outcome"], one["ended"], one["documents_done"]) for one in told["ended"]] == [
+        ("lda-1", "finished", 10.4, 6000)
+    ]
+    # Its dispatcher was killed: nobody has told.
+    history.add(replace(first, time=12.0, began=11.5, sessions=()))
+    assert [(one["name"], one["outcome"]) for one in history.state()["ended"]] == [
+        ("lda-1", "finished"),
+        ("lda-2", "unknown"),
+    ]
+    evaluations = [
+        replace(end, session=SessionView(name=f"evaluation-{number}", kind="evaluation"))
+        for number in range(2 * MOST_ENDED)
+    ]
+    for number, evaluation in enumerate(evaluations):
+        history.add(replace(first, time=13.0 + number, began=11.5, sessions=(), ended=(evaluation,)))
+    kept = [one["name"] for one in history.state()["ended"]]
+    assert len(kept) == MOST_ENDED
+    assert kept[:2] == ["lda-1", "lda-2"]
+
+
 def test_history_tells_rates_and_who_has_ended() -> None:
     history = History()
     session = SessionView(name="lda-1", kind="lda", chunks_queued=3)
@@ -361,6 +464,9 @@ def test_history_tells_rates_and_who_has_ended() -> None:
     told = history.add(replace(first, time=12.0, sessions=(), totals=Totals(bytes_sent=500, documents=30)))
     assert (told["sample"]["sent"], told["sample"]["documents"]) == (200.0, 10.0)
     assert [(one["name"], one["ended"]) for one in told["ended"]] == [("lda-1", 12.0)]
+    # The same look again, for there are more events than one snapshot has.
+    assert history.add(history.latest)["sample"] is None
+    assert [sample["sent"] for sample in history.state()["samples"]] == [0.0, 200.0]
     # Another dispatcher counts from the beginning.
     told = history.add(replace(first, time=13.0, began=12.5, totals=Totals(bytes_sent=7)))
     assert told["sample"]["sent"] == 0.0

@@ -481,3 +481,11 @@ def test_the_command(
     code, found = doctor(capsys=capsys)
     assert (code, found["address file"]["state"]) == (2, "fail")
     assert os.environ["PYRO_SERIALIZER"] == "pickle"
+
+
+def test_times_are_said_as_people_read_them(monkeypatch: pytest.MonkeyPatch):
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        clock = iter((1.0, 1.19))
+        monkeypatch.setattr(examination.time, "perf_counter", lambda: next(clock))
+        *_, check = examination._reach("dispatcher", *listening.getsockname())
+    assert check.said.endswith("takes connections, in 0.2 s")

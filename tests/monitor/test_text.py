@@ -12,7 +12,16 @@ from distcorpus.monitor.snapshot import SessionView
 
 @pytest.mark.parametrize(
     ("nbytes", "said"),
-    [(None, "-"), (0, "0 B"), (999, "999 B"), (1000, "1 kB"), (1234567, "1.23 MB"), (4e18, "4e+03 PB")],
+    [
+        (None, "-"),
+        (0, "0 B"),
+        (999, "999 B"),
+        (1000, "1 kB"),
+        (1234567, "1.23 MB"),
+        (999_400, "999 kB"),
+        (999_600, "1 MB"),
+        (4e18, "4,000 PB"),
+    ],
 )
 def test_sizes(nbytes: float | None, said: str):
     assert text.size(nbytes) == said

@@ -157,3 +157,20 @@ def test_a_fold_is_said(caplog):
 def test_weights_that_are_none(weights, error):
     with pytest.raises(error, match="squared_weights: "):
         LsiTask(NUM_TERMS, NUM_TOPICS, squared_weights=weights)
+
+
+@pytest.mark.parametrize(
+    ("error", "failure"), [(ValueError("no numbers"), "no numbers"), (ConnectionResetError("gone"), "")]
+)
+def test_it_stands_where_it_failed(monkeypatch: pytest.MonkeyPatch, error: Exception, failure: str):
+    def fail(*arguments: Any) -> None:
+        raise error
+
+    with ThreadsEngine(1) as engine, LsiTraining("lsi", engine, LsiTask(NUM_TERMS, NUM_TOPICS)) as training:
+        with monkeypatch.context() as patch:
+            patch.setattr(training, "_factorise", fail)
+            with pytest.raises(type(error)):
+                add(training, [0])
+        assert training.standing().failure == failure
+        add(training, [1])
+        assert not training.standing().failure

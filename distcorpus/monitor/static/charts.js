@@ -3,13 +3,24 @@
 
 const Chart = { hover: new Map() };
 
+/** The round number that is not below another. */
+function roundUp(raw) {
+  const power = 10 ** Math.floor(Math.log10(raw));
+  return [1, 2, 5, 10].map((factor) => factor * power).find((size) => size >= raw * 0.999);
+}
+
 /** About `count` round numbers from 0 to `top`. */
 function roundSteps(top, count) {
-  const raw = top / count, power = 10 ** Math.floor(Math.log10(raw));
-  const step = [1, 2, 5, 10].map((factor) => factor * power).find((size) => size >= raw * 0.999);
-  const steps = [];
+  const step = roundUp(top / count), steps = [];
   for (let number = 0; number <= Math.ceil(top / step - 1e-9); number += 1) steps.push(number * step);
   return steps;
+}
+
+/** The round whole numbers, about `count`, between two. */
+function roundMarks(first, last, count) {
+  const step = Math.max(roundUp((last - first) / count), 1), marks = [];
+  for (let number = Math.ceil(first / step); number * step <= last; number += 1) marks.push(number * step);
+  return marks;
 }
 
 /** What a mark of an axis says: no zeros that say nothing. */
@@ -31,7 +42,7 @@ function timeMarks(from, to, width) {
 /** The same counted from the beginning, for what is over. */
 function timeMarksSince(from, to, width) {
   const marks = timeMarks(from, to, width);
-  return marks.map(([at]) => [from + (to - at), at === to ? "0" : Format.seconds(to - at)]);
+  return marks.map(([at]) => [from + (to - at), at === to ? "0" : mark(Format.seconds(to - at))]);
 }
 
 const marksOf = (from, to, width, live) => (live ? timeMarks : timeMarksSince)(from, to, width);
@@ -116,7 +127,7 @@ function curve({ name, title, points, label, format, formatX = Format.short, wid
   });
   const marks = bars
     ? usable.map(([at]) => at).filter((at) => at === 1 || at % (roundSteps(usable.length, 6)[1] || 1) === 0)
-    : [0, 1, 2, 3, 4].map((quarter) => first + ((last - first) * quarter) / 4);
+    : usable.length > 1 ? roundMarks(first, last, Math.min(Math.max(Math.floor(inner / 70), 3), 8)) : [first];
   return h("figure", { class: "card chart", "data-key": name },
     h("figcaption", {}, h("span", { class: "title" }, title),
       usable.length > 0 && h("span", { class: "figure" }, bars ? "" : format(usable[usable.length - 1][1]))),
@@ -146,36 +157,40 @@ function partsOf(job) {
 }
 
 const GOOD = new Set(["accepted"]), LOST = new Set(["failed", "lost"]);
+/** Shades of a column of pixels: how much of its time was so. */
+const SHADES = 20;
+/** Where the parts of a row of the timeline are in it: from the top, and how tall. */
+const ROW_PARTS = { compute: [3, 14], spare: [10, 7], bad: [3, 14], transfer: [18, 4] };
 
 /** A row a worker: what it computed, what travelled meanwhile, what failed. */
 function timeline({ jobs, workers, from, to, live, width, most = 40, incidents = [] }) {
   const longest = Math.max(...workers.map((worker) => worker.length), 6);
-  const left = Math.min(Math.max(longest * 6.6 + 12, 60), width * 0.3), right = 52, row = 26, top = 6;
+  const left = Math.min(Math.max(longest * 7 + 12, 60), width * 0.3), right = 52, row = 26, top = 6;
   const rows = new Map(workers.slice(0, most).map((worker, i) => [worker, i]));
   const inner = width - left - right, height = top + rows.size * row + 24;
   const x = (time) => left + (inner * (Math.min(Math.max(time, from), to) - from)) / (to - from || 1);
-  const paths = { compute: [], transfer: [], bad: [], spare: [] };
+  const pixels = Math.max(Math.floor(inner), 1), covers = new Map(Object.keys(ROW_PARTS).map((kind) => [kind, new Map()]));
   const busy = new Map([...rows.keys()].map((worker) => [worker, { compute: [], transfer: [] }]));
-  const drawn = new Map();
-  const put = (kind, worker, [begin, end], offset, tall) => {
-    if (end < from || begin > to || end <= begin) return;
-    const a = x(begin), wide = Math.max(x(end) - a, 0.3), place = kind + " " + worker;
-    if (a + wide <= (drawn.get(place) || -1)) return; // nothing would be seen of it
-    drawn.set(place, a + wide);
-    paths[kind].push(`M${a.toFixed(1)} ${(top + rows.get(worker) * row + offset).toFixed(1)}h${wide.toFixed(1)}v${tall}h${(-wide).toFixed(1)}Z`);
+  const put = (kind, worker, [begin, end]) => {
+    const a = ((Math.max(begin, from) - from) / (to - from || 1)) * pixels, b = ((Math.min(end, to) - from) / (to - from || 1)) * pixels;
+    if (!(b > a)) return;
+    const rowsOf = covers.get(kind);
+    if (!rowsOf.has(worker)) rowsOf.set(worker, new Float64Array(pixels));
+    const cover = rowsOf.get(worker);
+    for (let pixel = Math.floor(a); pixel < Math.min(b, pixels); pixel += 1) cover[pixel] += Math.min(b, pixel + 1) - Math.max(a, pixel);
   };
   for (const job of jobs) {
     if (!rows.has(job.worker) || job.ended < from) continue;
     const parts = partsOf(job);
     if (LOST.has(job.outcome)) {
-      put("bad", job.worker, [job.began, job.ended], 3, 14);
+      put("bad", job.worker, [job.began, job.ended]);
       continue;
     }
     for (const part of parts.compute) {
-      put(GOOD.has(job.outcome) ? "compute" : "spare", job.worker, part, 3, 14);
+      put(GOOD.has(job.outcome) ? "compute" : "spare", job.worker, part);
       busy.get(job.worker).compute.push(part);
     }
-    for (const part of parts.transfer) put("transfer", job.worker, part, 18, 4);
+    for (const part of parts.transfer) put("transfer", job.worker, part);
   }
   Chart.hover.set("timeline", (px, py) => {
     const worker = [...rows.keys()][Math.floor((py - top) / row)];
@@ -200,10 +215,10 @@ function timeline({ jobs, workers, from, to, live, width, most = 40, incidents =
       marks.map(([time]) => s("line", { class: "grid", x1: x(time), x2: x(time), y1: top, y2: height - 22 })),
       [...rows].map(([worker, i]) => [
         s("rect", { class: "lane", x: left, y: top + i * row + 3, width: inner, height: 19, rx: 2 }),
-        s("text", { class: "label", x: left - 8, y: top + i * row + 17, "text-anchor": "end" }, shorten(worker, Math.floor((left - 12) / 6.4))),
+        s("text", { class: "label", x: left - 8, y: top + i * row + 17, "text-anchor": "end" }, shorten(worker, Math.floor((left - 12) / 7))),
         s("text", { class: "label", x: width, y: top + i * row + 17, "text-anchor": "end" }, Format.percent(covered(busy.get(worker).compute, from, to) / (to - from || 1))),
       ]),
-      ["spare", "compute", "transfer", "bad"].map((kind) => s("path", { class: "fill " + kind, d: paths[kind].join("") })),
+      ["spare", "compute", "transfer", "bad"].map((kind) => shaded(covers.get(kind), kind, (worker) => top + rows.get(worker) * row, left, inner / pixels)),
       incidents.filter((one) => one.time >= from && one.time <= to && one.severity !== "info")
         .map((one) => s("line", { class: "incident " + one.severity, x1: x(one.time), x2: x(one.time), y1: 0, y2: height - 22 }, s("title", {}, one.kind + " " + one.worker))),
       marks.map(([time, text]) => s("text", { class: "tick", x: x(time), y: height - 6, "text-anchor": x(time) > left + inner - 20 ? "end" : x(time) < left + 20 ? "start" : "middle" }, text)),
@@ -211,7 +226,29 @@ function timeline({ jobs, workers, from, to, live, width, most = 40, incidents =
     workers.length > most && h("p", { class: "note" }, `${plural(workers.length - most, "further worker")} not shown`));
 }
 
-const shorten = (text, length) => (text.length > length ? text.slice(0, Math.max(length - 1, 3)) + "…" : text);
+/** What is covered of each pixel of some rows, as paths: one for each shade, the darkest first; what failed is always seen. */
+function shaded(covers, kind, topOf, left, wide) {
+  const [offset, tall] = ROW_PARTS[kind], paths = new Map();
+  const shadeOf = (share) => (share <= 0 ? 0 : kind === "bad" ? SHADES : Math.min(Math.max(Math.round(share * SHADES), 1), SHADES));
+  for (const [worker, cover] of covers) {
+    for (let first = 0, end; first < cover.length; first = end) {
+      const shade = shadeOf(cover[first]);
+      for (end = first + 1; end < cover.length && shadeOf(cover[end]) === shade;) end += 1;
+      if (!shade) continue;
+      if (!paths.has(shade)) paths.set(shade, []);
+      const width = ((end - first) * wide).toFixed(1);
+      paths.get(shade).push(`M${(left + first * wide).toFixed(1)} ${topOf(worker) + offset}h${width}v${tall}h-${width}Z`);
+    }
+  }
+  return [...paths].sort((a, b) => b[0] - a[0]).map(([shade, parts]) =>
+    s("path", { class: "fill " + kind, "fill-opacity": shade < SHADES && shade / SHADES, d: parts.join("") }));
+}
+
+/** A text without its middle, where it is too long: names differ at their ends. */
+function shorten(text, length) {
+  const half = Math.max(Math.floor((length - 1) / 2), 2);
+  return text.length > length ? text.slice(0, half) + "…" + text.slice(-half) : text;
+}
 
 /** Seconds between two times that intervals cover. */
 function covered(intervals, from, to) {

@@ -60,28 +60,36 @@ const Format = {
   number(value) {
     if (!known(value)) return "–";
     const size = Math.abs(value);
-    if (size && (size < 1e-3 || size >= 1e7)) return value.toExponential(2);
+    if (!size) return "0";
+    if (size < 1e-3 || size >= 1e7) return value.toExponential(2);
     return size >= 1000 ? Math.round(value).toLocaleString("en") : significant(value);
   },
-  percent: (value) => (known(value) ? (100 * value).toFixed(value > 0 && value < 0.0995 ? 1 : 0) + " %" : "–"),
+  /** Never 100 before it is. */
+  percent(value) {
+    if (!known(value)) return "–";
+    return (value > 0 && value < 0.0995 ? (100 * value).toFixed(1) : Math.floor(100 * value + 1e-9)) + " %";
+  },
   seconds(value) {
     if (!known(value)) return "–";
+    if (!value) return "0 s";
     if (value < 0.9995e-3) return significant(value * 1e6) + " µs";
     if (value < 0.9995) return significant(value * 1e3) + " ms";
-    if (value < 10) return significant(value) + " s";
-    if (value < 100) return Math.round(value) + " s";
-    const minutes = Math.floor(value / 60);
-    if (minutes < 60) return minutes + " min " + Math.round(value % 60) + " s";
-    const hours = Math.floor(minutes / 60);
-    return hours < 48 ? hours + " h " + (minutes % 60) + " min" : Math.floor(hours / 24) + " d " + (hours % 24) + " h";
+    if (value < 9.995) return significant(value) + " s";
+    const whole = Math.round(value);
+    if (whole < 100) return whole + " s";
+    const [large, small, names] = whole < 3600 ? [60, 1, ["min", "s"]] : whole < 172800 ? [3600, 60, ["h", "min"]] : [86400, 3600, ["d", "h"]];
+    const rest = Math.floor((whole % large) / small);
+    return Math.floor(whole / large) + " " + names[0] + (rest ? " " + rest + " " + names[1] : "");
   },
   clock: (value) => new Date(value * 1000).toLocaleTimeString("en-GB"),
   day: (value) => new Date(value * 1000).toLocaleString("en-GB", { dateStyle: "medium", timeStyle: "medium" }),
 };
 
+/** Three digits that say something. */
 function significant(value) {
-  const digits = Math.abs(value) >= 99.95 ? 0 : Math.abs(value) >= 9.995 ? 1 : 2;
-  return value.toFixed(digits);
+  const size = Math.abs(value);
+  const digits = size >= 99.95 ? 0 : size >= 9.995 ? 1 : size >= 0.9995 || !size ? 2 : 2 - Math.floor(Math.log10(size));
+  return value.toFixed(Math.min(digits, 20));
 }
 
 const plural = (number, one, many) => Format.count(number) + " " + (number === 1 ? one : many || one + "s");

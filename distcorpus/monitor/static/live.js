@@ -22,13 +22,13 @@ function take(message) {
   state.now = message.now;
   state.jobs.push(...message.jobs.map(asJob));
   state.incidents.push(...message.incidents);
-  state.samples.push(message.sample);
-  state.ended.push(...message.ended);
+  if (message.sample) state.samples.push(message.sample);
+  state.ended = [...state.ended.filter((one) => !message.ended.some((fresh) => fresh.name === one.name)), ...message.ended];
   const oldest = state.now.time - KEPT.seconds;
   state.jobs = state.jobs.slice(-KEPT.jobs).filter((job) => job.ended >= oldest);
   state.samples = state.samples.filter((sample) => sample.time >= oldest);
   state.incidents = state.incidents.slice(-KEPT.incidents);
-  state.ended = state.ended.slice(-KEPT.ended);
+  while (state.ended.length > KEPT.ended) state.ended.splice(Math.max(state.ended.findIndex((one) => one.kind === "evaluation"), 0), 1);
 }
 
 function render() {

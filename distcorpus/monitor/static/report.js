@@ -8,6 +8,8 @@ const state = {
   jobs: data.jobs.map((values) => Object.fromEntries(data.job_fields.map((name, i) => [name, TEXTS.has(name) ? data.names[values[i]] : values[i]]))),
 };
 
+View.hasPages = false;
+
 function ofRun(run, width) {
   const seconds = run.ended - run.began;
   return [
@@ -45,7 +47,10 @@ function render() {
       h("div", { class: "grid" },
         lines({ ...common, name: "own memory", title: "Memory of this process", format: Format.bytes, series: [{ name: "memory", kind: "compute", points: own("memory") }] }),
         lines({ ...common, name: "own cores", title: "Cores that this process kept busy", format: Format.number, series: [{ name: "cores", kind: "compute", points: own("cores") }] })),
-      state.now && View.workers(state.now),
+      state.now && state.now.sessions.length + state.ended.length > 0 && card("Training runs on the cluster", h("div", { class: "runs" },
+        [...state.now.sessions.map((session) => ({ ...session, ended: state.now.time, outcome: "open" })), ...state.ended]
+          .map((session) => View.run(session, laterName(state, session.name))))),
+      state.now && View.workers(state.now, "No worker was seen."),
       state.now && card("What happened", state.incidents.length ? View.incidents(state.incidents) : h("p", { class: "empty" }, "Nothing.")),
       card("Versions", facts(...Object.entries(data.versions).map(([name, value]) => fact(name, value)))),
       state.now && state.now.may_differ.length > 0 && card("Builds differ, so that results may in their last bits", h("ul", {}, state.now.may_differ.map((text) => h("li", {}, text)))))));

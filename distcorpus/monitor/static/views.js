@@ -1,12 +1,21 @@
 "use strict";
 // What the pages show, each as a function of what is known (`state`) and the width that there is.
 
-const STATES = { ready: "good", connecting: "warning", silent: "warning", leaving: "warning", refused: "critical", unreachable: "critical", expelled: "critical", stock: "warning" };
+const STATES = { ready: "good", connecting: "warning", silent: "warning", leaving: "warning", refused: "critical", unreachable: "critical", expelled: "critical", stock: "warning", gone: "past" };
 const KINDS = { lda: "LDA", lsi: "LSI", evaluation: "evaluation" };
 const PHASES = { arriving: "documents arriving", computing: "computing", paused: "waits for its program", done: "done" };
+/** How a session ended, before the time of it; of "unknown" and "open" that is when it was seen last. */
+const OUTCOMES = { finished: "finished at", failed: "failed at", interrupted: "interrupted at", idle: "ended, as its program called nothing, at", stopped: "ended with the dispatcher at", kept: "kept for the next dispatcher at", unknown: "last seen at", open: "under way at" };
+const EXPLAINED = {
+  interrupted: "Its program was interrupted, or is gone.", stopped: "The dispatcher was ended.", kept: "The dispatcher was ended. It goes on with the next one, if its program is still there.",
+  unknown: "The dispatcher was killed, or does not tell how it ended.",
+};
+const BAD_OUTCOMES = { failed: "critical", interrupted: "warning", idle: "warning", stopped: "warning" };
+/** Seconds for which the number of errors is shown at the top. */
+const ERRORS_FOR = 600;
 const WINDOWS = [[30, "30 s"], [120, "2 min"], [600, "10 min"]];
 
-const sessionLink = (name) => h("a", { href: "#/session/" + encodeURIComponent(name) }, name);
+const sessionLink = (name) => (View.hasPages ? h("a", { href: "#/session/" + encodeURIComponent(name) }, name) : h("b", {}, name));
 const fact = (name, ...value) => h("div", { class: "fact" }, h("dt", {}, name), h("dd", {}, ...value));
 const facts = (...all) => h("dl", { class: "facts" }, ...all);
 const tile = (name, value, note, kind) => h("div", { class: "tile" + (kind ? " " + kind : "") }, h("div", { class: "name" }, name), h("div", { class: "value" }, value), h("div", { class: "note" }, note || "\u00a0"));
@@ -30,7 +39,10 @@ function progress(session) {
 }
 
 function left(session) {
-  if (session.ended) return "ended " + Format.clock(session.ended);
+  if (session.ended) {
+    const said = (OUTCOMES[session.outcome] || "ended at") + " " + Format.clock(session.ended), bad = BAD_OUTCOMES[session.outcome];
+    return bad ? status(bad, said) : said;
+  }
   if (session.phase === "done") return "done";
   return known(session.seconds_left) ? Format.seconds(session.seconds_left) + " left" : "";
 }
@@ -39,6 +51,7 @@ function stands(session) {
   const parts = [];
   if (known(session.passes) && session.passes > 1) parts.push(`pass ${Math.min((session.pass_ || 0) + 1, session.passes)} of ${session.passes}`);
   if (known(session.updates)) parts.push(`update ${Format.count(session.updates)}` + (known(session.updates_expected) ? ` of ${Format.count(session.updates_expected)}` : ""));
+  else if (known(session.round) && session.ended) parts.push(plural(session.round, "round"));
   else if (known(session.round)) parts.push(`round ${session.round}` + (known(session.rounds_expected) ? ` of about ${session.rounds_expected}` : ""));
   if (known(session.error)) parts.push("error " + Format.number(session.error));
   if (known(session.perplexity)) parts.push("perplexity " + Format.number(session.perplexity));
@@ -49,15 +62,24 @@ function stands(session) {
 function waiting(session) {
   if (session.ended) return "";
   if (session.phase === "done") return "has its result";
-  return ["no worker", "the client"].includes(session.waits_for) ? "waits for " + session.waits_for.replace("client", "program") : "";
+  return { "no worker": "waits for a worker: there is none", "the client": "waits for the program" }[session.waits_for] || "";
+}
+
+/** The name under which a session goes on, or did, at a dispatcher that was started again. */
+function laterName(state, name) {
+  const later = [...state.now.sessions, ...state.ended].find((one) => one.earlier === name);
+  return later && later.name;
 }
 
 const sum = (values) => values.reduce((total, value) => total + (value || 0), 0);
 
 const View = {
+  /** Whether there are pages to go to. */
+  hasPages: true,
+
   frame(state, inside, at) {
     const now = state.now, sessions = now ? now.sessions : [];
-    const bad = state.incidents.filter((one) => one.severity === "error").length;
+    const bad = now ? state.incidents.filter((one) => one.severity === "error" && one.time > now.time - ERRORS_FOR).length : 0;
     const links = [["", "Overview"], ["timeline", "Timeline"], ["traffic", "Traffic"], ["faults", "Faults"]];
     return h("div", { id: "page" },
       h("header", {},
@@ -70,7 +92,7 @@ const View = {
         h("button", { type: "button", id: "theme", "data-action": "theme", title: "dark or light" }, Theme.isDark() ? "☀" : "☾")),
       state.problem && h("div", { class: "banner", role: "alert" }, now ? "No answer from the dispatcher since " + Format.clock(now.time) + ": what you see is from then. " : "", state.problem),
       h("main", {}, inside),
-      now && h("footer", {}, `dispatcher ${now.version} on ${now.host}, process ${now.pid}, for ${Format.seconds(now.time - now.began)}`,
+      now && h("footer", {}, `dispatcher ${now.version} on ${now.host}, process ${now.pid}, up ${Format.seconds(now.time - now.began)}`,
         now.tls ? ", TLS" + (known(now.certificate_expires) ? " until " + Format.day(now.certificate_expires) : "") : ", no TLS",
         sessions.length ? "" : ", no training run"));
   },
@@ -90,7 +112,7 @@ const View = {
         tile("Documents a second", Format.short(last.documents || 0), Format.short(now.totals.documents) + " computed in all"),
         tile("Traffic a second", Format.bytes((last.sent || 0) + (last.received || 0)), Format.bytes(now.totals.bytes_sent + now.totals.bytes_received) + " in all"),
         tile("Chunks queued", Format.count(queued), now.sessions.length && now.sessions[0].max_queued ? "at most " + Format.count(now.sessions[0].max_queued) + " a run" : "")),
-      card("Training runs", now.sessions.length || ended.length ? h("div", { class: "runs" }, [...now.sessions, ...ended].map((session) => View.run(session)))
+      card("Training runs", now.sessions.length || ended.length ? h("div", { class: "runs" }, [...now.sessions, ...ended].map((session) => View.run(session, laterName(state, session.name))))
         : h("p", { class: "empty" }, "No training run. Train with ", h("code", {}, "distributed=True"), " and it appears here.")),
       View.workers(now),
       state.incidents.length > 0 && card("Lately", View.incidents(state.incidents.slice(-6))),
@@ -98,17 +120,24 @@ const View = {
     ];
   },
 
-  run(session) {
-    return h("article", { class: "run" + (session.ended ? " over" : ""), "data-key": session.name },
-      h("div", { class: "run-head" }, sessionLink(session.name), h("span", { class: "kind" }, KINDS[session.kind] || session.kind,
-        known(session.topics) ? `, ${Format.count(session.topics)} topics` : ""),
-      h("span", { class: "spread" }), h("span", { class: "left" }, left(session))),
-      !session.ended && h("div", { class: "bar" }, progress(session)),
-      h("div", { class: "run-foot" }, h("span", {}, stands(session)), h("span", {}, session.ended ? Format.count(session.documents_done) + " documents computed" : known(session.rate) ? Format.short(session.rate) + " documents/s" : ""),
+  run(session, later) {
+    const name = sessionLink(session.name);
+    const kind = h("span", { class: "kind" }, KINDS[session.kind] || session.kind, known(session.topics) ? `, ${Format.count(session.topics)} topics` : "");
+    if (session.ended) {
+      return h("article", { class: "run over", "data-key": session.name },
+        h("div", { class: "run-line" }, h("span", { class: "run-name" }, name, kind),
+          h("span", {}, [stands(session), plural(session.documents_done, "document") + " computed"].filter(Boolean).join(", ")),
+          h("span", {}, later ? ["goes on as ", sessionLink(later)] : left(session))),
+        session.reason && h("p", { class: "reason" }, session.reason));
+    }
+    return h("article", { class: "run", "data-key": session.name },
+      h("div", { class: "run-head run-name" }, name, kind, h("span", { class: "spread" }), h("span", { class: "left" }, left(session))),
+      h("div", { class: "bar" }, progress(session)),
+      h("div", { class: "run-foot" }, h("span", {}, stands(session)), h("span", {}, known(session.rate) ? Format.short(session.rate) + " documents/s" : ""),
         h("span", { class: session.waits_for === "no worker" ? "alarm" : "" }, waiting(session))));
   },
 
-  workers(now) {
+  workers(now, none = "No worker. Start 'distcorpus worker' on any machine that reaches the name server.") {
     const told = sum(Object.values(now.worker_states)) - now.workers.length;
     const rows = [...now.workers].sort((a, b) => (a.name < b.name ? -1 : 1)).map((worker) => [worker.name, [
       h("b", { class: "name" }, worker.name), status(STATES[worker.state] || "warning", worker.state), worker.host || "–",
@@ -116,12 +145,11 @@ const View = {
       known(worker.busy) ? shares([["compute", worker.busy], ["transfer", worker.transfer], ["idle", worker.idle]],
         `computing ${Format.percent(worker.busy)}, transfer ${Format.percent(worker.transfer)}, idle ${Format.percent(worker.idle)} of the last minute`) : "–",
       known(worker.busy) ? Format.percent(worker.busy) : "–",
-      worker.reason || (worker.job ? worker.job + (known(worker.job_seconds) ? ", " + Format.seconds(worker.job_seconds) : "") : "idle"),
+      worker.reason || (worker.job ? worker.job + (known(worker.job_seconds) ? ", " + Format.seconds(worker.job_seconds) : "") : worker.state === "gone" ? "–" : "idle"),
       Format.count(worker.jobs), Format.short(worker.documents),
       Format.bytes(worker.bytes_sent + worker.bytes_received), Format.bytes(worker.bytes_resident), or(worker.ping_seconds, Format.seconds(worker.ping_seconds))]]);
     return card("Workers", table([["worker"], ["state"], ["host"], ["threads", "num"], ["last minute", "shares-cell"], ["busy", "num"], ["job under way", "wide"],
-      ["jobs", "num"], ["documents", "num"], ["traffic", "num"], ["memory", "num"], ["ping", "num"]], rows,
-    "No worker. Start 'distcorpus worker' on any machine that reaches the name server."),
+      ["jobs", "num"], ["documents", "num"], ["traffic", "num"], ["memory", "num"], ["ping", "num"]], rows, none),
     told > 0 && h("p", { class: "note" }, `${plural(told, "further worker")} not shown`));
   },
 
@@ -173,11 +201,16 @@ const View = {
     if (!now) return View.overview(state, width);
     const name = state.session;
     const session = now.sessions.find((one) => one.name === name) || state.ended.find((one) => one.name === name);
+    const later = laterName(state, name);
     if (!session) return card(name, h("p", { class: "empty" }, "There is no session of this name: it has ended, or never began."));
     return [
       h("section", { class: "card", "data-key": "session " + name },
         h("h1", {}, name, h("span", { class: "kind" }, " ", KINDS[session.kind] || session.kind)),
         h("div", { class: "bar" }, !session.ended && progress(session), h("span", { class: "left" }, left(session))),
+        later && h("p", {}, "It goes on as ", sessionLink(later), ", since the dispatcher was started again."),
+        session.earlier && h("p", {}, "It was ", sessionLink(session.earlier), " before the dispatcher was started again."),
+        session.reason && h("p", { class: "reason" }, session.reason),
+        session.ended && !later && EXPLAINED[session.outcome] && h("p", {}, EXPLAINED[session.outcome]),
         h("p", { class: "stands" }, [session.ended ? "" : PHASES[session.phase] || session.phase, waiting(session), stands(session)].filter(Boolean).join(", ")),
         facts(fact("topics", Format.count(session.topics)), fact("terms", Format.count(session.terms)),
           fact("documents", Format.count(session.documents_arrived) + (known(session.documents_expected) ? " of " + Format.count(session.documents_expected) : "")),
@@ -194,7 +227,7 @@ const View = {
 
   /** What a session has found: its curve, its spectrum, its topics. */
   found(session, details, width) {
-    if (!details) return [h("p", { class: "empty", "data-key": "details" }, "What it has found so far comes in a moment.")];
+    if (!details) return [h("p", { class: "empty", "data-key": "details" }, session.ended ? "What it had found is not known: this page was not open." : "What it has found so far comes in a moment.")];
     const lsi = session.kind === "lsi", number = columns(width, 420), parts = [];
     const curves = lsi + (details.history.length > 0), wide = widthOf(width, Math.min(number, Math.max(curves, 1)));
     if (details.history.length) {
@@ -207,14 +240,14 @@ const View = {
     }
     return [
       h("div", { class: parts.length > 1 ? "grid" : "one", "data-key": "curves" }, parts),
-      details.topics.length > 0 && card(session.ended ? "Topics at the end" : "Topics now", View.topics(details.topics, lsi))];
+      details.topics.length > 0 && card(session.ended ? "Topics as they were seen last" : "Topics now", View.topics(details.topics, lsi))];
   },
 
   topics(topics, signed) {
     return h("div", { class: "topics" }, topics.map((topic) => {
       const largest = Math.max(...topic.values.map(Math.abs), 1e-300);
       return h("article", { class: "topic", "data-key": topic.number },
-        h("h3", {}, "Topic " + topic.number, h("span", { class: "figure" }, signed ? Format.number(topic.weight) : Format.percent(topic.weight))),
+        h("h3", {}, "Topic " + topic.number, h("span", { class: "figure" }, signed ? Format.number(topic.weight) : Format.percent(topic.weight) + " of tokens")),
         topic.terms.map((term, i) => h("div", { class: "term" },
           h("span", { class: "word" }, (topic.words[i] || "term " + term)),
           s("svg", { viewBox: "0 0 100 8", preserveAspectRatio: "none", "aria-hidden": "true" },
