@@ -6,16 +6,18 @@ import argparse
 import logging
 import math
 import os
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Any, TypeAlias
 
-from distcorpus.cli.service import Interrupted, Lifetime, say
+from distcorpus.cli.service import Lifetime, say
+from distcorpus.cli.signals import Interrupted
 from distcorpus.wire import (
     CommunicationError,
     Connection,
     Daemon,
-    NamingError,
     addressfile,
     connect,
     names,
@@ -260,12 +262,21 @@ def find_nameserver(options: argparse.Namespace, lifetime: Lifetime | None = Non
             long = "" if math.isinf(options.wait) else f", for {options.wait:g} s (--wait)"
             say(f"distcorpus {options.command}: waiting for the name server{long}: tried {where}")
 
-        try:
-            location.locate(options.wait, lifetime.ended, say_so)
-        except NamingError:
-            if lifetime.ended.is_set():  # it was told to end while it waited
-                raise Interrupted(lifetime.signal, "while it waited for the name server") from None
-            raise
+        def locate() -> None:
+            try:
+                found.set_result(location.locate(options.wait, lifetime.ended, say_so))
+            except BaseException as error:
+                found.set_exception(error)
+
+        # In a thread of its own: a name server that is silent is not to keep us from ending.
+        found: Future[Any] = Future()
+        looking = threading.Thread(target=locate, name="looking for the name server", daemon=True)
+        looking.start()
+        while looking.is_alive() and not lifetime.ended.is_set():
+            looking.join(0.1)
+        if lifetime.ended.is_set() and (not found.done() or found.exception() is not None):
+            raise Interrupted(lifetime.signal, "while it waited for the name server")
+        found.result()
     return location
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from distcorpus._text import plural
 from distcorpus.cli.common import Commands, Parser, amount, count, positive, positive_count, verbose_options
 from distcorpus.cli.service import say
+from distcorpus.cli.signals import ends_at_once
 
 
 def add(commands: Commands) -> None:
@@ -114,10 +115,11 @@ def _number_or_all(text: str) -> int | None:
 
 def build(options: argparse.Namespace) -> None:
     """Build a corpus from files of text."""
-    from distcorpus.corpora import Corpus
-    from distcorpus.corpora.building import Options
-    from distcorpus.corpora.building import build as build_corpus
-    from distcorpus.engines.threads import available_threads
+    with ends_at_once():
+        from distcorpus.corpora import Corpus
+        from distcorpus.corpora.building import Options
+        from distcorpus.corpora.building import build as build_corpus
+        from distcorpus.engines.threads import available_threads
 
     sys.path.insert(0, "")  # a tokenizer of the user's
     bad = build_corpus(

@@ -17,6 +17,7 @@ from distcorpus.cli.common import (
     verbose_options,
 )
 from distcorpus.cli.service import Lifetime, report_ready, say
+from distcorpus.cli.signals import ends_at_once
 from distcorpus.wire.sockets import is_loopback
 
 #: Names the file with the token of those who may look.
@@ -79,9 +80,10 @@ def add(commands: Commands) -> None:
 def run(options: argparse.Namespace) -> None:
     """Serve until told to end."""
     try:
-        from distcorpus.monitor.guard import new_token
-        from distcorpus.monitor.poller import Poller
-        from distcorpus.monitor.web import Dashboard
+        with ends_at_once():
+            from distcorpus.monitor.guard import new_token
+            from distcorpus.monitor.poller import Poller
+            from distcorpus.monitor.web import Dashboard
     except ImportError as error:
         raise RuntimeError(f"{error.name} cannot be imported: pip install 'distcorpus[dashboard]'") from error
     host, port = address(options.bind)

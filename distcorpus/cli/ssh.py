@@ -23,7 +23,8 @@ from distcorpus._text import plural
 from distcorpus._version import __version__
 from distcorpus.cli.common import Commands, find_dispatcher, port, positive, positive_count, verbose_options
 from distcorpus.cli.node import CERTIFICATES, HELLO, SIGN_EVERY
-from distcorpus.cli.service import Interrupted, Lifetime, say
+from distcorpus.cli.service import Lifetime, say
+from distcorpus.cli.signals import Interrupted
 from distcorpus.wire import CommunicationError, NamingError, addressfile, roles, tls, use_tls
 from distcorpus.wire.location import NameServerLocation
 from distcorpus.wire.sockets import is_loopback

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import os
+import tempfile
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from distcorpus.cli.common import (
     verbose_options,
 )
 from distcorpus.cli.service import say
+from distcorpus.cli.signals import ends_at_once
 
 #: Words of a topic that are printed.
 WORDS_SHOWN = 8
@@ -122,6 +125,8 @@ def _prior(text: str) -> Any:
 
 def run(options: argparse.Namespace) -> None:
     """Train a model, save it, and print its topics."""
+    with ends_at_once():
+        import_module("distcorpus.models")
     use_credentials(options)
     folder = os.path.dirname(os.path.abspath(options.out))
     if not os.access(folder, os.W_OK):  # rather now than after the training
@@ -131,11 +136,21 @@ def run(options: argparse.Namespace) -> None:
     corpus, dictionary = _load(options)
     where = {**_where(options), "workers": options.workers, "progress": True}
     model = options.make(options, corpus, dictionary, where)
-    model.as_gensim().save(options.out)
+    _save(model, options.out)
     for topic, words in model.show_topics(options.topics, WORDS_SHOWN, formatted=False):
         say(f"{topic}: {', '.join(str(word) for word, _ in words)}")
     kind = "LdaModel" if options.kind == "lda" else "LsiModel"
     say(f"saved: {options.out}, which gensim.models.{kind}.load and distcorpus.{kind}.load read")
+
+
+def _save(model: Any, path: str) -> None:
+    """Save a model so that its files are there only when all of them are whole."""
+    out = Path(path).absolute()
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder:
+        model.as_gensim().save(os.path.join(folder, out.name))
+        # The file that names the others comes last.
+        for file in sorted(Path(folder).iterdir(), key=lambda file: file.name == out.name):
+            file.replace(out.parent / file.name)
 
 
 def _where(options: argparse.Namespace) -> dict[str, Any]:

@@ -41,6 +41,7 @@ def test_every_module_of_a_command_is_composed():
         "commands",
         "common",
         "service",
+        "signals",
         "children",
         "node",
     }
