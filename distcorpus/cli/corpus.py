@@ -8,7 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from distcorpus._text import plural
-from distcorpus.cli.common import Commands, Parser, amount, count, positive, positive_count, verbose_options
+from distcorpus.cli.common import (
+    Commands,
+    Parser,
+    amount,
+    count,
+    positive,
+    positive_count,
+    reading,
+    verbose_options,
+)
 from distcorpus.cli.service import say
 from distcorpus.cli.signals import ends_at_once
 
@@ -149,7 +158,8 @@ def build(options: argparse.Namespace) -> None:
 def _stopwords(name: str | None) -> Any:
     if name is None or name == "gensim":
         return name or ()
-    return Path(name).read_text("utf-8").split()
+    with reading("--stopwords", name):
+        return Path(name).read_text("utf-8").split()
 
 
 def info(options: argparse.Namespace) -> None:

@@ -12,6 +12,7 @@ from distcorpus.cli.common import (
     Commands,
     find_nameserver,
     find_options,
+    reading,
     secure_options,
     use_credentials,
     verbose_options,
@@ -200,6 +201,11 @@ def read_words(path: str) -> list[str]:
     ValueError
         It is none.
     """
+    with reading("--words", path):
+        return _words(path)
+
+
+def _words(path: str) -> list[str]:
     file = Path(path).expanduser()
     if file.stat().st_size > LARGEST_WORDS:
         raise ValueError(f"--words {path} has more than {LARGEST_WORDS // 10**6} MB")

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 
 class Interrupted(KeyboardInterrupt):
@@ -51,15 +53,29 @@ def ends_at_once() -> Iterator[None]:
 
 @contextmanager
 def raises_when_terminated() -> Iterator[None]:
-    """Let SIGTERM raise `Interrupted` while the block runs, as Ctrl-C does, so that a command cleans up."""
+    """Let SIGTERM raise `Interrupted` while the block runs, as Ctrl-C does, so that a command cleans up.
+
+    Where the exception of either is lost, for a callback cannot raise any, it is raised again.
+    """
     in_main_thread = threading.current_thread() is threading.main_thread()
     if not in_main_thread or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
         yield
         return
     signal.signal(signal.SIGTERM, _raise)
+    say_lost = sys.unraisablehook
+
+    def once_more(lost: Any) -> None:
+        if isinstance(lost.exc_value, KeyboardInterrupt):
+            number = getattr(lost.exc_value, "signal", signal.SIGINT)
+            threading.Timer(0.05, os.kill, (os.getpid(), number)).start()
+        else:
+            say_lost(lost)
+
+    sys.unraisablehook = once_more
     try:
         yield
     finally:
+        sys.unraisablehook = say_lost
         if signal.getsignal(signal.SIGTERM) is _raise:  # else a daemon has taken over
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
 

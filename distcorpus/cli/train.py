@@ -13,10 +13,13 @@ from distcorpus.cli.common import (
     Commands,
     Parser,
     amount,
+    check_output,
     count,
+    default_tls,
     find_options,
     positive,
     positive_count,
+    reading,
     secure_options,
     use_credentials,
     verbose_options,
@@ -127,14 +130,10 @@ def run(options: argparse.Namespace) -> None:
     """Train a model, save it, and print its topics."""
     with ends_at_once():
         import_module("distcorpus.models")
-    use_credentials(options)
-    folder = os.path.dirname(os.path.abspath(options.out))
-    if not os.access(folder, os.W_OK):  # rather now than after the training
-        raise FileNotFoundError(f"--out {options.out}: there is no folder {folder} that can be written to")
-    if os.path.isdir(options.out):
-        raise IsADirectoryError(f"--out {options.out} is a folder: give the name of a file")
-    corpus, dictionary = _load(options)
     where = {**_where(options), "workers": options.workers, "progress": True}
+    use_credentials(options)
+    check_output("--out", options.out)
+    corpus, dictionary = _load(options)
     model = options.make(options, corpus, dictionary, where)
     _save(model, options.out)
     for topic, words in model.show_topics(options.topics, WORDS_SHOWN, formatted=False):
@@ -158,9 +157,14 @@ def _where(options: argparse.Namespace) -> dict[str, Any]:
     given = {name: getattr(options, name) for name in ("host", "port", "address_file")}
     given = {name: value for name, value in given.items() if value is not None}
     if not options.cluster:
-        if given:
-            raise ValueError("--host, --port and --address-file say where a cluster is: give --cluster too")
+        if given or not options.broadcast or options.tls != default_tls():
+            raise ValueError(
+                "--host, --port, --no-broadcast, --address-file and --tls are for a cluster: give --cluster "
+                "too"
+            )
         return {"distributed": False}
+    if options.workers is not None:
+        raise ValueError("--workers is the number of threads on this machine: leave it out with --cluster")
     if not options.broadcast:
         given["broadcast"] = False
     return {"distributed": True, "ns_conf": given or None}
@@ -225,6 +229,10 @@ def _load(options: argparse.Namespace) -> tuple[Any, Any]:
         if corpus.id2word is None:
             raise ValueError(f"{options.corpus} has no words: give Corpus.write the id2word")
         return corpus, corpus.id2word
+    if not os.path.exists(options.corpus):
+        raise FileNotFoundError(f"--corpus {options.corpus}: there is no such folder or file")
     if options.dictionary is None:
         raise ValueError(f"give the --dictionary of {options.corpus}, or as --corpus a folder that has one")
-    return MmCorpus(options.corpus), load_dictionary(options.dictionary)
+    with reading("--dictionary", options.dictionary):
+        dictionary = load_dictionary(options.dictionary)
+    return MmCorpus(options.corpus), dictionary

@@ -78,6 +78,28 @@ def test_while_it_imports(arguments: list[str], module: str, number: int):
     assert (done.returncode, done.stderr) == (128 + number, "distcorpus: interrupted\n")
 
 
+@pytest.mark.parametrize(
+    ("number", "raised"), [(signal.SIGINT, "KeyboardInterrupt"), (signal.SIGTERM, "Interrupted")]
+)
+def test_an_exception_that_is_lost_in_a_callback_is_raised_again(number: int, raised: str):
+    program = f"""
+import os, signal, time, weakref
+from distcorpus.cli.signals import raises_when_terminated
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background
+class Gone: pass
+with raises_when_terminated():
+    gone = Gone()
+    callback = weakref.ref(gone, lambda reference: os.kill(os.getpid(), {number:d}))
+    try:
+        del gone
+        time.sleep(600)
+    except KeyboardInterrupt as error:
+        print(type(error).__name__)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert (done.stdout, done.stderr) == (f"{raised}\n", "")
+
+
 @pytest.fixture
 def telling() -> Iterator[TellingCluster]:
     with TellingCluster() as cluster:
@@ -130,7 +152,7 @@ def test_the_demo_ends_its_cluster():
         until(lambda: len(children_of(process.pid)) == 4, "cluster")
         started = children_of(process.pid)
         process.terminate()
-        errors = process.communicate(timeout=60)[1]
+        errors = process.communicate(timeout=120)[1]
     assert (process.returncode, errors) == (128 + signal.SIGTERM, "distcorpus demo: interrupted\n")
     assert not any(map(alive, started))
 
