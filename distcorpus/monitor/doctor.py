@@ -442,15 +442,17 @@ def _sessions(snapshot: Snapshot) -> Iterator[Check]:
     waiting = [session for session in snapshot.sessions if session.waits_for == "no worker"]
     for session in waiting[:NAMED]:
         yield Check(
-            f"session {session.name}", "fail", _waits(session), "start 'distcorpus worker' on any host"
+            f"training run {session.name}", "fail", _waits(session), "start 'distcorpus worker' on any host"
         )
     full = [session for session in snapshot.sessions if 0 < session.max_queued <= session.chunks_queued]
     for session in full[:NAMED]:
         queued = f"{session.chunks_queued} of {text.plural(session.max_queued, 'chunk')}"
         said = f"{queued} wait: workers are slower than its program"
-        yield Check(f"session {session.name}", "ok", said)
+        yield Check(f"training run {session.name}", "ok", said)
     if snapshot.sessions and not waiting:
-        yield Check("sessions", "ok", f"{text.plural(len(snapshot.sessions), 'model')} in training or open")
+        yield Check(
+            "training runs", "ok", f"{text.plural(len(snapshot.sessions), 'model')} in training or open"
+        )
 
 
 def _waits(session: SessionView) -> str:

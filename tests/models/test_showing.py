@@ -146,7 +146,11 @@ def test_a_missing_library_is_named(lda: LdaModel, monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize(
     ("corpus", "error", "said"),
     [
-        ([[(0, 1)], [(99_999, 1)]], ValueError, "chunk 0: document 1: term id 99999 is outside the vocabulary"),
+        (
+            [[(0, 1)], [(99_999, 1)]],
+            ValueError,
+            "chunk 0: document 1: term id 99999 is outside",
+        ),
         ([[(0, "many")]], TypeError, "chunk 0: document 0"),
         ([[(0, -1)]], ValueError, "chunk 0: document 0: term id 0"),
         (["a text"], TypeError, "chunk 0: document 0 is not a bag of words"),
