@@ -130,11 +130,11 @@ def test_details_travel():
 @pytest.mark.parametrize(
     ("title", "kinds"),
     [
-        ("### Keys of `status --json`", [Snapshot]),
-        ("#### A training run", [SessionView]),
-        ("#### A worker", [WorkerView]),
-        ("#### Counts", [Totals]),
-        ("#### Events", [JobEvent, Incident]),
+        ("## Keys of the JSON", [Snapshot]),
+        ("### A training run", [SessionView]),
+        ("### A worker", [WorkerView]),
+        ("### Counts", [Totals]),
+        ("### Events", [JobEvent, Incident]),
     ],
 )
 def test_every_key_is_documented(title: str, kinds: list[type]) -> None:
