@@ -31,8 +31,8 @@ myst_heading_anchors = 3
 
 autosummary_generate = True
 autodoc_member_order = "bysource"
-# Certificates are made with it; their docstrings can be read without.
-autodoc_mock_imports = ["cryptography"]
+# Certificates, dashboard and metrics are made with them; their docstrings can be read without.
+autodoc_mock_imports = ["cryptography", "prometheus_client", "starlette", "uvicorn"]
 # The docstrings say shapes and units, which annotations cannot.
 autodoc_typehints = "none"
 numpydoc_show_class_members = False

@@ -223,7 +223,7 @@ def frame_reader() -> Target:
 def chunks() -> Target:
     """Documents as models and the dispatcher send them, and the compiled code that computes with them."""
     worker = Worker("fuzzed")
-    cache.ROWS_IN_FLIGHT = 0.0  # a job with too few broadcast rows would wait for them
+    cache.ROWS_IN_FLIGHT = 0.0  # a job with too few shared rows would wait for them
 
     def check(data: bytes) -> str:
         which, data = _first(data, 4)

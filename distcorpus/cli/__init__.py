@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from distcorpus import _environment
+from distcorpus.cli.signals import ends_at_once
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -21,10 +21,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     arguments : sequence of str, optional
         The command line; `sys.argv` by default.
     """
-    wrong = _environment.wrong(os.environ)
-    with _environment.without(wrong):  # Pyro4 reads its own when it is imported
-        from distcorpus.cli import commands
-    options = commands.parser().parse_args(arguments)
+    with ends_at_once():
+        from distcorpus import _environment
+
+        wrong = _environment.wrong(os.environ)
+        with _environment.without(wrong):  # Pyro4 reads its own when it is imported
+            from distcorpus.cli import commands
+        options = commands.parser().parse_args(arguments)
     if wrong and options.command != "doctor":  # which says more of it
         for name, allowed in wrong.items():
             said = f"{name}={os.environ[name]!r}: set it to {allowed}, or unset it"

@@ -27,7 +27,7 @@ from distcorpus.cli import (
     worker,
 )
 from distcorpus.cli.common import Parser
-from distcorpus.cli.service import Interrupted
+from distcorpus.cli.signals import Interrupted, raises_when_terminated
 from distcorpus.wire import PyroError, allow, limit_messages
 from distcorpus.wire.scoped import temporary
 
@@ -66,7 +66,8 @@ def run(options: argparse.Namespace) -> None:
             allow(spec)
         if getattr(options, "max_message", None) is not None:
             limit_messages(options.max_message * 2**20)
-        with temporary():  # whoever calls this function goes on, without the command's --tls
+        # Whoever calls this function goes on, without the command's --tls.
+        with raises_when_terminated(), temporary():
             options.run(options)
         sys.stdout.flush()
     except BrokenPipeError:  # as of 'status --json | head -1': who read it has seen enough
@@ -76,10 +77,10 @@ def run(options: argparse.Namespace) -> None:
         if options.verbose:
             logger.exception("%s", error)
         sys.exit(f"distcorpus {options.command}: {error}")
-    except KeyboardInterrupt:
-        _exit_by(Interrupted(), options)
     except Interrupted as interrupted:
         _exit_by(interrupted, options)
+    except KeyboardInterrupt:
+        _exit_by(Interrupted(), options)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -6,16 +6,20 @@ import argparse
 import logging
 import math
 import os
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from difflib import get_close_matches
 from typing import Any, TypeAlias
 
-from distcorpus.cli.service import Interrupted, Lifetime, say
+from distcorpus.cli.service import Lifetime, say
+from distcorpus.cli.signals import Interrupted
 from distcorpus.wire import (
     CommunicationError,
     Connection,
     Daemon,
-    NamingError,
     addressfile,
     connect,
     names,
@@ -30,10 +34,31 @@ logger = logging.getLogger("distcorpus")
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser, and by it of every command, that takes no option's beginning for the option."""
+    """A parser, and by it of every command, that takes no option's beginning for the option.
+
+    What it does not know it refuses by itself, where argparse leaves that to the parser of all commands.
+    """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **{**options, "allow_abbrev": False})
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        """Read arguments; none is left over."""
+        found, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            meant = "".join(map(self._meant, unknown))
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{meant}")
+        return found, unknown
+
+    def _meant(self, said: str) -> str:
+        """Ask whether an unknown option is a known one misspelt."""
+        options = [
+            option
+            for option, action in self._option_string_actions.items()
+            if option.startswith("--") and action.help != argparse.SUPPRESS
+        ]
+        near = get_close_matches(said.partition("=")[0], options, 1) if said.startswith("--") else []
+        return f"; did you mean {near[0]}?" if near else ""
 
 
 #: What the commands are added to.
@@ -49,12 +74,17 @@ def verbose_options() -> Parser:
     return options
 
 
+def default_tls() -> str | None:
+    """Return the folder with the certificate that the environment names."""
+    return os.environ.get(tls.VARIABLE) or None
+
+
 def secure_options() -> Parser:
     """Make the option that names the certificate."""
     options = Parser(add_help=False)
     options.add_argument(
         "--tls",
-        default=os.environ.get(tls.VARIABLE) or None,
+        default=default_tls(),
         metavar="DIR",
         help=f"use TLS, with the certificate in this folder of 'certs issue' (default: {tls.VARIABLE})",
     )
@@ -193,6 +223,32 @@ def _real(said: str) -> float:
         return math.nan
 
 
+@contextmanager
+def reading(option: str, path: str) -> Iterator[None]:
+    """Name the option of a file that cannot be read."""
+    try:
+        yield
+    except UnicodeDecodeError:
+        raise ValueError(f"{option} {path} is no text in UTF-8") from None
+    except OSError as error:
+        raise ValueError(f"{option} {path}: {error.strerror or error}") from None
+
+
+def check_output(option: str, path: str) -> None:
+    """Refuse a file that could not be written, before the work begins whose result it is for.
+
+    Raises
+    ------
+    OSError
+        It names the option.
+    """
+    folder = os.path.dirname(os.path.abspath(path))
+    if not os.access(folder, os.W_OK):
+        raise FileNotFoundError(f"{option} {path}: there is no folder {folder} that can be written to")
+    if os.path.isdir(path):
+        raise IsADirectoryError(f"{option} {path} is a folder: give the name of a file")
+
+
 def use_credentials(options: argparse.Namespace, role: str | None = None) -> tls.Credentials | None:
     """Let this process use the certificate that ``--tls`` names, if any; a daemon's has to have its role."""
     tls.use(options.tls)
@@ -234,8 +290,12 @@ def make_daemon(
     )
 
 
-def find_nameserver(options: argparse.Namespace, lifetime: Lifetime | None = None) -> NameServerLocation:
+def find_nameserver(
+    options: argparse.Namespace, lifetime: Lifetime | None = None, timeout: float | None = None
+) -> NameServerLocation:
     """Return where the name server is; a daemon, which has a lifetime, waits until it is there.
+
+    Its answers may take `timeout` seconds each, by default as many as `wire.find` gives them.
 
     Raises
     ------
@@ -253,6 +313,7 @@ def find_nameserver(options: argparse.Namespace, lifetime: Lifetime | None = Non
         options.port,
         broadcast=options.broadcast and not alone,
         address_file=options.address_file,
+        timeout=timeout,
     )
     if lifetime is not None:
 
@@ -260,12 +321,21 @@ def find_nameserver(options: argparse.Namespace, lifetime: Lifetime | None = Non
             long = "" if math.isinf(options.wait) else f", for {options.wait:g} s (--wait)"
             say(f"distcorpus {options.command}: waiting for the name server{long}: tried {where}")
 
-        try:
-            location.locate(options.wait, lifetime.ended, say_so)
-        except NamingError:
-            if lifetime.ended.is_set():  # it was told to end while it waited
-                raise Interrupted(lifetime.signal, "while it waited for the name server") from None
-            raise
+        def locate() -> None:
+            try:
+                found.set_result(location.locate(options.wait, lifetime.ended, say_so))
+            except BaseException as error:
+                found.set_exception(error)
+
+        # In a thread of its own: a name server that is silent is not to keep us from ending.
+        found: Future[Any] = Future()
+        looking = threading.Thread(target=locate, name="looking for the name server", daemon=True)
+        looking.start()
+        while looking.is_alive() and not lifetime.ended.is_set():
+            looking.join(0.1)
+        if lifetime.ended.is_set() and (not found.done() or found.exception() is not None):
+            raise Interrupted(lifetime.signal, "while it waited for the name server")
+        found.result()
     return location
 
 

@@ -9,8 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from distcorpus._text import plural
-from distcorpus.cli.common import Commands, Parser, amount, count, positive, positive_count, verbose_options
+from distcorpus.cli.common import (
+    Commands,
+    Parser,
+    amount,
+    count,
+    positive,
+    positive_count,
+    reading,
+    verbose_options,
+)
 from distcorpus.cli.service import say
+from distcorpus.cli.signals import ends_at_once
 
 
 def add(commands: Commands) -> None:
@@ -115,10 +125,11 @@ def _number_or_all(text: str) -> int | None:
 
 def build(options: argparse.Namespace) -> None:
     """Build a corpus from files of text."""
-    from distcorpus.corpora import Corpus
-    from distcorpus.corpora.building import Options
-    from distcorpus.corpora.building import build as build_corpus
-    from distcorpus.engines.threads import available_threads
+    with ends_at_once():
+        from distcorpus.corpora import Corpus
+        from distcorpus.corpora.building import Options
+        from distcorpus.corpora.building import build as build_corpus
+        from distcorpus.engines.threads import available_threads
 
     if ":" in options.tokenizer:  # a module of the user's
         sys.path.append(os.getcwd())
@@ -149,10 +160,8 @@ def build(options: argparse.Namespace) -> None:
 def _stopwords(name: str | None) -> Any:
     if name is None or name == "gensim":
         return name or ()
-    try:
+    with reading("--stopwords", name):
         return Path(name).read_text("utf-8-sig").split()
-    except UnicodeDecodeError:
-        raise ValueError(f"--stopwords {name}: the text is no UTF-8: convert it") from None
 
 
 def info(options: argparse.Namespace) -> None:

@@ -12,11 +12,13 @@ from distcorpus.cli.common import (
     Commands,
     find_nameserver,
     find_options,
+    reading,
     secure_options,
     use_credentials,
     verbose_options,
 )
 from distcorpus.cli.service import Lifetime, report_ready, say
+from distcorpus.cli.signals import ends_at_once
 from distcorpus.wire.sockets import is_loopback
 
 #: Names the file with the token of those who may look.
@@ -79,9 +81,10 @@ def add(commands: Commands) -> None:
 def run(options: argparse.Namespace) -> None:
     """Serve until told to end."""
     try:
-        from distcorpus.monitor.guard import new_token
-        from distcorpus.monitor.poller import Poller
-        from distcorpus.monitor.web import Dashboard
+        with ends_at_once():
+            from distcorpus.monitor.guard import new_token
+            from distcorpus.monitor.poller import Poller
+            from distcorpus.monitor.web import Dashboard
     except ImportError as error:
         raise RuntimeError(f"{error.name} cannot be imported: pip install 'distcorpus[dashboard]'") from error
     host, port = address(options.bind)
@@ -198,6 +201,11 @@ def read_words(path: str) -> list[str]:
     ValueError
         It is none.
     """
+    with reading("--words", path):
+        return _words(path)
+
+
+def _words(path: str) -> list[str]:
     file = Path(path).expanduser()
     if file.stat().st_size > LARGEST_WORDS:
         raise ValueError(f"--words {path} has more than {LARGEST_WORDS // 10**6} MB")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from distcorpus.cli.common import Commands, positive_count, verbose_options
+from distcorpus.cli.signals import ends_at_once
 
 
 def add(commands: Commands) -> None:
@@ -29,6 +30,7 @@ def add(commands: Commands) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Train LSI and LDA on a cluster of this machine, beside serial gensim."""
-    from distcorpus.demo import demo
+    with ends_at_once():
+        from distcorpus.demo import demo
 
     demo(options.corpus, options.dictionary, n_workers=options.workers, num_topics=options.topics)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import gc
 import os
+from importlib import import_module
 
 from distcorpus._machine import available_cores
 from distcorpus._text import plural
@@ -29,7 +30,8 @@ from distcorpus.cli.common import (
     with_tls,
 )
 from distcorpus.cli.service import Lifetime, report_ready, say, set_blas_threads
-from distcorpus.wire import NamingError, names, roles
+from distcorpus.cli.signals import ends_at_once
+from distcorpus.wire import Credentials, NamingError, names, roles
 from distcorpus.wire.memory import share_freed_memory
 from distcorpus.wire.nameserver import list_names
 from distcorpus.wire.registration import Registration
@@ -147,7 +149,25 @@ def add_dispatcher_options(parser: Parser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Run the dispatcher until it is told to end."""
-    credentials = use_credentials(options, roles.DISPATCHER)  # before what takes seconds to import
+    credentials = prepare(options)
+    serve(options, credentials, Lifetime(until_eof=options.until_eof))
+
+
+def prepare(options: argparse.Namespace) -> Credentials | None:
+    """Check the options and import what takes seconds, before anything has begun; returns the certificate."""
+    credentials = use_credentials(options, roles.DISPATCHER)
+    if options.resume is not None and not options.spool:
+        raise ValueError("--resume keeps training runs on disk: name a folder with --spool DIR")
+    with ends_at_once():
+        for protocol in ("gensim_protocol", "model_protocol"):
+            import_module(f"distcorpus.dispatcher.{protocol}")
+    share_freed_memory()
+    raise_file_limit()
+    return credentials
+
+
+def serve(options: argparse.Namespace, credentials: Credentials | None, lifetime: Lifetime) -> None:
+    """Run the dispatcher for its lifetime, after `prepare`."""
     from distcorpus.corpora.roots import Roots
     from distcorpus.dispatcher.dispatcher import DRAIN_TIMEOUT, Dispatcher
     from distcorpus.dispatcher.gensim_protocol import GensimLda, GensimLsi
@@ -158,13 +178,8 @@ def run(options: argparse.Namespace) -> None:
     from distcorpus.engines.pyro import PyroEngine
     from distcorpus.training.spool import spool_directory
 
-    if options.resume is not None and not options.spool:
-        raise ValueError("--resume keeps training runs on disk: name a folder with --spool DIR")
-    share_freed_memory()
-    raise_file_limit()
     # BLAS's own threads would fight with those of workers on this machine for the cores, and round otherwise.
     blas = set_blas_threads(1)
-    lifetime = Lifetime(until_eof=options.until_eof)
     nameserver = find_nameserver(options, lifetime)
 
     def list_workers() -> dict[str, str]:

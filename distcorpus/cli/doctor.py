@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 
-from distcorpus.cli.common import Commands, find_options, secure_options, verbose_options
+from distcorpus.cli.common import Commands, default_tls, find_options, secure_options, verbose_options
 from distcorpus.monitor.doctor import Check, check_machine, verdict
 from distcorpus.wire import addressfile, tls
 
@@ -35,6 +35,13 @@ def add(commands: Commands) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Print one line a check, with the remedy below it where there is one."""
+    where = [options.host, options.port, options.address_file]
+    if not options.cluster and (any(where) or not options.broadcast or options.tls != default_tls()):
+        raise ValueError(
+            "--here looks at no cluster: leave out --host, --port, --no-broadcast, --address-file and --tls"
+        )
+    if options.address_file and any(where[:2]):
+        raise ValueError("--address-file says where the name server is: leave out --host and --port")
     found = []
     for check in _checks(options):
         found.append(check)

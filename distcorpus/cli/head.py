@@ -7,7 +7,7 @@ import argparse
 from distcorpus.cli import dispatcher
 from distcorpus.cli.common import Commands, port, secure_options, serve_options, verbose_options
 from distcorpus.cli.nameserver import add_nameserver_options, make_nameserver
-from distcorpus.cli.service import say
+from distcorpus.cli.service import Lifetime, say
 from distcorpus.wire import roles, tls
 from distcorpus.wire.daemon import check_exposure
 from distcorpus.wire.sockets import parse_address
@@ -37,6 +37,10 @@ def add(commands: Commands) -> None:
 def run(options: argparse.Namespace) -> None:
     """Run both until told to end."""
     credentials = None
+    if options.tls_nameserver and not options.tls:
+        raise ValueError(
+            "--tls-nameserver is the name server's certificate: name the dispatcher's too, with --tls"
+        )
     if options.tls:
         if not options.tls_nameserver:
             raise ValueError(
@@ -49,16 +53,18 @@ def run(options: argparse.Namespace) -> None:
         check_exposure(options.bind, options.insecure)
     if options.advertise and parse_address(options.advertise)[1]:
         raise ValueError("--advertise of a head takes a host without a port, because a head has two ports")
+    of_dispatcher = dispatcher.prepare(options)
+    lifetime = Lifetime(until_eof=options.until_eof)
     nameserver = make_nameserver(options, options.port, credentials)
     try:
         nameserver.start()
-        say(f"its name server listens on {nameserver.location}")
+        say(f"distcorpus head: the name server listens on {nameserver.location}")
         # The dispatcher finds it as others do, so that it registers an address which leads to this host.
         options.host, options.port = parse_address(nameserver.location)
         if options.advertise and credentials is None:  # from here that may lead nowhere
             options.host = "127.0.0.1" if options.bind in ("", "0.0.0.0") else options.bind
             options.port = nameserver.port
         options.broadcast, options.address_file = False, None
-        dispatcher.run(options)
+        dispatcher.serve(options, of_dispatcher, lifetime)
     finally:
         nameserver.stop()

@@ -9,6 +9,7 @@ from distcorpus._version import __version__
 from distcorpus.cli.common import (
     Commands,
     Parser,
+    check_output,
     port,
     secure_options,
     serve_options,
@@ -62,6 +63,8 @@ def make_nameserver(
     options: argparse.Namespace, port: int, credentials: tls.Credentials | None
 ) -> NameServerDaemon:
     """Return the name server that the options describe."""
+    if options.address_file:
+        check_output("--address-file", options.address_file)
     return NameServerDaemon(
         options.bind,
         port,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from distcorpus.cli.common import (
@@ -19,7 +21,7 @@ from distcorpus.cli.common import (
 from distcorpus.cli.service import say
 from distcorpus.cli.status import look
 from distcorpus.monitor import text
-from distcorpus.wire import connect, names
+from distcorpus.wire import CallTimeout, CommunicationError, connect, location_of, names
 from distcorpus.wire.nameserver import lookup
 
 
@@ -63,27 +65,42 @@ def run(options: argparse.Namespace) -> None:
         raise ValueError("--workers is asked of the dispatcher: 'distcorpus ping --workers N'")
     use_credentials(options)
     began = time.monotonic()
-    location = find_nameserver(options)
+    location = find_nameserver(options, timeout=options.timeout)
     nameserver = location.locate()
-    said = f"name server {location}"
+    who = f"name server {location}"
     if options.what != "nameserver":
         name = names.DISPATCHER if options.what == "dispatcher" else names.worker(options.name)
-        proxy = _connect(nameserver, name, options.timeout)
-        said = f"{options.what} at {proxy._pyroUri.location}"
-        if options.workers:
-            ready = sum(worker.state == "ready" for worker in look(proxy).workers)
-            if ready < options.workers:
-                are = "that is" if ready == 1 else "that are"
-                has = f"{text.plural(ready, 'worker')} {are} ready"
-                raise RuntimeError(f"the dispatcher has {has}, not {options.workers}")
-        elif options.what == "dispatcher":
-            proxy.ping()
-        # A worker takes calls of its dispatcher alone: that it shakes hands has to do.
-    say(f"{said} answers ({(time.monotonic() - began) * 1000:.0f} ms)")
+        with _answering(who, options.timeout):
+            uri = lookup(nameserver, name)
+        if uri is None:
+            raise RuntimeError(f"the name server {location} knows no {name}")
+        who = " ".join(filter(None, (options.what, options.name, "at", location_of(uri))))
+        with _answering(who, options.timeout):
+            _ask(connect(uri, timeout=options.timeout, connect_timeout=options.timeout), options)
+    say(f"{who} answers ({(time.monotonic() - began) * 1000:.0f} ms)")
 
 
-def _connect(nameserver: Any, name: str, timeout: float) -> Any:
-    uri = lookup(nameserver, name)
-    if uri is None:
-        raise RuntimeError(f"the name server knows no {name}")
-    return connect(uri, timeout=timeout, connect_timeout=timeout)
+def _ask(proxy: Any, options: argparse.Namespace) -> None:
+    """Ask more than to shake hands; not of a worker, which takes calls of its dispatcher alone."""
+    if options.workers:
+        ready = sum(worker.state == "ready" for worker in look(proxy).workers)
+        if ready < options.workers:
+            are = "that is" if ready == 1 else "that are"
+            has = f"{text.plural(ready, 'worker')} {are} ready"
+            raise RuntimeError(f"the dispatcher has {has}, not {options.workers}")
+    elif options.what == "dispatcher":
+        proxy.ping()
+
+
+@contextmanager
+def _answering(who: str, timeout: float) -> Iterator[None]:
+    """Say who does not answer, and what to look at."""
+    try:
+        yield
+    except CallTimeout:
+        raise RuntimeError(
+            f"{who} does not answer within {timeout:g} s (--timeout): see on its host whether its process is "
+            "stopped or has no CPU time, what its log says, and whether a firewall is between"
+        ) from None
+    except CommunicationError as error:
+        raise RuntimeError(f"{who} does not answer: {error}") from None

@@ -20,22 +20,6 @@ logger = logging.getLogger(__name__)
 NOTIFY_SOCKET = "NOTIFY_SOCKET"
 
 
-class Interrupted(Exception):
-    """A signal told the command to end before it had begun its work.
-
-    Parameters
-    ----------
-    signal : int
-        Its number.
-    what : str
-        What the command was doing.
-    """
-
-    def __init__(self, signal: int = signal.SIGINT, what: str = "") -> None:
-        super().__init__(f"interrupted{what and ' '}{what}")
-        self.signal = signal
-
-
 class Lifetime:
     """Ends a daemon on SIGINT or SIGTERM, when it is asked to exit, or when its parent is gone.
 

@@ -21,15 +21,27 @@ from typing import IO, Any
 
 from distcorpus._text import plural
 from distcorpus._version import __version__
-from distcorpus.cli.common import Commands, find_dispatcher, port, positive, positive_count, verbose_options
+from distcorpus.cli.common import (
+    Commands,
+    check_output,
+    find_dispatcher,
+    port,
+    positive,
+    positive_count,
+    reading,
+    verbose_options,
+)
 from distcorpus.cli.node import CERTIFICATES, HELLO, SIGN_EVERY
-from distcorpus.cli.service import Interrupted, Lifetime, say
+from distcorpus.cli.service import Lifetime, say
+from distcorpus.cli.signals import Interrupted
 from distcorpus.wire import CommunicationError, NamingError, addressfile, roles, tls, use_tls
 from distcorpus.wire.location import NameServerLocation
 from distcorpus.wire.sockets import is_loopback
 
 logger = logging.getLogger("distcorpus")
 
+#: Days for which certificates are valid.
+DAYS = 10.0
 #: Seconds between two looks at the hosts.
 LOOK_EVERY = 0.2
 #: Seconds that workers have to end in: they finish their jobs; and the head.
@@ -78,9 +90,8 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--days",
         type=positive,
-        default=10.0,
         metavar="N",
-        help="days for which they are valid, which limits the cluster's life (default: %(default)g)",
+        help=f"days for which they are valid, which limits the cluster's life (default: {DAYS:g})",
     )
     parser.add_argument(
         "--insecure",
@@ -135,6 +146,10 @@ def run(options: argparse.Namespace) -> None:
             "give --tls; or --insecure, where everybody on the network is trusted: whoever reaches the ports "
             "can then use and stop the cluster"
         )
+    if options.days is not None and not options.tls:
+        raise ValueError("--days is for the certificates that --tls makes: give --tls too")
+    if options.address_file and not options.remote_head:
+        check_output("--address-file", options.address_file)
     lifetime = Lifetime()
     with ExitStack() as stack:
         _Cluster(options, hosts, lifetime, stack).run()
@@ -377,10 +392,11 @@ class _Cluster:
         from distcorpus.wire import certificates
 
         self.folder = self.stack.enter_context(tempfile.TemporaryDirectory(prefix="distcorpus-ssh-"))
-        authority = certificates.make_authority(self.folder, self.options.days)
+        days = self.options.days or DAYS
+        authority = certificates.make_authority(self.folder, days)
 
         def issue(role: str, hosts: Sequence[str]) -> Path:
-            return certificates.issue(authority, role, hosts, self.options.days)
+            return certificates.issue(authority, role, hosts, days)
 
         self.client = issue(roles.CLIENT, [])
         self.stack.callback(use_tls(self.client))
@@ -470,7 +486,10 @@ def _hosts(given: Sequence[str], hostfile: str | None) -> dict[str, str]:
     ValueError
         There are none, or one twice, or one that ssh would take for an option.
     """
-    lines = [] if hostfile is None else Path(hostfile).read_text("utf-8").splitlines()
+    lines = []
+    if hostfile is not None:
+        with reading("--hostfile", hostfile):
+            lines = Path(hostfile).read_text("utf-8").splitlines()
     hosts: dict[str, str] = {}
     for host in [*given, *filter(None, (line.partition("#")[0].strip() for line in lines))]:
         name = host.rpartition("@")[2]

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-#: Workers and sessions on the screen; of more, those that need a look.
+#: Workers and training runs on the screen; of more, those that need a look.
 MOST_SHOWN = 40
 #: Incidents on the screen, and for how long.
 INCIDENTS_SHOWN, INCIDENTS_FOR = 5, 600.0
@@ -177,8 +177,8 @@ def _session_table(sessions: Sequence[SessionView], title: str, mixed: bool) -> 
     from rich.text import Text
 
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for column in ("session", "model", "of"):
-        table.add_column(column, overflow="fold", no_wrap=column == "session")
+    for column in ("training run", "model", "of"):
+        table.add_column(column, overflow="fold", no_wrap=column == "training run")
     table.add_column("progress", min_width=16)
     for column in ("docs/s", "left", "queued"):
         table.add_column(column, justify="right", no_wrap=True)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import os
+import tempfile
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +13,18 @@ from distcorpus.cli.common import (
     Commands,
     Parser,
     amount,
+    check_output,
+    default_tls,
     find_options,
     positive,
     positive_count,
+    reading,
     secure_options,
     use_credentials,
     verbose_options,
 )
 from distcorpus.cli.service import say
+from distcorpus.cli.signals import ends_at_once
 
 #: Words of a topic that are printed.
 WORDS_SHOWN = 8
@@ -121,20 +127,28 @@ def _prior(text: str) -> Any:
 
 def run(options: argparse.Namespace) -> None:
     """Train a model, save it, and print its topics."""
-    use_credentials(options)
-    folder = os.path.dirname(os.path.abspath(options.out))
-    if not os.access(folder, os.W_OK):  # rather now than after the training
-        raise FileNotFoundError(f"--out {options.out}: there is no folder {folder} that can be written to")
-    if os.path.isdir(options.out):
-        raise IsADirectoryError(f"--out {options.out} is a folder: give the name of a file")
-    corpus, dictionary = _load(options)
+    with ends_at_once():
+        import_module("distcorpus.models")
     where = {**_where(options), "workers": options.workers, "progress": True}
+    use_credentials(options)
+    check_output("--out", options.out)
+    corpus, dictionary = _load(options)
     model = options.make(options, corpus, dictionary, where)
-    model.as_gensim().save(options.out)
+    _save(model, options.out)
     for topic, words in model.show_topics(options.topics, WORDS_SHOWN, formatted=False):
         say(f"{topic}: {', '.join(str(word) for word, _ in words)}")
     kind = "LdaModel" if options.kind == "lda" else "LsiModel"
     say(f"saved: {options.out}, which gensim.models.{kind}.load and distcorpus.{kind}.load read")
+
+
+def _save(model: Any, path: str) -> None:
+    """Save a model so that its files are there only when all of them are whole."""
+    out = Path(path).absolute()
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder:
+        model.as_gensim().save(os.path.join(folder, out.name))
+        # The file that names the others comes last.
+        for file in sorted(Path(folder).iterdir(), key=lambda file: file.name == out.name):
+            file.replace(out.parent / file.name)
 
 
 def _where(options: argparse.Namespace) -> dict[str, Any]:
@@ -142,9 +156,14 @@ def _where(options: argparse.Namespace) -> dict[str, Any]:
     given = {name: getattr(options, name) for name in ("host", "port", "address_file")}
     given = {name: value for name, value in given.items() if value is not None}
     if not options.cluster:
-        if given:
-            raise ValueError("--host, --port and --address-file say where a cluster is: give --cluster too")
+        if given or not options.broadcast or options.tls != default_tls():
+            raise ValueError(
+                "--host, --port, --no-broadcast, --address-file and --tls are for a cluster: give --cluster "
+                "too"
+            )
         return {"distributed": False}
+    if options.workers is not None:
+        raise ValueError("--workers is the number of threads on this machine: leave it out with --cluster")
     if not options.broadcast:
         given["broadcast"] = False
     return {"distributed": True, "ns_conf": given or None}
@@ -209,6 +228,10 @@ def _load(options: argparse.Namespace) -> tuple[Any, Any]:
         if corpus.id2word is None:
             raise ValueError(f"{options.corpus} has no words: give Corpus.write the id2word")
         return corpus, corpus.id2word
+    if not os.path.exists(options.corpus):
+        raise FileNotFoundError(f"--corpus {options.corpus}: there is no such folder or file")
     if options.dictionary is None:
         raise ValueError(f"give the --dictionary of {options.corpus}, or as --corpus a folder that has one")
-    return MmCorpus(options.corpus), load_dictionary(options.dictionary)
+    with reading("--dictionary", options.dictionary):
+        dictionary = load_dictionary(options.dictionary)
+    return MmCorpus(options.corpus), dictionary

@@ -30,7 +30,8 @@ from distcorpus.cli.common import (
     wait_options,
     with_tls,
 )
-from distcorpus.cli.service import Interrupted, Lifetime, report_ready, say, set_blas_threads
+from distcorpus.cli.service import Lifetime, report_ready, say, set_blas_threads
+from distcorpus.cli.signals import Interrupted, ends_at_once
 from distcorpus.wire import CommunicationError, NamingError, names, roles
 from distcorpus.wire.location import NameServerLocation
 from distcorpus.wire.memory import share_freed_memory
@@ -100,8 +101,9 @@ def run(options: argparse.Namespace) -> None:
 
 def _run_worker(options: argparse.Namespace) -> None:
     credentials = use_credentials(options, roles.WORKER)  # before what takes seconds to import
-    from distcorpus.corpora.roots import Roots
-    from distcorpus.worker.daemon import Worker
+    with ends_at_once():
+        from distcorpus.corpora.roots import Roots
+        from distcorpus.worker.daemon import Worker
 
     share_freed_memory()
     raise_file_limit()

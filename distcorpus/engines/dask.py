@@ -37,10 +37,10 @@ from distcorpus.engines.dasksums import Held, Job, SumOnWorkers
 from distcorpus.engines.dasktasks import (
     KIND,
     LOST,
-    Broadcast,
     JobError,
     Parcel,
     Placed,
+    SharedRows,
     compute_job,
     free,
     greet,
@@ -799,8 +799,8 @@ class DaskEngine:
         }
         to_send = [block for block in new if block.number not in there]
         contents = {self._key(kernel, "block", session, block.number): block.documents for block in to_send}
-        broadcast = await self._loop.run_in_executor(self._pool, _broadcast, round_, blocks)
-        contents[self._key(kernel, "rows", session, hand.round)] = broadcast
+        shared = await self._loop.run_in_executor(self._pool, _shared_rows, round_, blocks)
+        contents[self._key(kernel, "rows", session, hand.round)] = shared
         began = time.monotonic()
         *sent, rows = await self._scattered(contents, worker.address, worker.direct)
         job.bytes_sent = sum(int(getattr(content, "nbytes", 0)) for content in contents.values())
@@ -996,9 +996,9 @@ def _release(futures: Mapping[Any, distributed.Future]) -> None:
         future.release()
 
 
-def _broadcast(round_: Round, blocks: Sequence[Block]) -> Broadcast:
+def _shared_rows(round_: Round, blocks: Sequence[Block]) -> SharedRows:
     words = words_in([block.words for block in blocks], round_.num_terms)
-    return Broadcast(round_.params, words, round_.rows(words))
+    return SharedRows(round_.params, words, round_.rows(words))
 
 
 def _differences(there: Mapping[str, str]) -> str | None:

@@ -67,8 +67,8 @@ def report_of(error: BaseException) -> str:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Broadcast:
-    """What a job needs besides its blocks."""
+class SharedRows:
+    """What a job needs besides its blocks: its rows of the shared table, and the parameters."""
 
     params: Any
     words: NDArray[np.int32]
@@ -180,7 +180,7 @@ _computing = threading.Lock()
 
 
 def compute_job(
-    kernel: Any, num_terms: int, keys: Sequence[tuple[int, ...]], broadcast: Parcel, *blocks: Parcel
+    kernel: Any, num_terms: int, keys: Sequence[tuple[int, ...]], shared: Parcel, *blocks: Parcel
 ) -> Parcel:
     """Compute a job, on a worker.
 
@@ -189,7 +189,7 @@ def compute_job(
     """
     try:
         threads = int(distributed.get_worker().state.nthreads)
-        content = broadcast.content
+        content = shared.content
         with _computing, _one_blas_thread(), ThreadPoolExecutor(threads, "distcorpus") as pool:
             result, seconds = run(
                 kernel,

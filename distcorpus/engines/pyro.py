@@ -398,7 +398,7 @@ class PyroEngine:
             others = [info for info in ready if info.kernels != kernels]
             if others:
                 logger.warning(
-                    "session %s is computed with %s; workers with other kernels, which could give other "
+                    "training run %s is computed with %s; workers with other kernels, which could give other "
                     "bits, take no part: %s",
                     session,
                     kernels,
@@ -566,7 +566,7 @@ class PyroEngine:
             self._log_at = now + WAITING_LOG_EVERY
             logger.warning(
                 "%s %s for a worker%s: start one with 'distcorpus worker' on any host",
-                plural(len(waiting), "session"),
+                plural(len(waiting), "training run"),
                 "waits" if len(waiting) == 1 else "wait",
                 f" with {' or '.join(sorted(filter(None, wanted)))}" if wanted else "",
             )
@@ -891,7 +891,7 @@ class PyroEngine:
     def _own_fault(self, hand: Hand, round_: Round, error: Exception) -> None:
         """Fail a round for an error that was raised here: on no other worker would it fare better."""
         what = "; ".join(str(block) for number in hand.blocks[:3] if (block := round_.block(number)))
-        logger.error("session %s, %s: the dispatcher failed", hand.session, what, exc_info=error)
+        logger.error("training run %s, %s: the dispatcher failed", hand.session, what, exc_info=error)
         trace = "".join(traceback.format_exception(error))
         text = f"{what}: the dispatcher itself failed, no worker is at fault; its log has the same:\n{trace}"
         self._fail(round_, RuntimeError(text))

@@ -7,13 +7,13 @@ import random
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from gensim.matutils import Sparse2Corpus, argsort
+from gensim.matutils import argsort
 
-from distcorpus.algorithms.sparse import matrix_of
-from distcorpus.corpora.reading import as_corpus, word_of
+from distcorpus.corpora.reading import as_corpus, chunks, word_of
 from distcorpus.models import _check as check
 
 #: Topics, and words of each, that a notebook shows.
@@ -302,18 +302,17 @@ def prepare_pyldavis(model: Any, corpus: Any, sample: int | None, options: dict[
         import pyLDAvis
     except ImportError as error:
         raise ImportError("pyLDAvis is not installed: pip install pyLDAvis") from error
-    documents = corpus if matrix_of(corpus) is None else Sparse2Corpus(as_corpus(corpus))
     frequency = np.zeros(model.num_terms)
     lengths: deque[float] = deque()
 
     def counted() -> Iterator[Any]:
-        for document in documents:
-            bow = list(document)
-            for term, count in bow:
-                frequency[term] += count
-            if sample is None:
-                lengths.append(sum(count for _, count in bow))
-            yield bow
+        for chunk in chunks(as_corpus(corpus), model.chunksize, model.num_terms, counts=True):
+            counts = chunk.data.astype(np.float64)
+            np.add(frequency, np.bincount(chunk.indices, counts, len(frequency)), out=frequency)
+            for start, end in pairwise(chunk.indptr.tolist()):
+                if sample is None:
+                    lengths.append(counts[start:end].sum())
+                yield list(zip(chunk.indices[start:end].tolist(), counts[start:end].tolist(), strict=True))
 
     read: Iterable[Any] = counted()
     if sample is not None:

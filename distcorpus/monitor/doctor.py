@@ -33,8 +33,11 @@ EXPIRES_SOON = 7 * 86_400.0
 SPOOL_FREE = 1 << 30
 #: Seconds that a connection in one building does not take, and bytes a second that it exceeds.
 SLOW_PING, SLOW_BYTES = 0.05, 20e6
-#: Bytes that have to have travelled before their speed is said to be slow.
-ENOUGH_BYTES = 10e6
+#: Bytes that have to have travelled, in all and for each job, before their speed says something of the
+#: network: the transfer of a small job is mostly waiting.
+ENOUGH_BYTES, ENOUGH_BYTES_OF_A_JOB = 10e6, 1e6
+#: Seconds that a loss or a failed training run is worth a word.
+RECENT = 600.0
 #: Workers that are named in one line.
 NAMED = 5
 
@@ -243,16 +246,20 @@ def check_environment(environment: Mapping[str, str]) -> Iterator[Check]:
         elif name == "PYRO_MAX_MESSAGE_SIZE" and 0 < int(value) < 1 << 24:
             said = f"{text.size(int(value))}: larger messages are refused"
             yield Check(name, "warn", said, "unset it, or give bytes, such as 1073741824")
-        else:
+        elif name != "PYRO_SERIALIZER" or value == "pickle":
             yield Check(name, "ok", f"{shown}: {what or 'a setting of Pyro4'}")
     serializer = environment.get("PYRO_SERIALIZER")
-    if serializer != "pickle":
-        said = "not set" if serializer is None else f"set to {serializer!r}"
+    if serializer is None:
+        said = (
+            "not set: only programs with gensim's own classes that never import distcorpus need it, as pickle"
+        )
+        yield Check("PYRO_SERIALIZER", "ok", said)
+    elif serializer != "pickle":
         yield Check(
             "PYRO_SERIALIZER",
             "warn",
-            f"{said}: programs with gensim's own classes that never import distcorpus are refused",
-            "for those, export PYRO_SERIALIZER=pickle before they start",
+            f"set to {serializer!r}: programs with gensim's own classes and without distcorpus are refused",
+            "export PYRO_SERIALIZER=pickle, or unset it where no such program is started",
         )
 
 
@@ -292,7 +299,7 @@ def check_snapshot(
         yield Check("clocks", "warn", said, "run a time service (chrony, systemd-timesyncd) on both hosts")
     yield from _workers(snapshot)
     yield _versions(snapshot)
-    yield from _links(snapshot.workers)
+    yield from _links(snapshot)
     if snapshot.spool:
         yield _spool(snapshot.spool, snapshot.bytes_spool_free, f"on {snapshot.host}")
     yield from _memory(snapshot)
@@ -352,7 +359,11 @@ def _workers(snapshot: Snapshot) -> Iterator[Check]:
     for worker in lost[:NAMED]:
         said = f"{text.plural(worker.jobs_failed, 'job')} raised an error there"
         yield Check(f"worker {worker.name}", "warn", said, "see its log, and the dispatcher's")
-    recent = [one for one in snapshot.incidents if one.kind in ("worker lost", "session failed")]
+    recent = [
+        one
+        for one in snapshot.incidents
+        if one.kind in ("worker lost", "session failed") and snapshot.time - one.time < RECENT
+    ]
     for incident in recent[-NAMED:]:
         ago = text.duration(max(snapshot.time - incident.time, 0.0))
         who = incident.worker or incident.session
@@ -378,16 +389,18 @@ def _versions(snapshot: Snapshot) -> Check:
     return Check("versions", "ok", f"the dispatcher and all its workers: {table}")
 
 
-def _links(workers: Iterable[WorkerView]) -> Iterator[Check]:
-    for worker in workers:
+def _links(snapshot: Snapshot) -> Iterator[Check]:
+    for worker in snapshot.workers:
         if worker.clock_offset is not None and abs(worker.clock_offset) > SKEW:
             said = f"its clock differs from the dispatcher's by {text.duration(abs(worker.clock_offset))}"
             remedy = "run a time service (chrony, systemd-timesyncd) on both hosts"
             yield Check(f"worker {worker.name}", "warn", said, remedy)
-    known = [worker for worker in workers if worker.ping_seconds is not None]
+    known = [worker for worker in snapshot.workers if worker.ping_seconds is not None]
     if not known:
         return
-    speeds = {worker.name: speed for worker in known if (speed := _speed(worker)) is not None}
+    # On the dispatcher's own host there is no network.
+    elsewhere = [worker for worker in known if worker.host != snapshot.host]
+    speeds = {worker.name: speed for worker in elsewhere if (speed := _speed(worker)) is not None}
     for worker in known:
         narrow = speeds.get(worker.name, math.inf) < SLOW_BYTES
         if not narrow and (worker.ping_seconds or 0) <= SLOW_PING:
@@ -406,7 +419,8 @@ def _links(workers: Iterable[WorkerView]) -> Iterator[Check]:
 def _speed(worker: WorkerView) -> float | None:
     """Return the bytes a second of its jobs' transfers, once enough has travelled."""
     nbytes = worker.bytes_sent + worker.bytes_received
-    return nbytes / worker.transfer_seconds if nbytes > ENOUGH_BYTES and worker.transfer_seconds else None
+    enough = nbytes > max(ENOUGH_BYTES, ENOUGH_BYTES_OF_A_JOB * worker.jobs)
+    return nbytes / worker.transfer_seconds if enough and worker.transfer_seconds else None
 
 
 def _memory(snapshot: Snapshot) -> Iterator[Check]:
@@ -428,15 +442,17 @@ def _sessions(snapshot: Snapshot) -> Iterator[Check]:
     waiting = [session for session in snapshot.sessions if session.waits_for == "no worker"]
     for session in waiting[:NAMED]:
         yield Check(
-            f"session {session.name}", "fail", _waits(session), "start 'distcorpus worker' on any host"
+            f"training run {session.name}", "fail", _waits(session), "start 'distcorpus worker' on any host"
         )
     full = [session for session in snapshot.sessions if 0 < session.max_queued <= session.chunks_queued]
     for session in full[:NAMED]:
         queued = f"{session.chunks_queued} of {text.plural(session.max_queued, 'chunk')}"
         said = f"{queued} wait: workers are slower than its program"
-        yield Check(f"session {session.name}", "ok", said)
+        yield Check(f"training run {session.name}", "ok", said)
     if snapshot.sessions and not waiting:
-        yield Check("sessions", "ok", f"{text.plural(len(snapshot.sessions), 'model')} in training or open")
+        yield Check(
+            "training runs", "ok", f"{text.plural(len(snapshot.sessions), 'model')} in training or open"
+        )
 
 
 def _waits(session: SessionView) -> str:

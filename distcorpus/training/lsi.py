@@ -385,7 +385,7 @@ class LsiTraining(Session):
         """Put a factorisation in the place of the kept chunks."""
         rank = KEPT_RANKS * self.task.num_topics
         logger.warning(
-            "session %s: the chunks before number %d are folded into up to %d factors, as no more than "
+            "training run %s: the chunks before number %d are folded into up to %d factors, as no more than "
             "%.3g MB are kept; singular values may come out too small",
             self.name,
             self.num_chunks,

@@ -23,7 +23,7 @@ from distcorpus.training.spool import Journal, Spool
 from distcorpus.training.standing import Curve, Standing, TopicNow
 
 #: Why a round was given up.
-ENDED = "its session has ended"
+ENDED = "its training run has ended"
 #: Why a chunk is refused.
 PUT_AFTER_END = "put() after end(): all chunks were there, and this one is not among them"
 
@@ -209,7 +209,7 @@ class Session:
     def _opened(self, round_: Any) -> Any:
         before = self._latest()
         if before is not None:
-            before.give_up("its session has begun another one")
+            before.give_up("its training run has begun another one")
         self._latest = weakref.ref(round_)
         self.engine.open_round(round_)
         if self._ended:  # by another thread, which may have seen the round before

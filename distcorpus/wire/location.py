@@ -28,6 +28,8 @@ class NameServerLocation:
         Whether to broadcast.
     address_file : str, optional
         A file that says where it is, see `wire.addressfile`; by default what DISTCORPUS_ADDRESS_FILE names.
+    timeout : float, optional
+        Seconds that each of its answers may take, see `wire.find`.
     """
 
     def __init__(
@@ -37,12 +39,14 @@ class NameServerLocation:
         *,
         broadcast: bool = True,
         address_file: str | None = None,
+        timeout: float | None = None,
     ) -> None:
         self._where: dict[str, Any] = {
             "host": host,
             "port": port,
             "broadcast": broadcast,
             "address_file": address_file,
+            "timeout": timeout,
         }
         self._found: Any = None
         self._address = "not found yet"

@@ -20,7 +20,7 @@ from distcorpus.wire import addressfile, roles, sockets
 from distcorpus.wire.daemon import Daemon, current_connection
 from distcorpus.wire.exposed import expose
 from distcorpus.wire.names import NAME_SERVER
-from distcorpus.wire.proxy import Proxy, connect
+from distcorpus.wire.proxy import CallTimeout, Proxy, connect
 from distcorpus.wire.scoped import scoped
 from distcorpus.wire.tls import Credentials
 
@@ -333,6 +333,7 @@ def find(
     interrupt: threading.Event | None = None,
     on_wait: Callable[[str], None] = lambda why: None,
     address_file: str | None = None,
+    timeout: float | None = None,
 ) -> Proxy:
     """Find a name server and connect to it.
 
@@ -353,6 +354,8 @@ def find(
     address_file : str, optional
         A file that says where it is; then nowhere else is looked. By default, where neither host nor port is
         given and no `LocalCluster` is open, what DISTCORPUS_ADDRESS_FILE names.
+    timeout : float, optional
+        Seconds that each of its answers may take; by default 3 until it is connected to, and 10 afterwards.
 
     Returns
     -------
@@ -368,14 +371,17 @@ def find(
     delay = _FIRST_DELAY
     said = False
     interrupt = interrupt or threading.Event()
+    find_seconds, call_seconds = (_FIND_SECONDS, _CALL_SECONDS) if timeout is None else (timeout, timeout)
     while True:
         tried = []
-        for where, uri in _candidates(host, port, broadcast, address_file):
+        for where, uri in _candidates(host, port, broadcast, address_file, find_seconds):
             if uri is None:
                 tried.append(f"{where} (no answer)")
                 continue
             try:
-                return connect(uri, serializer="pickle", timeout=_CALL_SECONDS, connect_timeout=_FIND_SECONDS)
+                return connect(uri, serializer="pickle", timeout=call_seconds, connect_timeout=find_seconds)
+            except CallTimeout:
+                tried.append(f"{where} (no answer within {find_seconds:g} s)")
             except PyroError as error:
                 tried.append(f"{where} ({error.__cause__ or error})")
         left = deadline - time.monotonic()
@@ -449,7 +455,7 @@ def _address(name: str, uri: Any) -> str:
 
 
 def _candidates(
-    host: str | None, port: int | None, broadcast: bool, address_file: str | None
+    host: str | None, port: int | None, broadcast: bool, address_file: str | None, seconds: float
 ) -> Iterator[tuple[str, str | None]]:
     """Where a name server may be: in words, and as a URI if there is one."""
     if host is None and port is None and address_file is None and scoped("NS_HOST") is None:
@@ -467,20 +473,21 @@ def _candidates(
     direct = sockets.format_address(host or config.NS_HOST, port or config.NS_PORT)
     yield direct, f"PYRO:{NAME_SERVER}@{direct}"
     if host is None and broadcast:
-        yield f"a broadcast to port {config.NS_BCPORT}", _broadcast()
+        yield f"a broadcast to port {config.NS_BCPORT}", _broadcast(seconds)
 
 
 def find_by_broadcast() -> tuple[str, int] | None:
     """Return the host and port of a name server that answers a broadcast, if one does."""
-    uri = _broadcast()
+    uri = _broadcast(_FIND_SECONDS)
     return None if uri is None else sockets.parse_address(uri.rpartition("@")[2])
 
 
-def _broadcast() -> str | None:
-    """Ask the network for a name server, by UDP; the URI in the first answer that is one."""
+def _broadcast(seconds: float) -> str | None:
+    """Ask the network for a name server, by UDP, for so long at most; the URI in the first right answer."""
+    patience = min(_BROADCAST_SECONDS, seconds / _BROADCAST_TRIES)
     with (
         suppress(OSError),  # no network at all
-        socketutil.createBroadcastSocket(reuseaddr=config.SOCK_REUSE, timeout=_BROADCAST_SECONDS) as sock,
+        socketutil.createBroadcastSocket(reuseaddr=config.SOCK_REUSE, timeout=patience) as sock,
     ):
         for _ in range(_BROADCAST_TRIES):
             for address in config.parseAddressesString(config.BROADCAST_ADDRS):

@@ -64,7 +64,7 @@ class JobLog:
             while len(self._sums) >= SESSIONS_LOGGED:
                 del self._sums[next(iter(self._sums))]
             logger.info(
-                "session %s: first job: %s of %s in %.3g s",
+                "training run %s: first job: %s of %s in %.3g s",
                 session,
                 kernel,
                 plural(documents, "document"),
@@ -76,7 +76,7 @@ class JobLog:
         jobs, so_far, busy = jobs + 1, so_far + documents, busy + seconds
         if now - since >= self._every:
             logger.info(
-                "session %s: %s (%s), %s in %.3g s of the last %.0f s",
+                "training run %s: %s (%s), %s in %.3g s of the last %.0f s",
                 session,
                 plural(jobs, "job"),
                 kernel,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 from distcorpus.cli import main
-from distcorpus.wire import expose
+from distcorpus.wire import expose, names
 
 from ..monitor.telling import TellingCluster
 
@@ -77,6 +78,26 @@ def test_probes_of_an_older_dispatcher(old: TellingCluster, capsys: pytest.Captu
 def test_only_a_dispatcher_is_asked_for_workers(what: list[str]):
     with pytest.raises(SystemExit, match="--workers is asked of the dispatcher"):
         main(["ping", *what, "--workers", "1"])
+
+
+def test_a_worker_that_does_not_answer(telling: TellingCluster):
+    with socket.create_server(("127.0.0.1", 0)) as frozen:
+        there = f"127.0.0.1:{frozen.getsockname()[1]}"
+        telling._nameserver.nameserver.register(names.worker("w"), f"PYRO:w@{there}")
+        said = (
+            rf"ping: worker w at {there} does not answer within 0\.2 s \(--timeout\): see on its host whether"
+        )
+        with pytest.raises(SystemExit, match=said):
+            main(["ping", "worker", "--name", "w", "--timeout", "0.2", *where(telling)])
+    with pytest.raises(SystemExit, match=f"ping: worker w at {there} does not answer: .*refused"):
+        main(["ping", "worker", "--name", "w", *where(telling)])
+
+
+def test_a_name_server_that_does_not_answer():
+    with socket.create_server(("127.0.0.1", 0)) as frozen:
+        port = frozen.getsockname()[1]
+        with pytest.raises(SystemExit, match=rf"tried 127\.0\.0\.1:{port} \(no answer within 0\.2 s\)"):
+            main(["ping", "--timeout", "0.2", "--host", "127.0.0.1", "--port", str(port)])
 
 
 def test_watching_goes_on_after_a_dispatcher_that_was_started_again(telling: TellingCluster):

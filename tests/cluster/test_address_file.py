@@ -40,7 +40,7 @@ def head(tmp_path_factory):
     try:
         wait_until(path.exists, "the writing of the file")
         lines = [head.stdout.readline() for _ in range(4)]
-        assert lines[0].startswith("its name server listens on 127.0.0.1:")
+        assert lines[0].startswith("distcorpus head: the name server listens on 127.0.0.1:")
         assert lines[1].startswith("distcorpus dispatcher")
         assert lines[0].split()[-1] in lines[2]
         wait_until(

@@ -41,6 +41,7 @@ def test_every_module_of_a_command_is_composed():
         "commands",
         "common",
         "service",
+        "signals",
         "children",
         "node",
     }
@@ -67,14 +68,16 @@ def test_every_command_has_help(command, capsys):
         ["stop", "--po", "1"],
         ["certs", "issue", "somewhere", "--role", "worker", "--day", "3"],
         ["certs", "init", "somewhere", "--verb"],
-        ["--vers"],
+        ["--vers", "status"],
     ],
 )
 def test_the_beginning_of_an_option_is_not_the_option(arguments, capsys):
     with pytest.raises(SystemExit) as exited:
         main(arguments)
     assert exited.value.code == 2
-    assert "distcorpus" in capsys.readouterr().err
+    usage, error = capsys.readouterr().err.split("error: ")
+    assert usage.startswith(f"usage: distcorpus {'' if arguments[0].startswith('-') else arguments[0]}")
+    assert re.search(r"unrecognized arguments: .*; did you mean --[a-z-]+\?$", error.strip())
 
 
 def test_no_parser_of_ours_abbreviates():

@@ -15,6 +15,7 @@ from distcorpus.cli import main
     [
         (["--bind", "0.0.0.0"], "--insecure"),
         (["--tls", "{dispatcher}"], "--tls-nameserver"),
+        (["--tls-nameserver", "{nameserver}"], "name the dispatcher's too, with --tls"),
         (["--tls", "{dispatcher}", "--tls-nameserver", "{worker}"], "holds a worker's certificate"),
         (["--tls", "{worker}", "--tls-nameserver", "{nameserver}", "--port", "0"], "a dispatcher needs one"),
         (["--advertise", "alpha:9090"], "two ports"),

@@ -374,7 +374,7 @@ def test_the_logs_tell_of_progress(log: Any, lee_corpus: Any, monkeypatch: pytes
     _, logged = log
     LsiModel(lee_corpus.tfidf, id2word=lee_corpus.dictionary, num_topics=5, distributed=True)
     assert "first job: lsi of " in logged()
-    assert " worker.daemon: session lsi-" in logged().replace("distcorpus.", "")
+    assert " worker.daemon: training run lsi-" in logged().replace("distcorpus.", "")
 
 
 def test_watch_and_its_end(watched: LocalCluster):

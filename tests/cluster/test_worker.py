@@ -198,9 +198,9 @@ def test_the_log_sums_the_jobs_of_a_session(caplog, monkeypatch):
     log.computed("lsi-1", "lsi", 1, 0.125)
     log.computed("lda-1", "lda", 1, 1.0)
     assert [record.getMessage() for record in caplog.records] == [
-        "session lda-1: first job: lda of 1 document in 0.5 s",
-        "session lsi-1: first job: lsi of 7 documents in 0.25 s",
-        "session lda-1: 2 jobs (lda), 50 documents in 3 s of the last 12 s",
-        "session lsi-1: 1 job (lsi), 1 document in 0.125 s of the last 23 s",
-        "session lda-1: 2 jobs (lda), 41 documents in 5 s of the last 11 s",
+        "training run lda-1: first job: lda of 1 document in 0.5 s",
+        "training run lsi-1: first job: lsi of 7 documents in 0.25 s",
+        "training run lda-1: 2 jobs (lda), 50 documents in 3 s of the last 12 s",
+        "training run lsi-1: 1 job (lsi), 1 document in 0.125 s of the last 23 s",
+        "training run lda-1: 2 jobs (lda), 41 documents in 5 s of the last 11 s",
     ]

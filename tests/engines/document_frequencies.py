@@ -19,7 +19,7 @@ from distcorpus.training.session import Session
 
 @dataclass(frozen=True, slots=True)
 class Nothing:
-    """It needs no parameters and no broadcast."""
+    """It needs no parameters and no shared rows."""
 
     width: int = 1
 

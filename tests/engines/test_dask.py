@@ -38,7 +38,7 @@ from distcorpus.corpora.reading import chunks  # noqa: E402
 from distcorpus.engines import dask as engine_module  # noqa: E402
 from distcorpus.engines import dasktasks  # noqa: E402
 from distcorpus.engines.dask import DaskEngine  # noqa: E402
-from distcorpus.engines.dasktasks import Broadcast, Parcel, _aligned, compute_job, narrowed, widened  # noqa: E402
+from distcorpus.engines.dasktasks import Parcel, SharedRows, _aligned, compute_job, narrowed, widened  # noqa: E402
 from distcorpus.engines.observer import EngineObserver, JobRecord, told  # noqa: E402
 from distcorpus.engines.schedule import Schedule  # noqa: E402
 from distcorpus.engines.threads import ThreadsEngine  # noqa: E402
@@ -410,7 +410,7 @@ def test_jobs_write_to_nothing_that_they_are_given(threads_client, corpus, kerne
     params: Any = ProductParams(4, 2.0**-20, "float32")
     if kernel is EStep:
         params = EStepParams(np.full(4, 0.25), rows.sum(axis=0, dtype=float), "float32", 20, 1e-3, 0)
-    parcels = Parcel(Broadcast(params, words, rows)), Parcel(packed)
+    parcels = Parcel(SharedRows(params, words, rows)), Parcel(packed)
     before = pickle.dumps((params, words, rows, packed))
     jobs = [
         threads_client.submit(compute_job, kernel, NUM_TERMS, [(0, 0)], *parcels, pure=False)

@@ -147,6 +147,29 @@ def test_a_missing_library_is_named(lda: LdaModel, monkeypatch: pytest.MonkeyPat
             call()
 
 
+@pytest.mark.parametrize("sample", [None, 10])
+@pytest.mark.parametrize(
+    ("corpus", "error", "said"),
+    [
+        (
+            [[(0, 1)], [(99_999, 1)]],
+            ValueError,
+            "chunk 0: document 1: term id 99999 is outside",
+        ),
+        ([[(0, "many")]], TypeError, "chunk 0: document 0"),
+        ([[(0, -1)]], ValueError, "chunk 0: document 0: term id 0"),
+        (["a text"], TypeError, "chunk 0: document 0 is not a bag of words"),
+        (7, TypeError, "corpus is a int"),
+    ],
+)
+def test_documents_that_pyldavis_cannot_show(
+    lda: LdaModel, corpus: Any, error: type[Exception], said: str, sample: int | None
+) -> None:
+    pytest.importorskip("pyLDAvis")
+    with pytest.raises(error, match=said):
+        lda.pyldavis(corpus, sample=sample)
+
+
 @pytest.mark.long
 def test_pyldavis_of_a_stream_is_that_of_all_documents(lda: LdaModel, lee_corpus: Any) -> None:
     pyldavis = pytest.importorskip("pyLDAvis")

@@ -84,6 +84,18 @@ def test_a_good_machine_gives_no_cause_for_complaint():
     assert verdict(check_machine(GOOD)) == 0
 
 
+def test_a_fresh_installation_gives_no_cause_for_complaint():
+    """What programs with gensim's own classes need is said, as a hint."""
+    checks = list(check_machine(replace(GOOD, environment={})))
+    assert verdict(checks) == 0
+    (serializer,) = (check for check in checks if check.name == "PYRO_SERIALIZER")
+    assert serializer.said.startswith("not set: only programs with gensim's own classes")
+
+
+def test_a_wrong_serializer_is_one_line():
+    assert [check.name for check in check_environment({"PYRO_SERIALIZER": "json"})] == ["PYRO_SERIALIZER"]
+
+
 @pytest.mark.parametrize(
     ("fault", "state", "said", "remedy"),
     [
@@ -99,7 +111,6 @@ def test_a_good_machine_gives_no_cause_for_complaint():
         ({"files": (256, 256)}, "warn", "at most 256", "ulimit"),
         ({"spool_free": None}, "fail", "cannot be written to", "another --spool"),
         ({"spool_free": 1000}, "fail", "has 1 kB free", "make room"),
-        ({"environment": {}}, "warn", "not set", "export PYRO_SERIALIZER=pickle"),
         (
             {"environment": {"PYRO_SERIALIZER": "json"}},
             "warn",
@@ -183,6 +194,30 @@ def test_this_machine_is_seen_as_it_is():
 
 def test_a_cluster_that_is_well_gives_no_cause_for_complaint():
     assert complaints(check_snapshot(WELL, __version__, 1000.0, 0.0)) == []
+
+
+SLOW = replace(WORKER, host="beta", bytes_sent=10**8, transfer_seconds=100.0, jobs=10)
+
+
+@pytest.mark.parametrize(
+    "worker",
+    [
+        pytest.param(replace(SLOW, host=WELL.host), id="no network"),
+        pytest.param(replace(SLOW, jobs=1000), id="small jobs"),
+        pytest.param(replace(SLOW, bytes_sent=10**6, jobs=1), id="few bytes"),
+    ],
+)
+def test_a_link_whose_speed_says_nothing_of_the_network(worker: WorkerView):
+    found = complaints(check_snapshot(replace(WELL, workers=(worker,)), __version__, 1000.0, 0.0))
+    assert found == []
+    (slow,) = complaints(check_snapshot(replace(WELL, workers=(SLOW,)), __version__, 1000.0, 0.0))
+    assert slow.name == "link to w1"
+
+
+@pytest.mark.parametrize("kind", ["worker lost", "session failed"])
+def test_what_was_lost_long_ago_is_no_cause_for_complaint(kind: str):
+    lost = Incident(1, 100.0, kind, "error", "w9", "s", "it closed the connection")
+    assert complaints(check_snapshot(replace(WELL, incidents=(lost,)), __version__, 1000.0, 0.0)) == []
 
 
 @pytest.mark.parametrize(

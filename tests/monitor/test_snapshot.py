@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import fields, is_dataclass
+from pathlib import Path
 from types import NoneType
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -16,6 +18,7 @@ from distcorpus.monitor import snapshot
 from distcorpus.monitor.snapshot import (
     Details,
     Histogram,
+    Incident,
     JobEvent,
     Point,
     SessionView,
@@ -122,3 +125,26 @@ def test_details_travel():
     details = Details(session="s", time=1.0, topics=(Topic(0, 0.5, (1, 2), (0.3, 0.2), ("a", "b")),))
     details = Details(session="s", time=1.0, topics=details.topics, history=(Point(1.0, 2, 3.0),))
     assert from_message(Details, to_message(details)) == details
+
+
+@pytest.mark.parametrize(
+    ("title", "kinds"),
+    [
+        ("## Keys of the JSON", [Snapshot]),
+        ("### A training run", [SessionView]),
+        ("### A worker", [WorkerView]),
+        ("### Counts", [Totals]),
+        ("### Events", [JobEvent, Incident]),
+    ],
+)
+def test_every_key_is_documented(title: str, kinds: list[type]) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "monitoring.md").read_text("utf-8")
+    section = page.split(f"\n{title}\n")[1].split("\n#")[0]
+    tables: list[list[str]] = []
+    for line in section.splitlines():
+        if line.startswith("| key"):
+            tables.append([])
+        elif line.startswith("| `"):
+            tables[-1] += re.findall(r"`(\w+)`", line.split(" | ")[0])
+    for kind, keys in zip(kinds, tables, strict=True):
+        assert sorted(keys) == sorted(field.name for field in fields(kind))

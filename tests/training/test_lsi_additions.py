@@ -110,7 +110,7 @@ def test_a_round_that_another_one_ends_is_not_waited_for():
         add(training, [0], gives_up=True)
         streamed = training._streamed
         training._stream()
-        with pytest.raises(RuntimeError, match="was given up: its session has begun another one"):
+        with pytest.raises(RuntimeError, match="was given up: its training run has begun another one"):
             streamed.wait()
 
 
@@ -139,7 +139,7 @@ def test_a_fold_is_said(caplog):
         add(training, [0, 1])
         assert not caplog.records
         add(training, [2])
-    assert "session s: the chunks before number 2 are folded into up to 8 factors" in caplog.text
+    assert "training run s: the chunks before number 2 are folded into up to 8 factors" in caplog.text
 
 
 @pytest.mark.parametrize(
