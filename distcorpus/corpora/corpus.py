@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from distcorpus._text import plural
 from distcorpus.algorithms.chunk import MAX_COUNT, Chunk, as_chunk
+from distcorpus.corpora.files import remedy
 from distcorpus.corpora.reading import (
     LARGEST_COUNT,
     LARGEST_SINGLE,
@@ -128,7 +129,11 @@ class Documents(CorpusABC):
                 return self._range(self._start + start, self._start + max(start, stop))
             return self._selected(np.arange(start, stop, step))
         if isinstance(which, list | tuple | np.ndarray):
-            return self._selected(np.arange(len(self))[np.asarray(which, None if len(which) else np.intp)])
+            given = np.asarray(which)
+            if given.ndim == 1:
+                return self._selected(np.arange(len(self))[given if given.size else given.astype(np.intp)])
+            if given.ndim > 1:
+                raise IndexError(f"an index of {given.ndim} dimensions: give a list of documents' numbers")
         number = range(len(self))[which]
         return next(_bags(self.chunk(number, number + 1)))
 
@@ -186,17 +191,23 @@ class Documents(CorpusABC):
         suffix = path.suffix.lower()
         if suffix in (".xz", ".zst", ".zip", ".lz4"):
             raise ValueError(f"{path}: {suffix} is not written: let the name end with .mm, .mm.gz or .mm.bz2")
-        unfinished = path.with_name(path.name + ".unfinished")
+        unfinished = path.with_name(f"{path.name}.{os.getpid()}.unfinished")
         try:
-            with open(unfinished, "wb") as stored, _compressing(stored, suffix) as file:
+            stored_at = open(unfinished, "xb")  # noqa: SIM115 - closed below
+        except OSError as error:
+            raise _cannot_write(path, error) from error
+        try:
+            with stored_at as stored, _compressing(stored, suffix) as file:
                 entries = int(self._indptr()[-1])
                 file.write(b"%%MatrixMarket matrix coordinate real general\n")
                 file.write(f"{len(self)} {self.num_terms} {entries}\n".encode())
                 for first in range(0, len(self), AT_ONCE):
                     file.write(_mm_lines(self.chunk(first, first + AT_ONCE), first))
             unfinished.replace(path)
-        except BaseException:
+        except BaseException as error:
             unfinished.unlink(missing_ok=True)
+            if isinstance(error, OSError) and error.errno is not None:
+                raise _cannot_write(path, error) from error
             raise
 
     def _indptr(self) -> NDArray[np.int64]:
@@ -253,9 +264,9 @@ class Corpus(Documents):
         corpus : iterable of bags of words, or scipy sparse matrix (terms x documents)
             Read once: a generator will do.
         id2word : gensim Dictionary, mapping of int to str, or sequence of str, optional
-            The words. Without one the corpus has none.
+            The words; by default those of a `Corpus`, and of other documents none.
         names : iterable of str, optional
-            The documents' names.
+            The documents' names; by default those of a `Corpus`.
         source : str, optional
             Says which documents these are: where an earlier call with the same text was interrupted, the
             shards that were complete are kept, and the documents in them are skipped. Without one all is
@@ -273,6 +284,9 @@ class Corpus(Documents):
         """
         corpus = as_corpus(corpus)
         num_terms = _terms_of(corpus) if id2word is None else None
+        if isinstance(corpus, Documents):
+            id2word = corpus.id2word if id2word is None else id2word
+            names = corpus.names if names is None else names
         with ShardWriter(directory, num_terms, source=source) as writer:
             begin = writer.n_docs
             named = None if names is None else islice(iter(names), begin, None)
@@ -606,6 +620,10 @@ def _compressing(stored: BinaryIO, suffix: str) -> AbstractContextManager[Any]:
     if suffix == ".bz2":
         return bz2.BZ2File(stored, "wb")
     return nullcontext(stored)
+
+
+def _cannot_write(path: Path, error: OSError) -> OSError:
+    return OSError(error.errno, f"{path} cannot be written: {error.strerror or error}; {remedy(error)}")
 
 
 def _mm_lines(chunk: Chunk, first: int) -> bytes:

@@ -316,6 +316,8 @@ def opened(source: Input) -> Iterator[tuple[BinaryIO, BinaryIO]]:
 
 
 def _reason(error: Exception) -> str:
+    if isinstance(error, FileNotFoundError):  # of some file systems it says only the name
+        return "No such file or directory"
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 

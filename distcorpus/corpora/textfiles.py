@@ -8,9 +8,10 @@ and a malformed line is an error that names it.
 from __future__ import annotations
 
 import functools
+import lzma
 import zlib
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, cast
@@ -230,7 +231,8 @@ class _Text:
         self._open = self._opened()
         self._stream = self._open.__enter__()
         if self._begin < _END:
-            self._stream.seek(self._begin)
+            with self._naming_the_file():
+                self._stream.seek(self._begin)
         return self
 
     def __exit__(self, *exception: Any) -> None:
@@ -248,7 +250,7 @@ class _Text:
         size = min(self._size - start, self._left)
         if size <= 0:
             return 0
-        try:
+        with self._naming_the_file():
             if hasattr(self._stream, "readinto"):
                 read = self._stream.readinto(memoryview(self._buffer)[start : start + size])
             else:
@@ -257,10 +259,18 @@ class _Text:
                     raise TypeError(f"{self.name}: open it to read bytes, it gives {type(data).__name__}")
                 self._buffer[start : start + len(data)] = data
                 read = len(data)
-        except (EOFError, zlib.error) as error:
-            raise ValueError(f"{self.name}: {error}") from error
         self._left -= read
         return int(read)
+
+    @contextmanager
+    def _naming_the_file(self) -> Iterator[None]:
+        """Name it in the errors that decompressors raise of an archive that is damaged or cut off."""
+        try:
+            yield
+        except (EOFError, zlib.error, lzma.LZMAError, OSError) as error:
+            if isinstance(error, OSError) and error.errno is not None:  # the system's
+                raise
+            raise ValueError(f"{self.name}: {error}") from error
 
     @property
     def name(self) -> str:
@@ -365,14 +375,17 @@ class _Entries:
         self._text = text
         self._span = span
         self._num_docs = corpus.num_docs
+        self._num_terms = min(corpus.num_terms, MAX_TERMS)
         self._first: int
         self._stop: int
         self._first, self._stop = (0, corpus.num_docs) if span is None else (span.first, span.stop)
         self._document = self._first
         self._entries_to_go = corpus.num_nnz
         self._room = _Room()
+        sizes = [corpus.num_docs, corpus.num_terms, corpus.num_nnz]
+        if min(sizes) < 0:
+            raise ValueError(f"{text.name}: its header says {min(sizes)}, where it counts: it is damaged")
         if span is None:
-            sizes = [corpus.num_docs, corpus.num_terms, corpus.num_nnz]
             if self._sizes() != sizes:
                 raise ValueError(f"{text.name}: has changed since it was opened: open it again")
             if self._first == self._stop:
@@ -398,6 +411,7 @@ class _Entries:
             reason, at, self._document, entries = kernels.read_entries(
                 text.at, text.end, self._first, self._document, lengths, *free
             )
+            self._check_terms(free[0][:entries])
             text.passed(at, entries)
             self._keep(entries)
             if reason == kernels.FULL or (reason == kernels.OTHER and not self._take_line(lengths)):
@@ -413,6 +427,18 @@ class _Entries:
         self._room.keep(entries)
         self._entries_to_go -= entries
 
+    def _check_terms(self, ids: NDArray[np.int32]) -> None:
+        """Check the terms of plain lines, of which each has one."""
+        if len(ids) and ids.max() >= self._num_terms:
+            first = int(np.argmax(ids >= self._num_terms))
+            self._text.passed(self._text.at, first)
+            raise self._no_term(int(ids[first]) + 1)
+
+    def _no_term(self, term: int) -> Exception:
+        return self._text.error(
+            f"has the term {term}: terms are counted from 1 to {self._num_terms}, as the header says"
+        )
+
     def _take_line(self, lengths: NDArray[np.int64]) -> bool:
         """Read a line that is not plain; return whether its document is still wanted."""
         text = self._text
@@ -426,8 +452,8 @@ class _Entries:
                 "ascending order, and are counted from 1",
                 OutOfOrderError,
             )
-        if not 1 <= term <= MAX_TERMS:
-            raise text.error(f"has the term {term}: terms are counted from 1 to {MAX_TERMS}")
+        if not 1 <= term <= self._num_terms:
+            raise self._no_term(term)
         if document >= self._first + len(lengths):
             return False
         self._document = document

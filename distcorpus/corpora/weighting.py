@@ -92,6 +92,8 @@ class TermWeights:
     def __init__(self, weighting: Weighting, store: Store) -> None:
         self.local, of_terms, self.norm = tuple(weighting.smartirs)
         self.slope = weighting.slope
+        # Workers read these by themselves, and rely on the entries that there are.
+        self._of_counts = store.manifest.weighting == "counts"
         self.pivot = weighting.pivot
         documents = store.manifest.documents
         self.of_terms = global_weights(of_terms, store.document_frequencies(), documents)
@@ -111,8 +113,9 @@ class TermWeights:
         chunk_counts, counts = chunk, chunk.data.astype(np.float64)
         values = local_weights(self.local, counts, chunk.indptr) * self.of_terms[chunk.indices]
         chunk = Chunk(chunk.indptr, chunk.indices, values, chunk.num_terms)
-        if not values.all():
-            chunk = without(chunk, values == 0)
+        left_out = self.of_terms[chunk.indices] == 0
+        if left_out.any():
+            chunk = without(chunk, left_out)
         lengths = self._norms(chunk, chunk_counts)
         if lengths is None:
             weights = chunk.data
@@ -120,6 +123,13 @@ class TermWeights:
             with np.errstate(divide="ignore"):
                 factors = np.where(lengths == 0, 1.0, 1.0 / lengths)
             weights = chunk.data * np.repeat(factors, np.diff(chunk.indptr))
+        if not self._of_counts:
+            # Weights that are no numbers are left out as well, but where a whole document's are none: gensim
+            # fails there, and so does whoever reads them.
+            dropped = ~(np.abs(weights) > EPS)
+            if lengths is not None:
+                dropped &= ~np.repeat(np.isnan(lengths), np.diff(chunk.indptr))
+            chunk, weights = without(chunk, dropped), weights[~dropped]
         return Chunk(chunk.indptr, chunk.indices, weights.astype(np.float32), chunk.num_terms)
 
     def _norms(self, chunk: Chunk, counts: Chunk) -> NDArray[np.float64] | None:

@@ -589,3 +589,43 @@ def test_to_mm_compresses(tmp_path: Path, suffix: str):
     assert not content.startswith(b"%%")
     with pytest.raises(ValueError, match=r"\.zst is not written: let the name end with"):
         corpus.to_mm(tmp_path / "a.mm.zst")
+
+
+def test_a_corpus_is_written_with_its_words_and_names(named: Corpus, tmp_path: Path):
+    for number, part in enumerate((named[::2], named[1:3], named.tfidf())):
+        copy = Corpus.write(tmp_path / f"{number}", part)
+        assert (dict(copy.id2word), copy.names) == (dict(part.id2word), part.names)
+        assert copy.num_terms == named.num_terms
+    other = Corpus.write(tmp_path / "other", named[:1], {n: f"w{n}" for n in range(9)}, names=["x"])
+    assert (other.id2word[0], other.names) == ("w0", ["x"])
+    with ShardWriter(tmp_path / "more", 9) as writer:
+        writer.add([[(0, 1), (8, 1)]])
+        writer.finish({0: "a"})
+    assert dict(Corpus.write(tmp_path / "again", Corpus(tmp_path / "more")).id2word) == {0: "a"}
+
+
+def test_indices(named: Corpus):
+    assert named[np.array(1)] == named[1]
+    assert named[[]].names == []
+    for wrong in (np.array([[0, 1]]), [[0], [1]]):
+        with pytest.raises(IndexError, match="an index of 2 dimensions: give a list"):
+            named[wrong]
+
+
+def test_to_mm_says_what_cannot_be_written(tmp_path: Path):
+    corpus = Corpus.write(tmp_path / "c", many(1000))
+    (tmp_path / "c.mm.unfinished").write_text("precious")
+    corpus.to_mm(tmp_path / "c.mm")
+    assert (tmp_path / "c.mm.unfinished").read_text() == "precious"
+    with pytest.raises(FileNotFoundError, match=r"none/c\.mm cannot be written: No such file"):
+        corpus.to_mm(tmp_path / "none" / "c.mm")
+
+
+def test_to_mm_on_a_full_disk(written: Corpus, full_disk: None, tmp_path: Path):
+    with pytest.raises(OSError, match=r"full\.mm cannot be written: .*; make room there"):
+        Corpus.to_mm(repeated(written), tmp_path / "full.mm")
+    assert not list(tmp_path.glob("full*"))
+
+
+def repeated(corpus: Corpus) -> Corpus:
+    return corpus[[0] * 500]

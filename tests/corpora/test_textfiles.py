@@ -188,6 +188,9 @@ def test_numbers_halfway_between_two(scratch: Path):
         ("2 9 2", "1 1 1\n2 0 1", "line 4 has the term 0: terms are counted from 1"),
         ("2 9 2", "1 1 1\n2 99999999999 1", "line 4 has the term 99999999999"),
         ("2 9 2", "1 1 1\n2 99999999999999999999 1", "line 4 has the term 99999999999999999999"),
+        ("2 3 2", "1 3 1\n2 4 1", "line 4 has the term 4: terms are counted from 1 to 3, as the header says"),
+        ("2 3 2", "1 3 1\n2 +4 1", "line 4 has the term 4"),
+        ("-2 3 2", "1 3 1\n2 1 1", "its header says -2"),
         ("2 9 2", "1 1 1\n3 1 1", "line 4 belongs to document 3, and the header tells of 2"),
         ("0 0 0", "1 1 1", "line 3 belongs to document 1, and the header tells of 0"),
         ("2 9 2", "1 1 1", "has 1 entries less than its header says"),
@@ -227,8 +230,21 @@ def test_a_truncated_archive(file: Callable[..., Path], end: str, pack: Callable
     packed = pack(matrix_market(documents))
     path = file(packed, f"corpus.mm{end}")
     corpus = MmCorpus(str(path))
-    path.write_bytes(packed[: len(packed) // 2])
-    with pytest.raises(ValueError, match=re.escape(path.name)):
+    for content in (
+        packed[: len(packed) // 2],
+        packed[: len(packed) // 2] + b"\xff" * 8 + packed[len(packed) // 2 + 8 :],
+        packed[:-6] + bytes([packed[-6] ^ 255]) + packed[-5:],  # the checksum
+    ):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=re.escape(path.name)):
+            read(corpus)
+
+
+def test_terms_beyond_the_header_of_uci(tmp_path: Path):
+    corpus = saved(UciCorpus, tmp_path / "corpus.uci")
+    path = tmp_path / "corpus.uci"
+    path.write_bytes(path.read_bytes().replace(b"6 9 1\n", b"6 11 1\n"))
+    with pytest.raises(ValueError, match=r"corpus\.uci: line \d+ has the term 11"):
         read(corpus)
 
 

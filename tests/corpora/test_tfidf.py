@@ -113,3 +113,25 @@ def test_word_lengths_need_words(tmp_path: Path):
 def test_what_travels_makes_the_same_weighting():
     given = weighting.Weighting("Lpu", 3, 0.5)
     assert weighting.Weighting(*given.to_message()) == given
+
+
+@pytest.mark.parametrize("least", [0.1, -3.0])
+def test_weights_have_the_entries_that_gensim_leaves(tmp_path: Path, least: float):
+    values = np.random.default_rng(5).uniform(least, 2, (30, 12))
+    values[0, :2] = 1e-13, 1e13
+    bags = [
+        [(term, float(row[term])) for term in range(12) if (term + n) % 3] for n, row in enumerate(values)
+    ]
+    corpus = Corpus.write(tmp_path / "c", bags, {term: f"w{term}" for term in range(12)})
+    compared = 0
+    for smartirs in map("".join, product("bnadlL", "ntp", "ncu")):
+        model = TfidfModel(dictionary=corpus.id2word, smartirs=smartirs)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            for document, bag in zip(corpus.tfidf(smartirs), bags, strict=True):
+                try:
+                    wanted = model[bag]
+                except AssertionError:  # of documents with weights that are no numbers
+                    continue
+                compared += 1
+                assert dict(document) == pytest.approx(dict(wanted), rel=1e-6, abs=1e-6)
+    assert compared > 1000
