@@ -297,9 +297,9 @@ def test_who_does_not_read_for_a_while_gets_the_answer(monkeypatch: pytest.Monke
     daemon.start()
     peer = Peer("127.0.0.1", daemon.port)
     peer.shake_hands("telling")
-    ask_and_read_nothing(peer, 20 << 20)
-    time.sleep(3)
-    assert len(pickle.loads(peer.receive().data)) == 20 << 20
+    peer.send(message.MSG_INVOKE, pickle.dumps(("telling", "tell", (40 << 20,), {})))
+    time.sleep(3)  # more than the buffers of both ends is on its way
+    assert len(pickle.loads(peer.receive().data)) == 40 << 20
     peer.sock.close()
     daemon.stop()
 
