@@ -118,8 +118,8 @@ def iterate(task: Task, start: np.ndarray, filtered: bool) -> tuple[np.ndarray, 
             if restarts > RESTARTS:
                 raise ArithmeticError(
                     f"the {task.wanted} leading singular values are not accurate to {task.tolerance:g} after "
-                    f"{lanczos.steps} steps: ask for fewer topics (num_topics), or for so much work (power_iters, "
-                    "extra_samples) in place of that accuracy"
+                    f"{lanczos.steps} steps: ask for fewer topics (num_topics), or for so much work "
+                    "(power_iters, extra_samples) in place of that accuracy"
                 )
             lanczos.restart((task.returned + basis_bound(task.returned)) // 2)
             stop.begin_again(lanczos.basis.size)

@@ -391,8 +391,8 @@ class LsiModel(Saved, Shown, gensim.models.LsiModel):
         words.
         """
         self._check_topics()
-        self.num_topics = self._setting("num_topics")
-        return gensim.models.LsiModel.show_topics(self._worded(), num_topics, num_words, log, formatted)
+        worded = self._worded(num_topics=self._setting("num_topics"))
+        return gensim.models.LsiModel.show_topics(worded, num_topics, num_words, log, formatted)
 
     @np.errstate(all="ignore")
     def print_debug(self, num_topics: int = 5, num_words: int = 10) -> None:
