@@ -56,14 +56,14 @@ class Shown:
     num_terms: int
     id2word: Any
 
-    def _worded(self) -> Any:
-        """Return this model or, where the vocabulary has gaps, one that shares all with it, and in which ids
-        stand for missing words: gensim's methods look up words without asking.
+    def _worded(self, **attributes: Any) -> Any:
+        """Return a model that shares all with this one but some attributes, and in which ids stand for
+        missing words: gensim's methods look up words without asking.
         """
-        if len(self.id2word) >= self.num_terms:
-            return self
         worded = object.__new__(type(self))
-        worded.__dict__.update(vars(self), id2word=WordsAndIds(self.id2word, self.num_terms))
+        worded.__dict__.update(vars(self), **attributes)
+        if len(self.id2word) < self.num_terms:
+            worded.id2word = WordsAndIds(self.id2word, self.num_terms)
         return worded
 
     def _topic_table(self) -> tuple[np.ndarray, np.ndarray] | None:

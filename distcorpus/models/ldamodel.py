@@ -101,16 +101,23 @@ SETTINGS: dict[str, check.Check] = {
     "checkpoint_every": partial(check.whole, least=1),
     "workers": check.optional(partial(check.whole, least=1)),
 }
-#: Those that are looked at in training only.
+#: Those that a training looks at.
 OF_TRAINING = (
-    "callbacks", "random_state", "update_chunks", "progress", "report", "checkpoint", "checkpoint_every",
+    "callbacks",
+    "random_state",
+    "update_chunks",
+    "progress",
+    "report",
+    "checkpoint",
+    "checkpoint_every",
     "workers",
-)  # fmt: skip
+)
 
-
+#: Where the topics were taken from a model.
 NO_TOPICS = (
     "this model has no topics: clear() was called, or its state set to None; train a new one, or load one"
 )
+
 #: What gensim's training calls, and ours does not: it computes on blocks, here or elsewhere.
 HOOKS = (
     "do_estep",
@@ -1021,9 +1028,9 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
         if self.state is None:
             raise RuntimeError(NO_TOPICS)
 
-    def _worded(self) -> Any:
+    def _worded(self, **attributes: Any) -> Any:
         self._check_state()  # which makes it: for this model, too
-        return super()._worded()
+        return super()._worded(**attributes)
 
     @np.errstate(all="ignore")
     def get_topics(self) -> np.ndarray:
@@ -1039,8 +1046,8 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
         """Return the leading words of topics. Arguments and result are as in gensim; ids stand for missing
         words.
         """
-        self._settle(("alpha", "random_state"))
-        return gensim.models.LdaModel.show_topics(self._worded(), num_topics, num_words, log, formatted)
+        worded = self._worded(alpha=self._setting("alpha"), random_state=self._random())
+        return gensim.models.LdaModel.show_topics(worded, num_topics, num_words, log, formatted)
 
     do_estep = np.errstate(all="ignore")(gensim.models.LdaModel.do_estep)
     do_mstep = np.errstate(all="ignore")(gensim.models.LdaModel.do_mstep)
@@ -1358,7 +1365,8 @@ class _Run:
                     fetch()
                 raise
             except Exception:
-                with suppress(CommunicationError):
+                training.give_up()
+                with suppress(Exception):
                     fetch()
                 raise
             fetch()

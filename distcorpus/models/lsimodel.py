@@ -316,7 +316,7 @@ class LsiModel(Saved, Shown, gensim.models.LsiModel):
             )
         u, s = narrow
         kept = addition.kept(task, checksum(u, s))
-        self._warn_of_missing(s, kept)
+        self._warn_of_missing(s, kept, self.docs_processed + reading.documents)
         self._kept = kept  # of no use without these factors
         vars(self.projection).update(u=u, s=s)  # both or none, if Ctrl-C comes now
         self.docs_processed += reading.documents
@@ -324,10 +324,11 @@ class LsiModel(Saved, Shown, gensim.models.LsiModel):
         if logger.isEnabledFor(logging.INFO):
             self.print_topics(5)
 
-    def _warn_of_missing(self, s: np.ndarray, kept: Kept | None) -> None:
-        """Say that topics are missing, where documents and terms are enough for more."""
-        possible = min(self.num_topics, self.num_terms if kept is None else kept.most_topics())
-        if len(s) < possible:
+    def _warn_of_missing(self, s: np.ndarray, kept: Kept | None, documents: int) -> None:
+        """Say that topics are missing, where documents, so many in all, and terms are enough for more."""
+        if len(s) == self.num_topics:
+            return
+        if len(s) < (min(documents, self.num_terms) if kept is None else kept.most_topics()):
             logger.warning(
                 "%d topics were found of num_topics=%d: the other singular values are zero (some documents "
                 "are sums of others), or below 1e-7 of the largest, %g, and not told from zero. If they are "
@@ -391,8 +392,8 @@ class LsiModel(Saved, Shown, gensim.models.LsiModel):
         words.
         """
         self._check_topics()
-        self.num_topics = self._setting("num_topics")
-        return gensim.models.LsiModel.show_topics(self._worded(), num_topics, num_words, log, formatted)
+        worded = self._worded(num_topics=self._setting("num_topics"))
+        return gensim.models.LsiModel.show_topics(worded, num_topics, num_words, log, formatted)
 
     @np.errstate(all="ignore")
     def print_debug(self, num_topics: int = 5, num_words: int = 10) -> None:

@@ -451,6 +451,25 @@ def test_an_update_that_fails_leaves_what_was_learnt_everywhere(cluster, lee_cor
     assert found[:2] == found[2:]
 
 
+def test_an_update_whose_sums_are_too_large_leaves_what_was_learnt_everywhere(cluster):
+    documents = [[(0, 2e9)], [(1, 1)], [(0, 2e9)], [(0, 2e9)], [(1, 1)], [(2, 1)]]
+    found = []
+    for distributed in (False, True):
+        model = LdaModel(
+            id2word=dict.fromkeys(range(3), "w"),
+            num_topics=1,
+            chunksize=1,
+            update_chunks=2,
+            random_state=1,
+            distributed=distributed,
+        )
+        with pytest.raises((OverflowError, RuntimeError), match="a sum exceeds"):
+            model.update(documents)
+        assert (model.state.numdocs, model.num_updates) == (2, 2)
+        found.append(lda_bytes(model))
+    assert found[0] == found[1]
+
+
 @pytest.mark.parametrize("distributed", [False, True])
 def test_a_checkpoint_counts_what_was_learnt(cluster, lee_corpus, tmp_path, distributed):
     path = str(tmp_path / "model")
