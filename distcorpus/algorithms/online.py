@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from .chunk import Chunk, Divisible, positions_of
-from .lda import LDA_GRID, bound, infer, log_topics, topic_bound, topic_weights
-from .received import NUMBER, WHOLE, check_kinds
+from .lda import LDA_GRID, bound, infer, is_collapsed, log_topics, topic_bound, topic_weights
+from .received import check_kinds, flag, keep_plain, real, whole
 from .rows import Map
 from .topics import LazyTopics, StatisticsSum, newton_step
 
@@ -63,10 +64,15 @@ class Plan:
     details: bool = False
 
     def __post_init__(self) -> None:
-        check_kinds(*WHOLE, passes=self.passes, update_chunks=self.update_chunks, chunksize=self.chunksize)
-        check_kinds(*WHOLE, iterations=self.iterations, seed=self.seed, eval_chunks=self.eval_chunks)
-        check_kinds(*NUMBER, decay=self.decay, offset=self.offset, gamma_threshold=self.gamma_threshold)
+        counted = "passes", "update_chunks", "iterations", "seed", "eval_chunks"
+        keep_plain(self, partial(whole, least=0), *counted)
+        keep_plain(self, partial(whole, least=1), "chunksize")
+        keep_plain(self, partial(real, least=0.0), "decay", "gamma_threshold")
+        # Below 1 the first learning rate would be above 1, and take more from the topics than they have.
+        keep_plain(self, partial(real, least=1.0), "offset")
+        keep_plain(self, flag, "optimize_alpha", "optimize_eta", "details")
         check_kinds(str, variant=self.variant)
+        is_collapsed(self.variant)
 
 
 @dataclass(slots=True)
@@ -91,9 +97,7 @@ class Progress:
     updates: int = 0
 
     def __post_init__(self) -> None:
-        check_kinds(
-            *WHOLE, pass_=self.pass_, chunk=self.chunk, documents=self.documents, updates=self.updates
-        )
+        keep_plain(self, partial(whole, least=0), "pass_", "chunk", "documents", "updates")
 
 
 class OnlineLda:

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from distcorpus.algorithms.chunk import Chunk, Divisible
+from distcorpus.algorithms.received import check_kinds, keep_plain, whole
+from distcorpus.algorithms.topics import check_arrived
 from distcorpus.engines.base import Block, Engine
 from distcorpus.kernels import Inference, InferenceParams, as_dict
 from distcorpus.training.session import PUT_AFTER_END, Session
@@ -36,6 +39,11 @@ class EvaluationTask:
     topics: dict[str, Any]
     params: InferenceParams
     first: int = 0
+
+    def __post_init__(self) -> None:
+        check_kinds(dict, topics=self.topics)
+        keep_plain(self, partial(whole, least=0), "first")
+        check_arrived(self.topics, self.params.alpha)
 
     def to_message(self) -> dict[str, Any]:
         """Return it as it travels."""
