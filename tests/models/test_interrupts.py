@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import pickle
 import signal
@@ -135,6 +136,16 @@ def test_ctrl_c_ends_iterations_without_end():
     press_ctrl_c_in("distcorpus-")
     with pytest.raises(KeyboardInterrupt):
         LdaModel(documents, num_topics=2, workers=2, iterations=10**12, gamma_threshold=0.0)
+
+
+def test_ctrl_c_ends_an_estimate_of_the_perplexity(caplog):
+    """It is made in the main thread, for the log."""
+    caplog.set_level(logging.INFO)
+    EStep.warm()
+    documents = [[(0, 1), (1, 2)], [(1, 1), (2, 3)]] * 20
+    press_ctrl_c_in("interruptible")
+    with pytest.raises(KeyboardInterrupt):
+        LdaModel(documents, num_topics=2, workers=2, iterations=10**12, gamma_threshold=0.0, eval_every=1)
 
 
 def test_ctrl_c_ends_an_inference_without_end():
