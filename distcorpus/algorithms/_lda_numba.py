@@ -22,6 +22,7 @@ from ._lda_simd import (
     copy_transposed,
     fill,
     fma,
+    is_set,
     lanes,
     load,
     load_apart,
@@ -460,6 +461,7 @@ def expectation(
     threshold: Any,
     epsilon: Any,
     collapsed: bool,
+    stop: np.ndarray,
 ) -> tuple[tuple[np.ndarray, np.ndarray, np.ndarray], np.ndarray, int, int]:
     # A topic leaves a document from which it is about to receive next to nothing, with gamma = alpha. Now and
     # then, and at the end, those that have left are looked at again.
@@ -497,6 +499,8 @@ def expectation(
     num_iterations = 0
 
     for d in range(num_docs):
+        if is_set(stop):  # nobody looks at what is returned
+            break
         first = indptr[d]
         length = indptr[d + 1] - first
         width = padded(length, lane)
@@ -533,6 +537,8 @@ def expectation(
                 break
             mass, change = update(weight, share, prior, posterior, topics_width)
             iteration += 1
+            if is_set(stop):
+                iterations = iteration
             converged = change < threshold * num_topics
             scale = weigh(posterior, topics_width, mass, collapsed, weight)
             for k in range(before, before + gap):
@@ -577,6 +583,8 @@ def expectation(
             mass, change = update(weight, share, prior, posterior, live_width)
             mass += gone_mass
             iteration += 1
+            if is_set(stop):
+                iterations = iteration
             converged = change + gone_change < threshold * num_topics
             scale = weigh(posterior, live_width, mass, collapsed, weight)
             gone_change = nothing

@@ -59,11 +59,13 @@ def expectation(
     threshold: np.floating,
     epsilon: np.floating,
     collapsed: bool,
+    stop: np.ndarray,
 ) -> tuple[tuple[np.ndarray, np.ndarray, np.ndarray], np.ndarray, int, int]:
     """Fit gamma (D, K) to the documents in place, from the values that it has.
 
     `threshold` is on the mean absolute change of gamma; `epsilon` is added to the normaliser of phi, as
-    gensim does. `collapsed` stands for CVB0.
+    gensim does. `collapsed` stands for CVB0. Where ``stop[0]`` becomes 1 it returns at once, and what it
+    returns is of no use.
 
     Returns
     -------
@@ -78,10 +80,12 @@ def expectation(
     iterations : int
         Iterations in all.
     """
-    theta = np.empty_like(gamma)
+    theta = np.zeros_like(gamma)
     ratio = np.empty_like(counts)
     num_converged = num_iterations = 0
     for d in range(len(gamma)):
+        if stop[0]:
+            break
         words = slice(indptr[d], indptr[d + 1])
         weights = table[rows[words]]
         posterior = gamma[d]
@@ -95,6 +99,8 @@ def expectation(
             num_iterations += 1
             if np.abs(posterior - previous).mean() < threshold:
                 num_converged += 1
+                break
+            if stop[0]:
                 break
         gamma[d] = posterior
     sparse = scipy.sparse.csr_array(theta)

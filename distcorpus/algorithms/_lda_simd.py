@@ -105,6 +105,18 @@ def store(typingctx: Any, array: Any, index: Any, value: Any) -> Any:
 
 
 @intrinsic
+def is_set(typingctx: Any, flag: Any) -> Any:
+    """Whether flag[0] is not 0 at this moment: it is read each time, as another thread may set it."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        data = context.make_array(flag)(context, builder, value=arguments[0]).data
+        value = builder.load_atomic(data, "monotonic", align=1)
+        return builder.icmp_unsigned("!=", value, ir.Constant(value.type, 0))
+
+    return types.boolean(flag), codegen
+
+
+@intrinsic
 def load_apart(typingctx: Any, array: Any, starts: Any, index: Any, offset: Any) -> Any:
     """The vector of array[starts[index + j] + offset] for j up to the number of lanes; no bounds check.
 

@@ -33,6 +33,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from scipy.special import gammaln
 
+from . import stopping
 from ._caching import is_compiled
 from .chunk import Chunk, Divisible
 from .partial import cell_type
@@ -293,7 +294,7 @@ def expectation(
     variant: str,
     kernels: ModuleType | None = None,
 ) -> tuple[Theta, np.ndarray, int, int]:
-    dtype = table.dtype.type
+    dtype, stop = table.dtype.type, stopping.current()
     theta, ratio, converged, total = (kernels or compiled_or_numpy()).expectation(
         as_compiled(block.indptr, np.int64),
         rows,
@@ -305,7 +306,9 @@ def expectation(
         dtype(gamma_threshold),
         np.finfo(dtype).eps,  # gensim's too
         is_collapsed(variant),
+        stop.flag,
     )
+    stop.check()
     return theta, ratio, converged, total
 
 

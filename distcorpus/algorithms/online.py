@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from .chunk import Chunk, Divisible, positions_of
-from .lda import LDA_GRID, bound, infer, log_topics, topic_bound, topic_weights
-from .received import NUMBER, WHOLE, check_counts, check_finite, check_kinds
+from .lda import LDA_GRID, bound, infer, is_collapsed, log_topics, topic_bound, topic_weights
+from .received import check_kinds, count, flag, keep_plain, real, whole
 from .rows import Map
 from .topics import LazyTopics, StatisticsSum, newton_step
 
@@ -68,13 +69,15 @@ class Plan:
     details: bool = False
 
     def __post_init__(self) -> None:
-        check_counts(passes=self.passes, update_chunks=self.update_chunks, eval_chunks=self.eval_chunks)
-        check_counts(1, chunksize=self.chunksize)
-        check_counts(iterations=self.iterations)
-        check_finite(decay=self.decay, offset=self.offset)
-        check_kinds(*WHOLE, seed=self.seed)
-        check_kinds(*NUMBER, gamma_threshold=self.gamma_threshold)
+        keep_plain(self, count, "passes", "update_chunks", "iterations", "eval_chunks")
+        keep_plain(self, partial(count, least=1), "chunksize")
+        keep_plain(self, partial(whole, least=0), "seed")
+        keep_plain(self, partial(real, least=0.0), "decay", "gamma_threshold")
+        # Below 1 the first learning rate would be above 1, and take more from the topics than they have.
+        keep_plain(self, partial(real, least=1.0), "offset")
+        keep_plain(self, flag, "optimize_alpha", "optimize_eta", "details")
         check_kinds(str, variant=self.variant)
+        is_collapsed(self.variant)
 
 
 @dataclass(slots=True)
@@ -99,7 +102,7 @@ class Progress:
     updates: int = 0
 
     def __post_init__(self) -> None:
-        check_counts(pass_=self.pass_, chunk=self.chunk, documents=self.documents, updates=self.updates)
+        keep_plain(self, count, "pass_", "chunk", "documents", "updates")
 
 
 class OnlineLda:

@@ -26,6 +26,8 @@ class Postings:
         The values.
     n_docs : int
         The number of documents that are not empty.
+    squared_norm : float
+        About the sum of the squared values.
     """
 
     words: np.ndarray
@@ -33,6 +35,7 @@ class Postings:
     documents: np.ndarray
     data: np.ndarray
     n_docs: int
+    squared_norm: float
 
     @property
     def nnz(self) -> int:
@@ -52,6 +55,6 @@ def postings(block: Chunk) -> Postings:
     by_document = scipy.sparse.csr_array((block.data, block.indices, bounds), (n_docs, block.num_terms))
     by_term = by_document.tocsc()
     words = np.flatnonzero(np.diff(by_term.indptr)).astype(np.int32)
-    return Postings(
-        words, np.append(by_term.indptr[words], np.int32(block.nnz)), by_term.indices, by_term.data, n_docs
-    )
+    bounds = np.append(by_term.indptr[words], np.int32(block.nnz))
+    squared_norm = float(np.square(by_term.data, dtype=np.float64).sum())
+    return Postings(words, bounds, by_term.indices, by_term.data, n_docs, squared_norm)

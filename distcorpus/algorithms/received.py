@@ -10,9 +10,8 @@ wrong.
 from __future__ import annotations
 
 import math
-import sys
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -24,6 +23,11 @@ UNROLLED, UNROLLED_PER_BYTE = 64 << 20, 8
 _ENTRY, _DOCUMENT = 16, 16
 #: Bytes of a row of an array when it becomes an object of its own.
 _ROW = 128
+
+#: The largest whole number that compiled code takes.
+LARGEST = 2**63 - 1
+
+R = TypeVar("R")
 
 WHOLE: tuple[type, ...] = (int, np.integer)
 NUMBER: tuple[type, ...] = (int, float, np.integer, np.floating)
@@ -52,52 +56,102 @@ def check_kinds(*kinds: type | None, **values: Any) -> None:
             raise TypeError(f"{name} is a {type(value).__name__}: give {wanted}")
 
 
-def check_counts(least: int = 0, **values: Any) -> None:
-    """Refuse what is no whole number from `least` to `MOST_COUNTED`.
+def whole(name: str, value: Any, least: int = -LARGEST, most: int = LARGEST) -> int:
+    """Return a whole number that has arrived as Python's own: compiled code is compiled for each other type.
+
+    Raises
+    ------
+    TypeError
+        It is none.
+    ValueError
+        It is less than `least`, or more than `most`; without one, than compiled code takes.
+    """
+    if isinstance(value, bool):
+        raise TypeError(f"{name} is a bool: give a whole number")
+    check_kinds(*WHOLE, **{name: value})
+    number = int(value)
+    if not least <= number <= most:
+        shown = number if abs(number) <= LARGEST else "..."  # a long number takes long to write
+        raise ValueError(f"{name}={shown}: give a whole number from {least} to {most:,}")
+    return number
+
+
+def count(name: str, value: Any, least: int = 0) -> int:
+    """Return a count that has arrived (see `whole`): `MOST_COUNTED` at most."""
+    return whole(name, value, least, MOST_COUNTED)
+
+
+def real(name: str, value: Any, least: float = -math.inf) -> Any:
+    """Return a number that has arrived as Python's own (see `whole`), int or float.
+
+    Raises
+    ------
+    TypeError
+        It is none.
+    ValueError
+        It is less than `least`, or not finite.
+    """
+    if isinstance(value, bool):
+        raise TypeError(f"{name} is a bool: give a number")
+    check_kinds(*NUMBER, **{name: value})
+    if isinstance(value, WHOLE):
+        return whole(name, value, -LARGEST if least == -math.inf else math.ceil(least))
+    given = float(value)
+    if not (math.isfinite(given) and given >= least):
+        allowed = "a finite number" if least == -math.inf else f"a finite number, {least:g} or more"
+        raise ValueError(f"{name}={given:g}: give {allowed}")
+    return given
+
+
+def flag(name: str, value: Any) -> bool:
+    """Return True or False, which has arrived, as Python's own.
+
+    Raises
+    ------
+    TypeError
+        It is something else.
+    """
+    check_kinds(bool, np.bool_, **{name: value})
+    return bool(value)
+
+
+def or_none(check: Callable[..., R], name: str, value: Any, *options: Any) -> R | None:
+    """Return what `check` does of a value, or None for None."""
+    return None if value is None else check(name, value, *options)
+
+
+def keep_plain(of: Any, check: Callable[..., Any], *names: str) -> None:
+    """Put in the place of some attributes, of a dataclass that may be frozen, what `check` makes of them."""
+    for name in names:
+        object.__setattr__(of, name, check(name, getattr(of, name)))
+
+
+def check_amounts(amounts: Mapping[str, Any], *, above_zero: bool = False) -> None:
+    """Refuse arrays, and numbers, that are not all finite and at least 0.
 
     Parameters
     ----------
-    least : int
-    **values : any
+    amounts : mapping of str to ndarray or number
         By their names.
+    above_zero : bool, default False
+        Whether 0 will not do either.
 
     Raises
     ------
     TypeError, ValueError
-        One is not; the message names it.
+        One has something else; the message names it and says what it has.
     """
-    for name, value in values.items():
-        check_kinds(*WHOLE, **{name: value})
-        if isinstance(value, bool):
-            raise TypeError(f"{name} is a bool: give a whole number")
-        if not least <= value <= MOST_COUNTED:
-            raise ValueError(f"{name}={_shown(value)}: give a whole number from {least} to {MOST_COUNTED:,}")
-
-
-def check_finite(**values: Any) -> None:
-    """Refuse what is no finite number.
-
-    Parameters
-    ----------
-    **values : any
-        By their names.
-
-    Raises
-    ------
-    TypeError, ValueError
-        One is not; the message names it.
-    """
-    for name, value in values.items():
-        check_kinds(*NUMBER, **{name: value})
-        if isinstance(value, bool):
-            raise TypeError(f"{name} is a bool: give a number")
-        if not abs(value) <= sys.float_info.max:  # which an integer may exceed, and NaN does not keep to
-            raise ValueError(f"{name}={_shown(value)}: give a finite number")
-
-
-def _shown(number: Any) -> str:
-    """Return a number for a message: one with many digits is not written out."""
-    return f"{number}" if isinstance(number, float | np.floating) or abs(number) < 1e18 else "..."
+    for name, amount in amounts.items():
+        array = np.asarray(amount)
+        if array.dtype.kind not in "fiu":
+            raise TypeError(f"{name} is of type {array.dtype}: give numbers")
+        if not array.size:
+            continue
+        least, most = float(array.min()), float(array.max())  # no number where one is none
+        if not ((least > 0 if above_zero else least >= 0) and most < math.inf):
+            has = f"is {least:g}" if not array.ndim else f"has numbers from {least:g} to {most:g}"
+            allowed = "above 0" if above_zero else "of 0 or more"
+            raise ValueError(f"{name} {has}: give finite numbers {allowed}")
 
 
 def check_received(documents: Any, what: str = "chunk") -> None:

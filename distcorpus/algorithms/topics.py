@@ -15,12 +15,13 @@ from __future__ import annotations
 import functools
 import sys
 import threading
+from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-from .received import NUMBER, check_kinds
+from .received import check_amounts, check_kinds, real
 from .rows import Map, Rows
 from .summation import MAX_STEPS, add_cells, check_steps, inexact
 
@@ -72,7 +73,6 @@ class LazyTopics:
     ) -> None:
         check_kinds(np.ndarray, eta=eta, table=table)
         check_kinds(np.ndarray, None, sums=sums)
-        check_kinds(*NUMBER, scale=scale, numdocs=numdocs)
         if table.ndim != 2 or table.dtype not in (np.float32, np.float64):
             raise ValueError(
                 f"a table of shape {table.shape} and type {table.dtype}: give terms x topics in float32 "
@@ -87,8 +87,10 @@ class LazyTopics:
                 f"({self.num_topics}, {self.num_terms})"
             )
         self.eta = eta
-        self.scale = scale
-        self.numdocs = numdocs
+        self.scale = real("scale", scale)
+        self.numdocs: int = real("numdocs", numdocs)
+        if sums is not None and sums.shape != (self.num_topics,):
+            raise ValueError(f"sums has shape {sums.shape}: give ({self.num_topics},)")
         self.sums = self.table.sum(axis=0, dtype=np.float64) if sums is None else sums
         self._prior = np.require(np.atleast_2d(eta).T, self.table.dtype, ["C", "A", "W", "E"])
         self._prior_totals = eta.sum(axis=-1, dtype=np.float64)
@@ -222,6 +224,34 @@ def shares_of_tokens(statistics: np.ndarray) -> np.ndarray:
     if not 0 < total < np.inf:
         return np.full(len(statistics), 1 / max(len(statistics), 1))
     return statistics / total
+
+
+def check_arrived(topics: Mapping[str, Any], alpha: Any) -> None:
+    """Refuse a model that has arrived if no training run makes such.
+
+    Parameters
+    ----------
+    topics : mapping
+        The arguments of `LazyTopics`.
+    alpha : any
+        The documents' prior.
+
+    Raises
+    ------
+    TypeError, ValueError
+        They have something else than finite numbers of 0 or more (alpha: above 0), or another number of
+        topics; the message says which.
+    """
+    eta, table, sums = topics["eta"], topics["table"], topics.get("sums")
+    check_kinds(np.ndarray, eta=eta, table=table, alpha=alpha)
+    check_kinds(np.ndarray, None, sums=sums)
+    if alpha.shape != table.shape[1:]:
+        raise ValueError(
+            f"alpha has shape {alpha.shape} for a table of {table.shape}: give one number a topic"
+        )
+    real("numdocs", topics.get("numdocs", 0), 0)
+    check_amounts({"eta": eta, "table": table, "sums": () if sums is None else sums})
+    check_amounts({"alpha": alpha, "scale": real("scale", topics.get("scale", 1.0))}, above_zero=True)
 
 
 class LeadingTerms:

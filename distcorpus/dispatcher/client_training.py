@@ -20,6 +20,7 @@ from itertools import islice
 from typing import Any
 
 from distcorpus.algorithms.chunk import Chunk, Divisible
+from distcorpus.algorithms.stopping import Stopped, stopped_by
 from distcorpus.engines.base import Block, Engine
 from distcorpus.training.lda import LdaTask, LdaTraining, Numbered, Observer, topics_as_dict
 from distcorpus.training.rounds import CLIENT_CHECK_EVERY, Round
@@ -264,11 +265,12 @@ class ClientTraining(LdaTraining, Observer):
                 self._wait(lambda: self._expected is not None)
             if self._paused_at is not None:
                 self._wait_for_answer(self._paused_at)
-            self.run(self, self)
+            with stopped_by(self.stop):
+                self.run(self, self)
             # Who is told of the end may fetch the model from a dispatcher after this one.
             if self.progress.updates > self._saved:
                 self._save(None)
-        except Ended:
+        except (Ended, Stopped):
             return
         except BaseException as error:
             with self._changed:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from distcorpus.algorithms.chunk import as_chunk
 from distcorpus.algorithms.lda import LDA_GRID
-from distcorpus.algorithms.received import NUMBER, check_kinds, check_received
+from distcorpus.algorithms.received import NUMBER, check_amounts, check_kinds, check_received
 from distcorpus.algorithms.summation import GridSum
 from distcorpus.dispatcher import words
 from distcorpus.dispatcher.connection import Connection
@@ -160,6 +160,7 @@ class GensimLda(_GensimModel):
                 f"alpha has shape {prior.shape}: give one number for each of {num_topics} topics"
             )
         self._alpha = np.asarray(prior, dtype=np.float64)
+        check_amounts({"alpha": self._alpha}, above_zero=True)
         self._word = words.of_id2word(id2word)
         name, options = self._begin_session(
             lda_bytes(shape["num_terms"], shape["num_topics"], itemsize),
@@ -185,6 +186,7 @@ class GensimLda(_GensimModel):
                 f"the state has statistics of shape {sstats.shape} and eta of {eta.shape}, this model's have "
                 f"{shape} and {shape[1:]} or {shape}"
             )
+        check_amounts({"the state's statistics": sstats, "the state's eta": eta})
         self._state = state
         dtype = "float64" if sstats.dtype == np.float64 else "float32"
         statistics = sstats.sum(axis=1, dtype=np.float64)

@@ -68,7 +68,15 @@ def lsi_bytes(
 
 
 def lda_bytes(num_terms: int, num_topics: int, itemsize: int) -> int:
-    """Return the bytes of an LDA model's topics, as they come and go, and of its statistics' exact sum."""
+    """Return the bytes of an LDA model's topics, as they come and go, and of its statistics' exact sum.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If there cannot be so many terms or topics.
+    """
+    _check_claim("num_terms", num_terms, 0)
+    _check_claim("num_topics", num_topics, 1)
     return num_terms * num_topics * (2 * itemsize + 8)
 
 

@@ -105,7 +105,11 @@ class _ModelConnection(Slices, Connection):
             raise RuntimeError(refusal)
         return {"build": ours, "may_differ": self._dispatcher.may_differ()[:MOST_DIFFERENCES]}
 
+    def _check_free(self, method: str) -> None:
+        """Raise where another call of this connection is under way that a method would disturb."""
+
     def _begin(self, task: dict[str, Any]) -> dict[str, Any]:
+        self._check_free("begin")
         name, options = self._begin_session(self._nbytes(task), self._what(task))
         journals = self._dispatcher.journals
         journal = None if journals is None else journals.begin(task)
@@ -134,6 +138,7 @@ class _ModelConnection(Slices, Connection):
         int or None
             Chunks that need not be put again; None where the session is lost.
         """
+        self._check_free("go_on")
         self._check_ending()
         self.close()
         journals = self._dispatcher.journals
@@ -187,6 +192,7 @@ class _ModelConnection(Slices, Connection):
     @expose
     def put(self, indptr: np.ndarray, indices: np.ndarray, data: np.ndarray) -> None:
         """Add a chunk, the arrays of a `Chunk`; waits while the training is too far behind."""
+        self._check_free("put")
         chunk = self._chunk(indptr, indices, data)
         self._dispatcher.watch.documents_arrived(chunk.n_docs)
         self._current().put(chunk)
@@ -199,6 +205,7 @@ class _ModelConnection(Slices, Connection):
         For a worker that lacks them the program is asked, by requests in `ModelLda.events`, `ModelLda.take`
         and `ModelLsi.finish`, unless this process has the corpus.
         """
+        self._check_free("put_references")
         session, what = self._current(), self.arriving()
         try:
             chunk = self._referred(message)
@@ -352,8 +359,9 @@ class ModelLda(_ModelConnection):
             See `EvaluationTask`.
         """
         asked = EvaluationTask.from_message(task)
+        nbytes = _bytes_of(asked.topics)
         learnt = LazyTopics(**asked.topics)
-        name, options = self._begin_session(_bytes_of(asked.topics), _tables(asked.topics))
+        name, options = self._begin_session(nbytes, _tables(asked.topics))
         engine = self._dispatcher.engine
         self._opened(
             Evaluation(name, engine, learnt.num_terms, asked.params, learnt.rows, asked.first, **options)
@@ -409,29 +417,7 @@ class ModelLsi(_ModelConnection):
         self._factors = None  # whoever computes them is told
         super().close()
 
-    def _begin_session(self, nbytes: int, what: str) -> tuple[str, dict[str, Any]]:
-        self._check_finished("begin")
-        return super()._begin_session(nbytes, what)
-
-    @expose
-    def go_on(self, token: str) -> int | None:
-        """See `_ModelConnection.go_on`."""
-        self._check_finished("go_on")
-        return super().go_on(token)
-
-    @expose
-    def put(self, indptr: np.ndarray, indices: np.ndarray, data: np.ndarray) -> None:
-        """See `_ModelConnection.put`."""
-        self._check_finished("put")
-        super().put(indptr, indices, data)
-
-    @expose
-    def put_references(self, message: dict[str, Any]) -> None:
-        """See `_ModelConnection.put_references`."""
-        self._check_finished("put_references")
-        super().put_references(message)
-
-    def _check_finished(self, method: str) -> None:
+    def _check_free(self, method: str) -> None:
         if self._factors is not None and not self._factors.done():
             raise RuntimeError(
                 f"{method}() while finish() is under way on the same connection: call finish() until it has "

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from distcorpus._machine import available_cores
 from distcorpus.algorithms.chunk import Chunk, positions_of, words_in
 from distcorpus.algorithms.rows import Map, Rows
+from distcorpus.algorithms.stopping import Stop, stopped_by
 from distcorpus.engines.base import Block, Round
 from distcorpus.engines.failures import too_large
 from distcorpus.engines.observer import JobRecord, watching
@@ -136,8 +137,9 @@ if hasattr(os, "register_at_fork"):
 class _Job:
     """Some blocks of a round that share a kernel instance, whose result is theirs together."""
 
-    def __init__(self, round_: Round, blocks: Sequence[Block]) -> None:
+    def __init__(self, round_: Round, blocks: Sequence[Block], stop: Stop) -> None:
         self.round = round_
+        self.stop = stop
         self.blocks = blocks
         self.left = len(blocks)
         self._making = threading.Lock()
@@ -214,6 +216,7 @@ class ThreadsEngine:
         self._queue: deque[tuple[_Job, Block]] = deque()
         self._rounds: dict[str, Round] = {}
         self._left: dict[str, int] = {}  # blocks of the session's round that are not in its result
+        self._stops: dict[str, Stop] = {}  # what ends the session's round
         self._sealed: set[str] = set()
         self._threads: set[threading.Thread] = set()  # one that is not in it ends
 
@@ -224,12 +227,14 @@ class ThreadsEngine:
         self.close()
 
     def close(self) -> None:
-        """Drop all jobs and wait until the blocks that are being computed are done."""
+        """Drop all jobs, those that are being computed too."""
         with self._changed:
             threads, self._threads = self._threads, set()
             self._rounds.clear()
             self._left.clear()
             self._queue.clear()
+            for stop in self._stops.values():
+                stop.set()
             self._changed.notify_all()
         try:
             for thread in threads:
@@ -254,12 +259,13 @@ class ThreadsEngine:
             self._drop(round_.session)
             self._rounds[round_.session] = round_
             self._left[round_.session] = 0
+            self._stops[round_.session] = Stop()
 
     def add_blocks(self, round_: Round, blocks: Sequence[Block]) -> None:
         with self._changed:
             if not blocks or self._rounds.get(round_.session) is not round_:
                 return
-            job = _Job(round_, blocks)
+            job = _Job(round_, blocks, self._stops[round_.session])
             # The largest first, so that no thread is left alone with one at the end.
             self._queue.extend((job, block) for block in sorted(blocks, key=lambda block: -block.nnz))
             self._left[round_.session] += len(blocks)
@@ -287,6 +293,9 @@ class ThreadsEngine:
         self._rounds.pop(session, None)
         self._left.pop(session, None)
         self._sealed.discard(session)
+        stop = self._stops.pop(session, None)
+        if stop is not None:
+            stop.set()
         self._queue = deque(task for task in self._queue if task[0].round.session != session)
 
     def _start_threads(self) -> None:
@@ -342,7 +351,8 @@ class ThreadsEngine:
         round_ = job.round
         with self._budget:
             began, start = time.time(), time.perf_counter()
-            job.kernel(self.map if self.num_workers > 1 else map).add(block.documents, block.key)
+            with stopped_by(job.stop):
+                job.kernel(self.map if self.num_workers > 1 else map).add(block.documents, block.key)
             seconds = time.perf_counter() - start
         for observer in watching():
             observer.job_ended(_record(round_, block, began, seconds))

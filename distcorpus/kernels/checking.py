@@ -26,8 +26,6 @@ def check_result(
     result: Any,
     words: NDArray[np.int32],
     blocks: Sequence[tuple[Any, Key]],
-    *,
-    own: bool = False,
 ) -> None:
     """Refuse a result that no kernel can have computed of these blocks.
 
@@ -43,9 +41,6 @@ def check_result(
         The term ids that occur in the job's blocks, ascending.
     blocks : sequence of (Chunk or Postings, tuple of int)
         The documents, and the key of each block.
-    own : bool, default False
-        Whether it was computed here: then a sum, which a kernel makes exactly or not at all, is not held
-        against what the documents can make.
 
     Raises
     ------
@@ -59,7 +54,7 @@ def check_result(
         _require(isinstance(result, BlockResults), "it has no arrays by block")
         _check_arrays(result.arrays, [key for _, key in blocks])
     check = getattr(kernel, "check", None)
-    if check is not None and not (own and kernel.sums):
+    if check is not None:
         check(result, params, words, blocks)
 
 

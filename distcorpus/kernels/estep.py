@@ -29,7 +29,7 @@ from distcorpus.algorithms.lda import (
     topic_weights,
 )
 from distcorpus.algorithms.partial import Partial
-from distcorpus.algorithms.received import NUMBER, WHOLE, check_kinds
+from distcorpus.algorithms.received import check_amounts, check_kinds, flag, keep_plain, real, whole
 from distcorpus.algorithms.summation import (
     add_cells,
     in_range,
@@ -87,14 +87,16 @@ class TopicParams:
     def __post_init__(self) -> None:
         floats(self.dtype)
         check_kinds(np.ndarray, alpha=self.alpha, totals=self.totals)
-        check_kinds(*WHOLE, iterations=self.iterations, seed=self.seed)
-        check_kinds(*NUMBER, gamma_threshold=self.gamma_threshold)
+        keep_plain(self, whole, "iterations", "seed")
+        keep_plain(self, real, "gamma_threshold")
         check_kinds(str, variant=self.variant)
         shapes = np.shape(self.alpha), np.shape(self.totals)
         if len(shapes[0]) != 1 or shapes[0] != shapes[1]:
             raise ValueError(
                 f"alpha has shape {shapes[0]} and totals {shapes[1]}: give a number for each topic"
             )
+        check_amounts({"alpha": self.alpha}, above_zero=True)
+        check_amounts({"totals": self.totals})
 
     @property
     def width(self) -> int:
@@ -113,6 +115,10 @@ class EStepParams(TopicParams):
     """
 
     gamma_statistics: bool = False
+
+    def __post_init__(self) -> None:
+        TopicParams.__post_init__(self)  # `super()` knows nothing of a class with slots
+        keep_plain(self, flag, "gamma_statistics")
 
 
 @register

@@ -10,6 +10,7 @@ import numpy as np
 
 from distcorpus.algorithms.chunk import Chunk, positions_of
 from distcorpus.algorithms.lda import bound, infer, log_topics, topic_weights
+from distcorpus.algorithms.received import flag, keep_plain
 from distcorpus.kernels.base import BlockArrays, BlockResults, Key
 from distcorpus.kernels.checking import MARGIN, check_array
 from distcorpus.kernels.estep import BLOCK_DOCUMENTS, TopicParams
@@ -27,6 +28,10 @@ class InferenceParams(TopicParams):
     """
 
     bound: bool = False
+
+    def __post_init__(self) -> None:
+        TopicParams.__post_init__(self)  # `super()` knows nothing of a class with slots
+        keep_plain(self, flag, "bound")
 
 
 @register

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from distcorpus.algorithms import stopping
 from distcorpus.kernels.base import Key, Packed, Result
 
 
@@ -52,15 +53,24 @@ def run(
         The same bits for any number of threads.
     seconds : float
         Time spent in computing.
+
+    Raises
+    ------
+    Stopped
+        What ends this thread's computations (`stopping.stopped_by`) was set.
     """
     started = time.perf_counter()
-    job = kernel(params, words, table, table_row)
+    job, stop = kernel(params, words, table, table_row), stopping.current()
+
+    def add(block: tuple[Any, Key]) -> None:
+        with stopping.stopped_by(stop):
+            job.add(unpack(block[0]), block[1])
+
     if threads is None or len(blocks) == 1:
-        for block, key in blocks:
-            job.add(unpack(block), key)
+        for block in blocks:
+            add(block)
     else:
         # The largest first, so that no thread is left alone with one at the end.
-        largest_first = sorted(blocks, key=lambda block: -block[0].nnz)
-        for _ in threads.map(lambda block: job.add(unpack(block[0]), block[1]), largest_first):
+        for _ in threads.map(add, sorted(blocks, key=lambda block: -block[0].nnz)):
             pass
     return job.result(), time.perf_counter() - started

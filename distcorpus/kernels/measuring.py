@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from distcorpus.algorithms.chunk import Chunk
+from distcorpus.algorithms.received import keep_plain, whole
 from distcorpus.kernels.base import BlockArrays, BlockResults, Key
 from distcorpus.kernels.checking import check_array
 from distcorpus.kernels.inference import Inference
@@ -28,6 +29,9 @@ class NormParams:
     """
 
     width: int = 0
+
+    def __post_init__(self) -> None:
+        keep_plain(self, whole, "width")
 
 
 @register

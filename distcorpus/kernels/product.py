@@ -14,7 +14,7 @@ from distcorpus.algorithms.chunk import Chunk, positions_of
 from distcorpus.algorithms.lda import floats
 from distcorpus.algorithms.partial import Partial
 from distcorpus.algorithms.postings import Postings, postings
-from distcorpus.algorithms.received import NUMBER, WHOLE, check_kinds
+from distcorpus.algorithms.received import check_kinds, keep_plain, real, whole
 from distcorpus.algorithms.summation import compiled_kernels, in_range, inexact, narrow_steps
 from distcorpus.kernels.base import Key, Packed
 from distcorpus.kernels.checking import MARGIN, check_extras
@@ -51,11 +51,12 @@ class ProductParams:
 
     def __post_init__(self) -> None:
         floats(self.dtype)
-        check_kinds(*WHOLE, width=self.width)
-        check_kinds(*NUMBER, grid=self.grid)
+        keep_plain(self, whole, "width")
+        keep_plain(self, real, "grid")
         check_kinds(dict, None, weights=self.weights)
-        if not all(issubclass(kind, NUMBER) for kind in set(map(type, (self.weights or {}).values()))):
-            raise TypeError("weights has something else than numbers")
+        if self.weights is not None:
+            weights = {key: real("a weight", weight) for key, weight in self.weights.items()}
+            object.__setattr__(self, "weights", weights)
 
 
 @register
@@ -173,7 +174,9 @@ class Product:
 
 def _squared_norm(block: Any) -> float:
     """Return about the sum of the squared values or, of documents that are elsewhere, a bound on it."""
-    if isinstance(block, Chunk | Postings):
+    if isinstance(block, Postings):
+        return block.squared_norm
+    if isinstance(block, Chunk):
         return float(np.square(block.data, dtype=np.float64).sum())
     return float(block.squared_norm())
 

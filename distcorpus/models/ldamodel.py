@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import partial
 from itertools import chain, islice
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, TypeVar, cast
 
 import gensim.models
 import gensim.utils
@@ -53,6 +53,7 @@ from distcorpus.corpora.reading import (
 )
 from distcorpus.corpora.reference import StoredChunk, documents_here, refers_to
 from distcorpus.engines.base import Block, Engine
+from distcorpus.engines.interrupts import interruptible
 from distcorpus.kernels import EStep, Inference, InferenceParams
 from distcorpus.models import _check as check
 from distcorpus.models._answers import check_topics
@@ -70,9 +71,13 @@ from distcorpus.training.lda import LdaTask, LdaTraining, Numbered, Observer, to
 from distcorpus.training.rounds import Round
 from distcorpus.wire import CommunicationError, names
 
+R = TypeVar("R")
+
 # Under the name that gensim's users know its lines by.
 logger = logging.getLogger("gensim.models.ldamodel")
 
+#: Iterations, of all documents together, that may take a while.
+LONG = 10_000
 #: Chunks that may be read before they are needed.
 CHUNKS_READ_AHEAD = 8
 #: Chunks of a training on a Dask cluster that wait for a worker.
@@ -726,7 +731,9 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
         alpha, iterations = self._setting("alpha"), self._setting("iterations")
         if not documents.indices.size and iterations:  # no words: the prior, whatever the start
             return np.tile(alpha, (documents.n_docs, 1)).astype(self.dtype)
-        return infer(
+        # Few iterations are over sooner than Ctrl-C would have an effect.
+        compute = partial(interruptible, infer) if documents.n_docs * iterations > LONG else infer
+        return compute(
             documents,
             self._weights(words),
             np.arange(len(words), dtype=np.int32),
@@ -1514,6 +1521,10 @@ class _Observer(Observer):
         self._run = run
         self._training = training
         self._changing = _Changing()
+
+    def estimated(self, chunk: Divisible, estimate: Callable[[], R]) -> R:
+        """Let Ctrl-C end what is computed here."""
+        return interruptible(estimate) if isinstance(chunk, Chunk) else estimate()
 
     def changing(self) -> _Changing:
         """Remember whether an M-step was interrupted."""

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distcorpus.algorithms.chunk import Chunk, Divisible
-from distcorpus.algorithms.received import check_counts
+from distcorpus.algorithms.received import check_kinds, count, keep_plain
+from distcorpus.algorithms.topics import check_arrived
 from distcorpus.engines.base import Block, Engine
 from distcorpus.kernels import Inference, InferenceParams, as_dict
 from distcorpus.training.session import PUT_AFTER_END, Session
@@ -39,7 +40,9 @@ class EvaluationTask:
     first: int = 0
 
     def __post_init__(self) -> None:
-        check_counts(first=self.first)
+        check_kinds(dict, topics=self.topics)
+        keep_plain(self, count, "first")
+        check_arrived(self.topics, self.params.alpha)
 
     def to_message(self) -> dict[str, Any]:
         """Return it as it travels."""

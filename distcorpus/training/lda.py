@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
 from itertools import chain, islice
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,14 +15,16 @@ from numpy.typing import NDArray
 from distcorpus.algorithms.chunk import Divisible
 from distcorpus.algorithms.lda import LDA_GRID, check_not_too_small
 from distcorpus.algorithms.online import OnlineLda, Plan, Progress
-from distcorpus.algorithms.received import check_counts, check_kinds
-from distcorpus.algorithms.topics import LazyTopics, StatisticsSum
+from distcorpus.algorithms.received import check_amounts, check_kinds, count, flag, keep_plain, or_none
+from distcorpus.algorithms.topics import LazyTopics, StatisticsSum, check_arrived
 from distcorpus.engines.base import Block, Engine
 from distcorpus.kernels import EStep, EStepParams
 from distcorpus.training.rounds import Round
 from distcorpus.training.session import Session
 from distcorpus.training.spool import Spool
 from distcorpus.training.standing import Standing, TopicNow, topics_now
+
+R = TypeVar("R")
 
 #: A chunk's number in its pass, and the chunk.
 Numbered = tuple[int, Divisible]
@@ -58,6 +61,10 @@ class Observer:
 
     def computing(self, round_: Round) -> None:
         """A round has all its blocks and is being computed: the topics stand still."""
+
+    def estimated(self, chunk: Divisible, estimate: Callable[[], R]) -> R:
+        """Return what an estimate of a chunk's perplexity returns, which may take a while."""
+        return estimate()
 
     def happened(self, event: dict[str, Any]) -> None:
         """A perplexity was estimated, see `Reporter`."""
@@ -105,12 +112,14 @@ class LdaTask:
     pause_every: int | None = None
 
     def __post_init__(self) -> None:
-        check_kinds(np.ndarray, alpha=self.alpha, eta=self.eta)
-        check_counts(num_updates=self.num_updates)
-        if self.documents is not None:
-            check_counts(documents=self.documents)
-        if self.pause_every is not None:
-            check_counts(1, pause_every=self.pause_every)
+        check_kinds(dict, topics=self.topics)
+        check_kinds(np.ndarray, eta=self.eta)
+        keep_plain(self, count, "num_updates")
+        keep_plain(self, partial(or_none, count), "documents")
+        keep_plain(self, partial(or_none, partial(count, least=1)), "pause_every")
+        keep_plain(self, flag, "pauses")
+        check_arrived(self.topics, self.alpha)
+        check_amounts({"eta": self.eta})
 
     def to_message(self) -> dict[str, Any]:
         """Return it as it travels."""
@@ -245,7 +254,9 @@ class LdaTraining(Session):
             self.queue(round_, source.blocks(number, chunk))
             documents += chunk.n_docs
             # While the engine computes.
-            event = reporter.perplexity(number, chunk, documents == source.documents, source.documents)
+            last = documents == source.documents
+            estimate = partial(reporter.perplexity, number, chunk, last, source.documents)
+            event = observer.estimated(chunk, estimate)
             if event is not None:
                 observer.happened(event)
         self.seal(round_)

@@ -7,6 +7,7 @@ import math
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from distcorpus.algorithms import lsi
 from distcorpus.algorithms.chunk import Chunk, Divisible
 from distcorpus.algorithms.lda import floats
-from distcorpus.algorithms.received import WHOLE, check_finite, check_kinds
+from distcorpus.algorithms.received import check_amounts, check_kinds, keep_plain, or_none, real, whole
 from distcorpus.algorithms.summation import GridSum, exact_sum, grid_for
 from distcorpus.engines.base import Block, Engine
 from distcorpus.kernels import NormParams, Product, ProductParams, SquaredNorm
@@ -83,9 +84,9 @@ class LsiTask:
                 "squared_weights: earlier documents count infinitely much, or less than nothing: give a "
                 "decay of 1 or less"
             )
-        check_kinds(*WHOLE, num_terms=self.num_terms, num_topics=self.num_topics, seed=self.seed)
-        check_kinds(*WHOLE, None, power_iters=self.power_iters, extra_samples=self.extra_samples)
-        check_finite(decay=self.decay, tolerance=self.tolerance)
+        keep_plain(self, whole, "num_terms", "num_topics", "seed")
+        keep_plain(self, partial(or_none, whole), "power_iters", "extra_samples")
+        keep_plain(self, real, "decay", "tolerance")
         if self.tolerance <= 0:
             raise ValueError(f"tolerance={self.tolerance}: give a number above 0")
         floats(self.dtype)
@@ -96,6 +97,9 @@ class LsiTask:
                 raise ValueError(
                     f"base has shapes {U.shape} and {s.shape}: give ({self.num_terms}, k) and (k,)"
                 )
+            check_amounts({"the base's singular values": s})
+            if U.dtype.kind != "f" or not np.isfinite(U.min(initial=0)) or not np.isfinite(U.max(initial=0)):
+                raise ValueError("the base's vectors are not all finite numbers: give those of a model")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distcorpus.algorithms.chunk import Chunk, Divisible
+from distcorpus.algorithms.stopping import Stop
 from distcorpus.algorithms.summation import GridSum
 from distcorpus.algorithms.topics import StatisticsSum
 from distcorpus.engines.base import Block, Engine
@@ -81,6 +82,7 @@ class Session:
         self._max_queued = max_queued
         self._journal = journal
         self.check_client = check_client
+        self.stop = Stop()  # ends what the training run's own thread computes
         self._num_blocks = 0
         self._ended = False
         self._latest: Callable[[], Round | None] = lambda: None  # a weak reference: sums are large
@@ -95,6 +97,7 @@ class Session:
             Leave the journal, for another process to go on.
         """
         self._ended = True
+        self.stop.set()
         self.engine.close_session(self.name)
         round_ = self._latest()
         if round_ is not None:

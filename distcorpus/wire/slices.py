@@ -34,6 +34,8 @@ _MOST_AXES = 8
 _LONGEST_TYPE = 20
 #: How many containers an array is in at most, from the arguments or the answer on.
 DEEPEST = 4
+#: Rows of an array without bytes: whoever goes through them takes time and memory for each.
+MOST_EMPTY_ROWS = 1 << 16
 #: Arrays of one call that travel in slices.
 MOST_ARRAYS = 100_000
 #: No program is asked for more slices than this limit of its messages makes.
@@ -126,7 +128,7 @@ class _Parcels:
 
     def arrived(self, number: Any, dtype: Any, shape: Any) -> np.ndarray:
         numbers = (number, *shape) if type(shape) in (tuple, list) else (None,)
-        if len(numbers) > 1 + _MOST_AXES or not all(type(one) is int for one in numbers):
+        if len(numbers) > 1 + _MOST_AXES or not all(type(one) is int and one >= 0 for one in numbers):
             raise ValueError("an array has arrived whose number and shape are none")
         buffer, here = self._in.pop(number)
         self._claimed -= len(buffer)
@@ -134,6 +136,8 @@ class _Parcels:
         kind = _number_type(dtype)
         if kind is None or math.prod(shape) * kind.itemsize != len(buffer) or here < len(buffer):
             raise ValueError("an array has not arrived as a whole")
+        if not len(buffer) and math.prod(length or 1 for length in shape) > MOST_EMPTY_ROWS:
+            raise ValueError("an array without bytes has arrived that states many rows")
         return buffer.view(kind).reshape(shape)
 
     def unpacked(self, arguments: Any) -> Any:

@@ -8,7 +8,9 @@ import socket
 import threading
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -18,13 +20,14 @@ from distcorpus._text import plural
 from distcorpus._version import __version__
 from distcorpus.algorithms.chunk import Chunk, compact, from_arrays, words_in
 from distcorpus.algorithms.partial import Partial
+from distcorpus.algorithms.stopping import Stop, Stopped, stopped_by
 from distcorpus.corpora.reference import Read, Reference, checked_words, held_against
 from distcorpus.corpora.roots import Roots
 from distcorpus.corpora.store import Store
 from distcorpus.kernels import KERNELS, Result, check_result, load_own
 from distcorpus.kernels.build import this_build
 from distcorpus.kernels.kind import kind_of_kernels
-from distcorpus.wire import Connection, Slices, current_connection, expose, sliced
+from distcorpus.wire import Connection, Slices, client_gone, current_connection, expose, sliced
 from distcorpus.wire.memory import resident_memory
 from distcorpus.worker.cache import Cache, KeptBlock
 from distcorpus.worker.job import run
@@ -38,6 +41,8 @@ LOG_EVERY, SESSIONS_LOGGED = 10.0, 256
 CANCELLED_KEPT = 1000
 #: Sessions that something may be kept for: many more than a dispatcher has.
 SESSIONS_KEPT = 4096
+#: Seconds between two looks whether those whose jobs are computed are there.
+LOOK_EVERY = 1.0
 #: Bytes that a worker has ready for its first job: enough for the default chunks and a hundred topics.
 MEMORY_TAKEN = 64 << 20
 
@@ -88,6 +93,16 @@ class JobLog:
         self._sums[session] = since, jobs, so_far, busy
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _UnderWay:
+    """A job that is here, and what ends it."""
+
+    lease: str
+    session: str
+    connection: Connection | None
+    stop: Stop = field(default_factory=Stop)
+
+
 class Worker(Slices):
     """The object that a worker daemon serves.
 
@@ -131,6 +146,8 @@ class Worker(Slices):
         self._calls_changed = threading.Condition()
         self._cancelled: OrderedDict[str, Connection | None] = OrderedDict()  # and who said so
         self._cancelled_lock = threading.Lock()
+        self._under_way: set[_UnderWay] = set()
+        self._watching: threading.Thread | None = None
         self._started = time.monotonic()
         self._refused = ""
         self._log = JobLog()
@@ -224,10 +241,25 @@ class Worker(Slices):
                 self._calls_changed.notify_all()
 
     def _process(self, job: dict[str, Any]) -> dict[str, Any]:
-        arrived = time.perf_counter()
         kernel, params = check_job(job)
+        self._used_by(job["session"], current_connection())
+        under_way = _UnderWay(job["lease"], job["session"], current_connection())
+        with self._calls_changed:
+            self._under_way.add(under_way)
+            self._calls_changed.notify_all()
+            self._watch()
+        try:
+            with stopped_by(under_way.stop):
+                return self._computed(job, kernel, params)
+        except Stopped:
+            return {"handed_back": True}
+        finally:
+            with self._calls_changed:
+                self._under_way.remove(under_way)
+
+    def _computed(self, job: dict[str, Any], kernel: Any, params: Any) -> dict[str, Any]:
+        arrived = time.perf_counter()
         session, num_terms = job["session"], job["num_terms"]
-        self._used_by(session, current_connection())
         # What arrives are views of the whole message, which would stay as long as they do.
         stored = {number: Reference.from_message(said) for number, said in job.pop("stored", {}).items()}
         arrived_blocks = {
@@ -280,9 +312,7 @@ class Worker(Slices):
                 session, kernel.name, sum(block.documents.n_docs for block, _ in blocks), seconds
             )
         # The next job is computed meanwhile.
-        check_result(
-            kernel, params, result, words, [(block.documents, key) for block, key in blocks], own=True
-        )
+        _check_own(kernel, params, result, words, [(block.documents, key) for block, key in blocks])
         return {
             "lease": job["lease"],
             **_reply(result),
@@ -308,7 +338,7 @@ class Worker(Slices):
 
     @expose
     def cancel(self, leases: list[str]) -> None:
-        """Take back jobs that have not begun to be computed (those under way end, and are not wanted)."""
+        """Take back jobs; what is computed of them ends."""
         longest = max(map(len, leases), default=0)
         if len(leases) > CANCELLED_KEPT or longest > LONGEST_NAME:
             raise ValueError(
@@ -319,13 +349,34 @@ class Worker(Slices):
             self._cancelled.update(dict.fromkeys(leases, current_connection()))
             while len(self._cancelled) > CANCELLED_KEPT:
                 self._cancelled.popitem(last=False)
+        self._stop(lambda job: job.lease in leases)
 
     @expose
     def forget(self, session: str) -> None:
-        """Give up all that is kept for a session that has ended."""
+        """Give up all that is computed and kept for a session that has ended."""
+        self._stop(lambda job: job.session == session)
         with self._users_lock:
             self._users.pop(session, None)
             self._cache.forget(session)
+
+    def _stop(self, which: Callable[[_UnderWay], bool]) -> None:
+        """End some of the jobs that are here."""
+        with self._calls_changed:
+            for job in filter(which, self._under_way):
+                job.stop.set()
+
+    def _watch(self) -> None:
+        """See to it that jobs end whose connection does: the thread that would hear of it computes."""
+        if self._watching is None:
+            self._watching = threading.Thread(target=self._watch_connections, name="watch", daemon=True)
+            self._watching.start()
+
+    def _watch_connections(self) -> None:
+        while True:
+            with self._calls_changed:
+                self._calls_changed.wait_for(lambda: self._under_way)
+            time.sleep(LOOK_EVERY)
+            self._stop(lambda job: job.connection is not None and client_gone(job.connection.sock))
 
     def _used_by(self, session: str, connection: Connection | None) -> None:
         if connection is not None:
@@ -371,6 +422,17 @@ class Worker(Slices):
         self.leaving.set()
         with self._calls_changed:
             return self._calls_changed.wait_for(lambda: self._calls == 0, timeout)
+
+
+def _check_own(kernel: Any, params: Any, result: Result, words: np.ndarray, blocks: Any) -> None:
+    """Refuse to send what the dispatcher would expel this worker for: it has computed what it was given."""
+    try:
+        check_result(kernel, params, result, words, blocks)
+    except ValueError as error:
+        raise ValueError(
+            f"the result is impossible for the job's documents: {error}. The topics, or vectors, that came "
+            "with the job are none that a training run makes: begin with others"
+        ) from error
 
 
 def _arrived(

@@ -20,6 +20,7 @@ from benchmarks.report import Result
 from distcorpus.algorithms import _lda_numpy, lda
 from distcorpus.algorithms.chunk import Chunk, as_chunk, positions_of
 from distcorpus.algorithms.partial import Partial
+from distcorpus.algorithms.stopping import Stop
 from distcorpus.kernels import EStep, EStepParams
 
 NOTE = """\
@@ -37,6 +38,7 @@ error is the relative L1 distance of the statistics from a float64 computation i
 REPEATS = 5
 
 ITERATIONS, THRESHOLD = 50, 0.001
+NEVER = Stop().flag
 SEED, KEY = 1, (0, 0)
 
 
@@ -150,6 +152,7 @@ def _reference(case: Case) -> np.ndarray:
         np.float64(THRESHOLD),
         np.float64(np.finfo(np.float32).eps),
         False,
+        NEVER,
     )
     entries = scipy.sparse.csr_array((ratio, block.indices, block.indptr), shape=(block.n_docs, len(table)))
     return np.asarray(entries.T @ _lda_numpy.dense(theta, case.num_topics) * table)

@@ -18,10 +18,12 @@ from scipy.stats import kstest
 from distcorpus.algorithms import _lda_numpy, lda
 from distcorpus.algorithms.chunk import as_chunk
 from distcorpus.algorithms.lda import LDA_GRID, bound, infer, starting_gamma, topic_bound
+from distcorpus.algorithms.stopping import Stop
 from distcorpus.algorithms.summation import merge_extras
 from distcorpus.kernels import EStep, EStepParams
 
 numba_kernels = pytest.importorskip("distcorpus.algorithms._lda_numba")
+NEVER = Stop().flag
 
 
 @pytest.fixture(params=["numba", "numpy"])
@@ -172,6 +174,7 @@ def test_compiled_absence_agrees_with_the_reference(lee):
             np.float32(0),
             np.float32(1e-7),
             True,
+            NEVER,
         )
         absent.append(
             kernels.absence(block.indptr, block.indices, block.data, table, theta, ratio, gamma - 0.1)
@@ -199,6 +202,7 @@ def block_statistics(kernels, block, lambda_, alpha, dtype, variant, iterations=
         scalar(threshold),
         scalar(np.finfo(np.float32).eps),
         collapsed,
+        NEVER,
     )
     every = np.arange(block.num_terms, dtype=np.int32)
     counts = block.indptr, block.indices, theta, ratio, table, every, LDA_GRID
@@ -250,6 +254,7 @@ def test_a_topic_that_has_left_comes_back(num_topics):
             dtype(1e-7),
             dtype(np.finfo(np.float32).eps),
             False,
+            NEVER,
         )
         posteriors.append(gamma[0])
     weights = np.exp(psi(alpha) - psi(61.0))

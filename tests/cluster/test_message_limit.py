@@ -72,6 +72,15 @@ def test_ours_are_trained(small, cluster, documents, monkeypatch, kind, client):
         assert there.nbytes > 1 << 20
 
 
+@pytest.mark.parametrize("kind", OURS)
+@pytest.mark.long
+def test_a_chunk_is_larger_than_half_a_message(small, documents, monkeypatch, kind):
+    for name, value in small.environ().items():
+        monkeypatch.setenv(name, value)
+    model = train(kind, documents * 4, chunksize=1600, num_topics=5)
+    assert result(model) == result(train(kind, documents * 4, False, chunksize=1600, num_topics=5))
+
+
 @pytest.mark.parametrize("kind", [gensim.models.LdaModel, gensim.models.LsiModel])
 def test_gensims_are_refused_when_they_begin(small, documents, monkeypatch, kind):
     for name, value in small.environ().items():

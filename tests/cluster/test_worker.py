@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 
 from distcorpus import LocalCluster
 from distcorpus.kernels import EStepParams, InferenceParams, ProductParams, as_dict
+from distcorpus.wire import Daemon, abort, connect
 from distcorpus.wire.frames import encode
 from distcorpus.worker.daemon import JobLog, Worker
 
@@ -83,6 +85,69 @@ def test_block_that_it_does_not_hold_is_asked_for(worker):
     assert "partial" in worker.process(job(payload={}))
     worker.forget("lda-1")
     assert worker.process(job(payload={}))["missing"] == [0]
+
+
+ENDLESS = {"iterations": 2**62, "gamma_threshold": 0.0}
+
+
+@pytest.mark.parametrize("kernel", ["lda", "inference"])
+@pytest.mark.parametrize("how", ["cancel", "forget"])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_job_under_way_ends_when_nobody_wants_it(kernel, how, threads):
+    worker = Worker("a worker", threads)
+    endless = job(kernel, params={**as_dict(PARAMS[kernel]), **ENDLESS})
+    endless["blocks"] = [(0, (0, 0)), (1, (0, 1))]
+    endless["payload"] = dict.fromkeys((0, 1), endless["payload"][0])
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(worker.process, endless)
+        wait_until(worker._computing.locked, "the job")
+        if how == "cancel":
+            worker.cancel(["a-1"])
+        else:
+            worker.forget("lda-1")
+        assert answer.result(20) == {"handed_back": True}
+    assert worker.process(job(kernel, lease="b-1")).keys() >= {"lease"}
+
+
+def test_a_job_under_way_ends_with_its_connection():
+    """Where its dispatcher was killed, nobody tells the worker."""
+    worker, daemon = Worker("a worker"), Daemon()
+    uri = daemon.serve("w", worker)
+    daemon.start()
+    proxy = connect(uri)
+    endless = job(params={**as_dict(PARAMS["lda"]), **ENDLESS})
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(proxy.process, endless)
+        wait_until(worker._computing.locked, "the job")
+        abort(proxy)
+    wait_until(lambda: not worker._computing.locked(), "its end", 20)
+    daemon.stop(grace=1.0)
+
+
+@pytest.mark.parametrize("variant", ["vb", "cvb0"])
+def test_what_no_documents_make_is_not_sent(worker, variant):
+    """Its dispatcher would take this worker for a liar."""
+    posed = job(params={**as_dict(PARAMS["lda"]), "variant": variant})
+    posed["rows"] = np.array([[-3, 10], [10, -3]], dtype=np.float32)
+    if variant == "vb":
+        assert "partial" in worker.process(posed)
+    else:
+        with pytest.raises(ValueError, match=r"impossible for the job's documents: .*begin with others"):
+            worker.process(posed)
+
+
+@pytest.mark.parametrize("kernel", ["lda", "lsi", "inference"])
+def test_numpys_numbers_are_taken_for_pythons(kernel):
+    """Compiled code would be compiled for each of their types."""
+    given = as_dict(PARAMS[kernel])
+    kinds = {int: np.int16, float: np.float32, bool: np.bool_}
+    numpys = {name: kinds.get(type(value), lambda it: it)(value) for name, value in given.items()}
+    kept = as_dict(type(PARAMS[kernel])(**numpys))
+    assert list(map(type, kept.values())) == list(map(type, given.values()))
+    for name, value in given.items():
+        if type(value) in (int, float):
+            with pytest.raises(TypeError, match=f"{name} is a bool"):
+                type(PARAMS[kernel])(**{**given, name: True})
 
 
 @pytest.mark.parametrize("kernel", ["lda", "lsi", "inference"])

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import pickle
 import signal
 import subprocess
 import sys
+import threading
+import time
 
 import numpy as np
 import pytest
 
+from distcorpus.kernels import EStep
 from distcorpus.models import LdaModel
+
+from ..cluster.conftest import wait_until
 
 #: Trains, tells of each update, and saves the model when it is interrupted. Its lines are so long that it
 #: cannot get far ahead of who reads them.
@@ -111,3 +117,42 @@ def test_a_killed_training_goes_on_from_its_checkpoint_to_the_same_bytes(
     model.progress, model.checkpoint = False, None
     model.update(lee_corpus.counts, resume=True)
     assert topics(model) == whole
+
+
+def press_ctrl_c_in(name):
+    """Interrupt this process when a thread of that name computes."""
+
+    def press():
+        wait_until(lambda: any(thread.name.startswith(name) for thread in threading.enumerate()), name)
+        time.sleep(0.2)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=press, daemon=True).start()
+
+
+def test_ctrl_c_ends_iterations_without_end():
+    EStep.warm()
+    documents = [[(0, 1), (1, 2)], [(1, 1), (2, 3)]] * 20
+    press_ctrl_c_in("distcorpus-")
+    with pytest.raises(KeyboardInterrupt):
+        LdaModel(documents, num_topics=2, workers=2, iterations=10**12, gamma_threshold=0.0)
+
+
+def test_ctrl_c_ends_an_estimate_of_the_perplexity(caplog):
+    """It is made in the main thread, for the log."""
+    caplog.set_level(logging.INFO)
+    EStep.warm()
+    documents = [[(0, 1), (1, 2)], [(1, 1), (2, 3)]] * 20
+    press_ctrl_c_in("interruptible")
+    with pytest.raises(KeyboardInterrupt):
+        LdaModel(documents, num_topics=2, workers=2, iterations=10**12, gamma_threshold=0.0, eval_every=1)
+
+
+def test_ctrl_c_ends_an_inference_without_end():
+    EStep.warm()
+    documents = [[(0, 1), (1, 2)], [(1, 1), (2, 3)]] * 20
+    model = LdaModel(documents, num_topics=2, distributed=False)
+    model.iterations, model.gamma_threshold = 10**12, 0.0
+    press_ctrl_c_in("interruptible")
+    with pytest.raises(KeyboardInterrupt):
+        model.inference(documents)

@@ -70,6 +70,16 @@ def test_what_makes_no_array_is_given_back(arriving: slices._Arriving, mark: tup
     parcels.put(0, 64 << 20, 0, PART)
 
 
+@pytest.mark.parametrize("shape", [(10**9, 0), (0, 10**9), (2**40, 1, 0), (1000, 1000, 0)], ids=str)
+def test_rows_without_bytes_are_not_merely_said(shape: tuple[int, ...]):
+    parcels = _Parcels()
+    parcels.put(0, 0, 0, PART[:0])
+    with pytest.raises(ValueError, match="states many rows"):
+        parcels.unpacked([{MARK: (0, "<f4", shape)}])
+    parcels.put(0, 0, 0, PART[:0])
+    assert parcels.arrived(0, "<f4", (100, 0)).shape == (100, 0)
+
+
 @pytest.mark.parametrize("at", [0, 2])
 @pytest.mark.parametrize("kind", [list, tuple])
 def test_a_mark_is_made_of_numbers(kind: type, at: int):
