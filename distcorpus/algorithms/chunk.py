@@ -73,6 +73,10 @@ class Divisible(Counted, Protocol):
     def nbytes(self) -> int:
         """The bytes that it takes in this process."""
 
+    @property
+    def measured(self) -> bool:
+        """Whether its blocks can say their `Documents.squared_norm`."""
+
     def total(self) -> float:
         """Return the sum of the values."""
 
@@ -138,6 +142,11 @@ class Chunk:
         bounds = self.indptr[start : max(start, stop) + 1]
         first, last = bounds[0], bounds[-1]
         return Chunk(bounds - first, self.indices[first:last], self.data[first:last], self.num_terms)
+
+    @property
+    def measured(self) -> bool:
+        """Whether its blocks can say their squared norms: they are here."""
+        return True
 
     def copy(self) -> Chunk:
         """Return the chunk in memory of its own."""

@@ -296,6 +296,11 @@ class StoredChunk:
         """The bytes that this process has of it."""
         return sum(block.packed.nbytes for block in self.blocks)
 
+    @property
+    def measured(self) -> bool:
+        """Whether workers have said the squared norms of its blocks."""
+        return all(block.norm for block in self.blocks)
+
     def words(self) -> NDArray[np.int32]:
         """Return the term ids that occur, and some that do not."""
         return words_in([block.words() for block in self.blocks], self.num_terms)

@@ -1,7 +1,9 @@
 """The seam between a training run and whatever computes its rounds.
 
 A training run asks an engine to compute a round and is told what came back; it knows no worker, thread or
-socket. `threads` is this process, `pyro` our cluster; another engine is another file beside them.
+socket. `threads` is this process, `pyro` our cluster, `dask` somebody's Dask cluster. An engine of one
+process needs no more than `Engine`; one with workers that come, go and are late takes `schedule` for what to
+do, and brings what carries jobs there and results back.
 """
 
 from __future__ import annotations

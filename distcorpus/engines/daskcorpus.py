@@ -253,6 +253,11 @@ class PlacedChunk:
         """The bytes that this process has of it."""
         return sum(block.words.nbytes for block in self._facts.blocks)
 
+    @property
+    def measured(self) -> bool:
+        """Whether the squared norms of its blocks are known: they are among the facts."""
+        return True
+
     def words(self) -> NDArray[np.int32]:
         """Return the distinct term ids that occur."""
         return words_in([block.words() for block in self._blocks], self._num_terms)
@@ -365,11 +370,23 @@ class DaskCorpus:
         """
         try:
             return gathered(self.client, futures)
-        except BaseException:
+        except BaseException as error:
             self._raw = None
             for future in list(self._made):
                 let_go(self.client.loop.asyncio_loop, future)
+            if isinstance(error, distributed.CancelledError) and (cancelled := self._cancelled()):
+                raise ValueError(
+                    f"{cancelled} of the corpus is a future that was cancelled, or whose data were lost: "
+                    "compute it again, and give the new one"
+                ) from None
             raise
+
+    def _cancelled(self) -> str | None:
+        """Name the first partition that is a cancelled future of the user's, if one is."""
+        for number, parts in enumerate(self._sources):
+            if any(isinstance(part, distributed.Future) and part.cancelled() for part in parts):
+                return f"partition {number}"
+        return None
 
     def _persisted(self) -> list[list[distributed.Future]]:
         """Return the futures of what the partitions are read from."""

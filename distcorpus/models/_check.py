@@ -108,12 +108,12 @@ def schedule(
 
 
 def workers(value: Any, distributed: Any) -> int | None:
-    """Return a number of worker processes, or None."""
+    """Return a number of threads, or None."""
     if value is None:
         return None
     if distributed:
         raise ValueError(
-            f"workers={value!r} with distributed=True: give workers for processes of this machine, or "
+            f"workers={value!r} with distributed=True: give workers for threads of this process, or "
             "distributed=True for a running cluster"
         )
     return whole("workers", value, 1)

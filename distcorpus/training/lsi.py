@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distcorpus.algorithms import lsi
-from distcorpus.algorithms.chunk import Chunk, Divisible
+from distcorpus.algorithms.chunk import Divisible
 from distcorpus.algorithms.lda import floats
 from distcorpus.algorithms.received import check_amounts, check_kinds, keep_plain, or_none, real, whole
 from distcorpus.algorithms.summation import GridSum, exact_sum, grid_for
@@ -190,7 +190,7 @@ class LsiTraining(Session):
         ValueError
             If it is of documents that are here, after such as are on workers.
         """
-        if not isinstance(chunk, Chunk) and not all(b.norm for b in getattr(chunk, "blocks", ())):
+        if not chunk.measured:
             self._unmeasured.append((chunk, self.keep(chunk)))
             return
         if self._unmeasured:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
@@ -14,6 +15,8 @@ from distcorpus import kernels
 from distcorpus.algorithms.partial import Partial
 from distcorpus.kernels import Key, Result
 from distcorpus.worker.cache import KeptBlock, Places
+
+_POSITION = re.compile(r"^term id (\d+):")
 
 
 def run(
@@ -35,16 +38,20 @@ def run(
         The row of `table` of each word.
     """
     places = Places(words)
-    result, seconds = kernels.run(
-        kernel,
-        params,
-        blocks,
-        np.arange(len(words), dtype=np.int32),
-        table,
-        rows,
-        threads,
-        unpack=lambda block: block.among(places),
-    )
+    try:
+        result, seconds = kernels.run(
+            kernel,
+            params,
+            blocks,
+            np.arange(len(words), dtype=np.int32),
+            table,
+            rows,
+            threads,
+            unpack=lambda block: block.among(places),
+        )
+    except OverflowError as error:  # which names a term as the kernel sees it, see `summation.inexact`
+        said = _POSITION.sub(lambda found: f"term id {words[int(found[1])]}:", str(error))
+        raise OverflowError(said) from error
     if isinstance(result, Partial):
         result = replace(result, words=words[result.words])
     return result, seconds

@@ -33,6 +33,7 @@ class DocumentFrequencies:
     params: ClassVar[type] = Nothing
     limits: ClassVar[Mapping[str, int]] = {"max_docs": 20}
     least_job_cost: ClassVar[float] = 0.0
+    counts: ClassVar[bool] = False
     sums: ClassVar[bool] = True
 
     @staticmethod

@@ -289,6 +289,7 @@ class Count:
     params: ClassVar[type] = CountParams
     limits: ClassVar[dict[str, int]] = {"max_docs": 50}
     least_job_cost: ClassVar[float] = 0.0
+    counts: ClassVar[bool] = False
     sums: ClassVar[bool] = True
 
     @staticmethod
@@ -309,6 +310,10 @@ class Count:
         if key == (0, 100):
             if params.mode == "raise":
                 raise ValueError("this document is bad")
+            if params.mode == "overflow":
+                with Path(params.path).open("a") as calls:
+                    calls.write("!")
+                raise OverflowError("term id 3: a sum is not finite")
             if params.mode == "die":
                 os.kill(os.getpid(), signal.SIGKILL)
             if params.mode == "die once" and not Path(params.path).exists():
@@ -321,6 +326,10 @@ class Count:
         pools = threadpoolctl.threadpool_info()
         blas = max((pool["num_threads"] for pool in pools if pool["user_api"] == "blas"), default=1)
         return Partial(self._words, self._counts[self._words], {"more": blas - 1})
+
+    @classmethod
+    def warm(cls) -> None:
+        """There is nothing to compile."""
 
 
 class Counting(Session):
@@ -359,6 +368,22 @@ def test_an_error_reaches_the_caller_with_its_worker_and_traceback(client, corpu
         assert "Traceback" in message
         assert 'raise ValueError("this document is bad")' in message
         count(engine, corpus)  # and the cluster serves on
+
+
+def test_an_error_of_documents_is_that_of_threads_and_not_tried_again(client, corpus, tmp_path):
+    errors = []
+    for make in (lambda: ThreadsEngine(1), lambda: DaskEngine(client)):
+        path = tmp_path / f"{len(errors)}"
+        with make() as engine:
+            with pytest.raises(OverflowError) as raised:
+                count(engine, corpus[:300], "overflow", path)
+            assert path.read_text("utf-8") == "!"
+            errors.append(str(raised.value).rpartition(": term id")[::2])
+            count(engine, corpus)
+    (here, said), (there, also_said) = errors
+    assert said == also_said == " 3: a sum is not finite"
+    assert "documents 100-149" in there
+    assert here.startswith("chunk 0, documents 0-49; ")
 
 
 def test_a_worker_ends_in_the_middle_of_a_job(client, corpus, tmp_path):

@@ -375,6 +375,13 @@ def test_a_client_that_is_set_later(client, corpus, dictionary):
     assert model.state.sstats.tobytes() == expected.state.sstats.tobytes()
 
 
+def test_a_future_that_was_cancelled_is_named(client, corpus, dictionary):
+    parts = [client.submit(list, corpus[:10], pure=False), client.submit(list, corpus[10:20], pure=False)]
+    parts[1].cancel()
+    with pytest.raises(ValueError, match=r"partition 1 of the corpus is a future that was cancelled.*again"):
+        lda(parts, dictionary, client=client)
+
+
 def test_an_array_knows_its_vocabulary(client, corpus, matrix):
     array = collection("array", corpus, matrix, client)
     assert lsi(array, None, client=client).num_terms == NUM_TERMS

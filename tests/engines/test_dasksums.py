@@ -69,7 +69,7 @@ def test_the_sum_is_that_of_all(parts: list[Partial]):
 
 def test_a_sum_that_is_not_exact_any_more_is_an_error():
     part = Partial(np.array([0], np.int32), np.full((1, WIDTH), 2.0**52))
-    with pytest.raises(JobError, match="no longer exact"):
+    with pytest.raises(OverflowError, match="no longer exact"):
         add_up(NUM_TERMS, WIDTH, Parcel(part), Parcel(part))
 
 

@@ -165,6 +165,28 @@ def test_a_fault_of_the_dispatcher_is_its_own(workers, engine, caplog, rows, err
     assert {worker.state for worker in engine.workers()} == {"ready"}
 
 
+def test_a_sum_that_is_too_large_is_the_error_of_threads_and_not_tried_again(workers, engine, monkeypatch):
+    """With the term as the documents have it, though workers see terms by their positions."""
+    there = [workers.add(Watched(name)) for name in "abc"]
+    until(lambda: engine.num_workers == 3)
+    documents = as_chunk([[(5, 1.0), (7, 1e200)]], NUM_TERMS)
+    monkeypatch.setattr(Product, "check", lambda *arguments: None)
+    errors = []
+    with ThreadsEngine(1) as threads:
+        for engine_ in (threads, engine):
+            with Products("s", engine_, NUM_TERMS) as session:
+                total = GridSum(NUM_TERMS, 4, 2.0**-20)
+                round_ = session.open_sum(ProductParams(4, 2.0**-20, "float64", None), total, fine)
+                session.add(round_, session.keep(documents))
+                session.seal(round_)
+                with pytest.raises(OverflowError) as raised:
+                    round_.wait()
+                errors.append(str(raised.value))
+    assert errors[0] == errors[1]
+    assert errors[0].startswith("chunk 0, documents 0-0: term id 5: a sum exceeds 2**53 steps")
+    assert sum(worker.calls for worker in there) == 1
+
+
 def test_such_a_fault_reaches_the_client(workers, engine, monkeypatch):
     """gensim's protocol: the error arrives, and the connection serves its next addition."""
     workers.add(Worker("a"))
