@@ -36,7 +36,7 @@ from distcorpus.engines.dask import (
     let_go,
     when_read,
 )
-from distcorpus.engines.dasktasks import LOST, Parcel, Placed
+from distcorpus.engines.dasktasks import LOST, Parcel, Placed, line_of
 
 R = TypeVar("R")
 
@@ -375,6 +375,7 @@ class DaskCorpus:
             for future in list(self._made):
                 let_go(self.client.loop.asyncio_loop, future)
             if isinstance(error, distributed.CancelledError) and (cancelled := self._cancelled()):
+                line_of(error)  # nothing of it, which is the new error's context, may hold the user's futures
                 raise ValueError(
                     f"{cancelled} of the corpus is a future that was cancelled, or whose data were lost: "
                     "compute it again, and give the new one"
