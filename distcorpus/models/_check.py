@@ -121,6 +121,8 @@ def workers(value: Any, distributed: Any) -> int | None:
 
 def number(name: str, value: Any, least: float, most: float = np.inf) -> float:
     """Return a finite number in [least, most]."""
+    if type(value) is float and least <= value <= most and value < np.inf:
+        return value  # as nearly all are, where a document alone shall not wait
     allowed = f"{least:g} or more" if most == np.inf else f"from {least:g} to {most:g}"
     given = _real(name, value, f"a number, {allowed}")
     if not (np.isfinite(given) and least <= given <= most):

@@ -41,7 +41,9 @@ def begun(given: Any) -> Any:
 
 def one_document(document: Any) -> Any:
     """Return a document, as a list where it can be read only once."""
-    return list(document) if isinstance(document, Iterable) and not isinstance(document, Sized) else document
+    if type(document) is list or not isinstance(document, Iterable) or isinstance(document, Sized):
+        return document
+    return list(document)
 
 
 def pairs_of(document: Any, num_terms: int) -> list[tuple[int, Any]]:

@@ -108,8 +108,8 @@ def placed_with(corpus: Any, client: Any, own: Any, distributed: bool | None = N
 
 def _is_of_dask(corpus: Any) -> bool:
     """Return whether something is of Dask, or a list of what is; without loading Dask for it."""
-    parts = corpus if type(corpus) in (list, tuple) else [corpus]
-    return any(type(part).__module__.partition(".")[0] in ("dask", "distributed") for part in parts[:1])
+    part = corpus[0] if type(corpus) in (list, tuple) and corpus else corpus
+    return type(part).__module__.startswith(("dask.", "distributed."))
 
 
 def engine_of(client: Any, workers: int | None) -> OwnEngine:

@@ -91,6 +91,9 @@ def _probability(name: str, value: Any) -> float:
     return check.number(name, 0.0 if value is None else value, 0.0, 1.0)
 
 
+#: A prior that adds up to less has room in any type.
+SURELY_ROOM = float(np.finfo(np.float32).max) / 2
+
 #: How the attributes are checked that a program may set later: as the arguments of these names are.
 SETTINGS: dict[str, check.Check] = {
     "chunksize": partial(check.whole, least=1),
@@ -438,8 +441,8 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
             shapes = [(self.num_terms,), (self.num_topics, self.num_terms)]
         if type(value) is np.ndarray and value.dtype == self.dtype and value.shape in shapes:
             # What the constructor and training runs leave; to see so takes less time than the whole check.
-            most = np.finfo(self.dtype).max / 2 / value.shape[-1]
-            if value.min() > 0 and value.max() < most:
+            least, most = np.minimum.reduce(value, None), np.maximum.reduce(value, None)
+            if least > 0 and most < SURELY_ROOM / value.shape[-1]:
                 return value
         given = check.given_prior(name, value, ())
         values, _ = self.init_dir_prior(given, name)
@@ -690,14 +693,14 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
         if (matrix := matrix_of(bow)) is not None:
             check_corpus(matrix, self.num_terms)
             bow = Sparse2Corpus(as_corpus(bow))
-        if minimum_probability is None:
-            minimum_probability = self._setting("minimum_probability")
-        else:
-            minimum_probability = _probability("minimum_probability", minimum_probability)
-        if minimum_phi_value is None:  # gensim's meaning
-            minimum_phi_value = self._setting("minimum_probability")
-        else:
+        if minimum_phi_value is not None:
             minimum_phi_value = check.number("minimum_phi_value", minimum_phi_value, 0.0)
+        if minimum_probability is not None:
+            minimum_probability = _probability("minimum_probability", minimum_probability)
+        if minimum_probability is None or minimum_phi_value is None:
+            setting = self._setting("minimum_probability")  # of both, as in gensim
+            minimum_probability = setting if minimum_probability is None else minimum_probability
+            minimum_phi_value = setting if minimum_phi_value is None else minimum_phi_value
         is_corpus, given = gensim.utils.is_corpus(begun(bow))
         if not is_corpus:
             given = one_document(given)

@@ -98,7 +98,8 @@ def test_a_cluster_gives_the_same_model(corpus: Path, tmp_path: Path) -> None:
 
 def test_what_cannot_be_used_is_said_before_the_training(corpus: Path, tmp_path: Path) -> None:
     command = ["train", "lda", "--topics", "3", "--out", tmp_path / "m"]
-    assert "--dictionary" in failing(*command, "--corpus", tmp_path / "c.mm")
+    assert "there is no such folder or file" in failing(*command, "--corpus", tmp_path / "c.mm")
+    assert "--dictionary" in failing(*command, "--corpus", __file__)
     assert "--cluster" in failing(*command, "--corpus", corpus, "--host", "there")
     assert "no folder" in failing(*command[:-1], tmp_path / "none" / "m", "--corpus", corpus)
     assert "is a folder" in failing(*command[:-1], tmp_path, "--corpus", corpus)

@@ -10,7 +10,6 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
-import numpy as np
 import pytest
 from gensim.models import LdaModel, LsiModel
 
@@ -165,16 +164,42 @@ def last_session_after(cluster, corpus):
     return cluster.dispatcher.recorded_sessions()[-1]
 
 
-def test_job_that_raises(own_cluster, lee_corpus):
-    """An error on a worker reaches the client with its name and traceback; the cluster serves the next."""
-    model = LdaModel(id2word=lee_corpus.dictionary, num_topics=5, random_state=1, distributed=True)
-    model.state.sstats[...] = np.nan
+FAULTY = """
+from distcorpus.kernels import EStep
+
+add = EStep.add
+
+def of_less_than_seven_topics(self, block, key):
+    if len(self._alpha) == 7:
+        raise ArithmeticError("seven topics")
+    add(self, block, key)
+
+EStep.add = of_less_than_seven_topics
+"""
+
+
+@pytest.fixture
+def faulty_workers(monkeypatch, tmp_path):
+    """Workers that are started now cannot compute seven topics."""
+    (tmp_path / "faulty.py").write_text(FAULTY, "utf-8")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setenv("DISTCORPUS_KERNELS", "faulty")
+
+
+def seven_topics(documents, dictionary):
+    """Return the error of a training run of seven topics."""
     with pytest.raises(RuntimeError) as caught:
-        model.update(lee_corpus.counts)
-    message = str(caught.value)
+        LdaModel(documents, id2word=dictionary, num_topics=7, random_state=1, distributed=True)
+    return str(caught.value)
+
+
+def test_job_that_raises(faulty_workers, own_cluster, lee_corpus):
+    """An error on a worker reaches the client with its name and traceback; the cluster serves the next."""
+    message = seven_topics(lee_corpus.counts, lee_corpus.dictionary)
     assert "chunk 0, documents 0-" in message
     assert own_cluster.workers[0].name in message
     assert "Traceback" in message
+    assert "ArithmeticError: seven topics" in message
     train_lda(lee_corpus, lee_corpus.counts)
 
 
@@ -205,15 +230,11 @@ def test_worker_with_a_tiny_cache(lee_corpus):
             assert small.wait(30) == 0
 
 
-def test_tries_are_counted_by_worker(lee_corpus):
+def test_tries_are_counted_by_worker(faulty_workers, lee_corpus):
     """On one worker as on two: three tries, which are not three workers."""
 
     def error():
-        model = LdaModel(id2word=lee_corpus.dictionary, num_topics=5, random_state=1, distributed=True)
-        model.state.sstats[...] = np.nan
-        with pytest.raises(RuntimeError) as caught:
-            model.update(lee_corpus.counts[:20])
-        return str(caught.value)
+        return seven_topics(lee_corpus.counts[:20], lee_corpus.dictionary)
 
     with LocalCluster(n_workers=1) as cluster:
         first = cluster.workers[0].name

@@ -31,7 +31,6 @@ from distributed import Client, LocalCluster  # noqa: E402
 from distributed.comm.tcp import TCP  # noqa: E402
 
 from distcorpus.algorithms.chunk import as_chunk  # noqa: E402
-from distcorpus.corpora.reading import check_corpus  # noqa: E402
 from distcorpus.engines.daskcorpus import DaskCorpus, packed_words, read, unpacked_words  # noqa: E402
 from distcorpus.kernels import Product  # noqa: E402
 from distcorpus.models import LdaModel, LsiModel  # noqa: E402
@@ -439,10 +438,10 @@ def test_a_malformed_partition_does_not_end_the_worker(kind, form):
     (matrix.row if form == "coo" else matrix.indices)[0] = 10**8
     orientation = "terms x documents" if kind == "documents" else "documents x terms"
     with pytest.raises(ValueError, match=f"^partition 3: not a sound {orientation} matrix"):
-        read(kind, 4, {}, check_corpus, "partition 3", matrix)
+        read(kind, 4, {}, "partition 3", matrix)
 
 
 def test_masked_blocks_are_refused():
     block = np.ma.array(np.eye(4), mask=np.eye(4))
     with pytest.raises(ValueError, match=r"^partition 3: it has masked values"):
-        read("array", 4, {}, check_corpus, "partition 3", block)
+        read("array", 4, {}, "partition 3", block)

@@ -21,6 +21,7 @@ from distcorpus.monitor.snapshot import (
     Incident,
     JobEvent,
     Point,
+    SessionEnd,
     SessionView,
     Snapshot,
     Topic,
@@ -134,7 +135,7 @@ def test_details_travel():
         ("### A training run", [SessionView]),
         ("### A worker", [WorkerView]),
         ("### Counts", [Totals]),
-        ("### Events", [JobEvent, Incident]),
+        ("### Events", [JobEvent, Incident, SessionEnd]),
     ],
 )
 def test_every_key_is_documented(title: str, kinds: list[type]) -> None:

@@ -323,7 +323,7 @@ def test_all_texts_together_have_a_limit(ns: wire.Proxy, monkeypatch: pytest.Mon
         ns.set_metadata("light", ["x" * 500] * 6)
         ns.register("another", dead_uri(), metadata=["x" * 500])
         ns.remove("another")
-    monkeypatch.setattr(nameserver, "MAX_BYTES", 4000)
+    monkeypatch.setattr(nameserver, "MAX_BYTES", 3500)
     with pytest.raises(NamingError, match="the name server holds"):
         ns.register("another", dead_uri(), metadata=["x" * 500])
     assert len(wire.list_names(ns)) == 2
