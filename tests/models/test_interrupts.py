@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import pickle
 import signal
 import subprocess
 import sys
-import threading
-import time
 
 import numpy as np
 import pytest
 
-from distcorpus.kernels import EStep
 from distcorpus.models import LdaModel
-
-from ..cluster.conftest import wait_until
 
 #: Trains, tells of each update, and saves the model when it is interrupted. Its lines are so long that it
 #: cannot get far ahead of who reads them.
@@ -119,40 +113,46 @@ def test_a_killed_training_goes_on_from_its_checkpoint_to_the_same_bytes(
     assert topics(model) == whole
 
 
-def press_ctrl_c_in(name):
-    """Interrupt this process when a thread of that name computes."""
+#: Computes without end, and interrupts itself when a thread of some name is there.
+ENDLESS = """
+import logging, os, signal, sys, threading, time
+from distcorpus.kernels import EStep
+from distcorpus.models import LdaModel
 
-    def press():
-        wait_until(lambda: any(thread.name.startswith(name) for thread in threading.enumerate()), name)
-        time.sleep(0.2)
-        os.kill(os.getpid(), signal.SIGINT)
+what, name = sys.argv[1:]
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background
+EStep.warm()
+documents = [[(0, 1), (1, 2)], [(1, 1), (2, 3)]] * 20
+endless = {"iterations": 10**12, "gamma_threshold": 0.0}
+if what == "inference":
+    model = LdaModel(documents, num_topics=2)
+    vars(model).update(endless)
+elif what == "estimate":
+    logging.basicConfig(level=logging.INFO)
 
-    threading.Thread(target=press, daemon=True).start()
+def press():
+    while not any(thread.name.startswith(name) for thread in threading.enumerate()):
+        time.sleep(0.01)
+    os.kill(os.getpid(), signal.SIGINT)
 
-
-def test_ctrl_c_ends_iterations_without_end():
-    EStep.warm()
-    documents = [[(0, 1), (1, 2)], [(1, 1), (2, 3)]] * 20
-    press_ctrl_c_in("distcorpus-")
-    with pytest.raises(KeyboardInterrupt):
-        LdaModel(documents, num_topics=2, workers=2, iterations=10**12, gamma_threshold=0.0)
-
-
-def test_ctrl_c_ends_an_estimate_of_the_perplexity(caplog):
-    """It is made in the main thread, for the log."""
-    caplog.set_level(logging.INFO)
-    EStep.warm()
-    documents = [[(0, 1), (1, 2)], [(1, 1), (2, 3)]] * 20
-    press_ctrl_c_in("interruptible")
-    with pytest.raises(KeyboardInterrupt):
-        LdaModel(documents, num_topics=2, workers=2, iterations=10**12, gamma_threshold=0.0, eval_every=1)
-
-
-def test_ctrl_c_ends_an_inference_without_end():
-    EStep.warm()
-    documents = [[(0, 1), (1, 2)], [(1, 1), (2, 3)]] * 20
-    model = LdaModel(documents, num_topics=2, distributed=False)
-    model.iterations, model.gamma_threshold = 10**12, 0.0
-    press_ctrl_c_in("interruptible")
-    with pytest.raises(KeyboardInterrupt):
+threading.Thread(target=press, daemon=True).start()
+try:
+    if what == "inference":
         model.inference(documents)
+    else:
+        LdaModel(documents, num_topics=2, workers=2, eval_every=1 if what == "estimate" else None, **endless)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+@pytest.mark.parametrize(
+    ("what", "thread"),
+    [("training", "distcorpus-"), ("estimate", "interruptible"), ("inference", "interruptible")],
+)
+def test_ctrl_c_ends_iterations_without_end(what, thread):
+    """Those of the estimate of the perplexity, for the log, and of an inference too."""
+    child = subprocess.run(
+        [sys.executable, "-c", ENDLESS, what, thread], capture_output=True, text=True, timeout=120
+    )
+    assert child.stdout == "interrupted\n", child.stderr
