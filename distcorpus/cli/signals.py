@@ -81,7 +81,8 @@ def raises_when_terminated() -> Iterator[None]:
 
 
 def _end_at_once(number: int, frame: FrameType | None) -> None:
-    os.write(2, b"distcorpus: interrupted\n")
+    if "--report-fd" not in sys.argv:  # else it is a part of a command, which says so
+        os.write(2, b"distcorpus: interrupted\n")
     os._exit(128 + number)
 
 

@@ -507,11 +507,13 @@ def gathered(client: Any, futures: Sequence[distributed.Future]) -> list[Any]:
         asked = asyncio.run_coroutine_threadsafe(gather(), loop)
         answered_at = time.monotonic()
         while not concurrent_futures.wait([asked], timeout=LOOK_EVERY).done:
-            probe = asyncio.run_coroutine_threadsafe(client.scheduler.identity(n_workers=0), loop)
-            concurrent_futures.wait([probe], timeout=ANSWER_WITHIN)
-            if probe.done() and not probe.cancelled() and probe.exception() is None:
-                answered_at = time.monotonic()
-            probe.cancel()
+            scheduler = client.scheduler  # None when the client has been closed
+            if scheduler is not None:
+                probe = asyncio.run_coroutine_threadsafe(scheduler.identity(n_workers=0), loop)
+                concurrent_futures.wait([probe], timeout=ANSWER_WITHIN)
+                if probe.done() and not probe.cancelled() and probe.exception() is None:
+                    answered_at = time.monotonic()
+                probe.cancel()
             silent_for = time.monotonic() - answered_at
             if _is_closed(client) or silent_for > SCHEDULER_TIMEOUT:
                 asked.cancel()

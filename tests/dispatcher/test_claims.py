@@ -111,7 +111,7 @@ def watched() -> Iterator[Watched]:
         (lda({"eval_chunks": 1.5}), "eval_chunks is a float"),
         (lda({"decay": math.nan}), "decay=nan: give a finite number"),
         (lda({"offset": math.inf}), "offset=inf: give a finite number"),
-        (lda({"offset": 10**400}), r"offset=\.\.\.: give a finite number"),
+        (lda({"offset": 10**400}), r"offset=\.\.\.: give a whole number from 1 to "),
         (lda({"decay": True}), "decay is a bool"),
         (lda(documents=-5), "documents=-5: give"),
         (lda(documents=1 << 2000), r"documents=\.\.\.: give"),

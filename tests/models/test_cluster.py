@@ -481,8 +481,10 @@ def test_a_checkpoint_counts_what_was_learnt(cluster, lee_corpus, tmp_path, dist
             counted.append(LdaModel.load(path).state.numdocs)
 
     model = LdaModel(lee_corpus.counts[:100], checkpoint=path, checkpoint_every=1, progress=look, **options)
-    assert counted == [40, 80, 100]
-    assert model.state.numdocs == 100
+    # A cluster may be ahead by some updates while documents are still being sent.
+    assert counted == sorted(counted) if distributed else counted == [40, 80, 100]
+    assert set(counted) <= {40, 80, 100}
+    assert model.state.numdocs == counted[-1] == 100
 
 
 @pytest.mark.parametrize("distributed", [False, True])
