@@ -76,7 +76,7 @@ class Lifetime:
 
 def say(*lines: str) -> None:
     """Print a daemon's first lines."""
-    print(*lines, sep="\n", flush=True)
+    print("".join(f"{line}\n" for line in lines), end="", flush=True)
 
 
 def report_ready(descriptor: int | None, facts: dict[str, Any]) -> None:

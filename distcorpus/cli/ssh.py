@@ -267,7 +267,8 @@ class Node:
                 with suppress(ValueError):
                     self._hello.put(_facts(json.loads(text.removeprefix(HELLO))))
                     continue
-            print(f"[{self.name}] {text}", file=sink, flush=True)
+            # In one piece: the lines of several hosts would mix.
+            print(f"[{self.name}] {text}\n", end="", file=sink, flush=True)
         if sink is sys.stdout:
             self._hello.put(None)
 
