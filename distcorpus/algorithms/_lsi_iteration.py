@@ -19,6 +19,11 @@ from .rows import Rows
 
 #: Steps that a probe takes, about.
 PROBE_STEPS = 4
+#: What can be asked for where values are not as accurate as is asked for.
+LESS = (
+    "ask for fewer topics (num_topics), or for so much work (power_iters, extra_samples) in place of that "
+    "accuracy"
+)
 #: How often the basis begins again before the iteration is given up.
 RESTARTS = 60
 
@@ -118,8 +123,7 @@ def iterate(task: Task, start: np.ndarray, filtered: bool) -> tuple[np.ndarray, 
             if restarts > RESTARTS:
                 raise ArithmeticError(
                     f"the {task.wanted} leading singular values are not accurate to {task.tolerance:g} after "
-                    f"{lanczos.steps} steps: ask for fewer topics (num_topics), or for so much work "
-                    "(power_iters, extra_samples) in place of that accuracy"
+                    f"{lanczos.steps} steps: {LESS}"
                 )
             lanczos.restart((task.returned + basis_bound(task.returned)) // 2)
             stop.begin_again(lanczos.basis.size)

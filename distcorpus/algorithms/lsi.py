@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from ._lsi_basis import orthonormal
-from ._lsi_iteration import Approach, Task, Unfit, iterate, noise
+from ._lsi_iteration import LESS, Approach, Task, Unfit, iterate, noise
 from ._lsi_stop import eigenvalues
 from .chunk import SMALLEST_WEIGHT
 from .rows import Map, Rows
@@ -340,8 +340,7 @@ def _check_accuracy(vectors: np.ndarray, theta: np.ndarray, shift: float | None,
         ratio = math.sqrt(smallest / largest)
         raise ArithmeticError(
             f"singular value {last + 1} is {ratio:.1e} of the largest, too little to be told to "
-            f"{task.tolerance:g} in double precision (found to {rounding:.1e}): ask for fewer topics "
-            "(num_topics), or for so much work (power_iters, extra_samples) in place of that accuracy, or "
+            f"{task.tolerance:g} in double precision (found to {rounding:.1e}): {LESS}, or "
             "scale down the documents or terms that dwarf the others"
         )
 

@@ -115,9 +115,9 @@ def flag(name: str, value: Any) -> bool:
     return bool(value)
 
 
-def or_none(check: Callable[..., R], name: str, value: Any, *options: Any) -> R | None:
-    """Return what `check` does of a value, or None for None."""
-    return None if value is None else check(name, value, *options)
+def optional(check: Callable[[str, Any], R]) -> Callable[[str, Any], R | None]:
+    """Return a check that lets None through."""
+    return lambda name, value: None if value is None else check(name, value)
 
 
 def keep_plain(of: Any, check: Callable[..., Any], *names: str) -> None:

@@ -11,10 +11,9 @@ from operator import attrgetter
 from typing import Any
 
 from distcorpus.engines.observer import JobRecord
+from distcorpus.monitor.snapshot import FRESH
 from distcorpus.wire import Written
 
-#: Seconds for which an answer will do for whoever asks.
-FRESH = 0.5
 #: The part of the time that making answers may take.
 SHARE = 0.2
 #: Sessions whose answers are kept.

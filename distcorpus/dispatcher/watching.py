@@ -207,10 +207,9 @@ class Watch(EngineObserver):
         with self._lock:
             counts = _counts(self._sessions, session, time.monotonic())
             counts.failure = "" if error is None else _short(str(error))
-        if error is not None:
-            self.tell("session failed", "error", str(error), session=session)
-            return
-        with self._lock:
+            if error is not None:
+                self._tell("session failed", "error", str(error), "", session)
+                return
             self._rounds.setdefault(kernel, _Seconds()).add(seconds)
             before = counts.round_seconds
             counts.round_seconds = seconds if before is None else before + 0.3 * (seconds - before)

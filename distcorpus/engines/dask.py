@@ -51,7 +51,7 @@ from distcorpus.engines.dasktasks import (
     versions,
     widened,
 )
-from distcorpus.engines.failures import not_added, too_large
+from distcorpus.engines.failures import named, not_added, too_large
 from distcorpus.engines.observer import JobRecord, watching
 from distcorpus.engines.schedule import Cancel, Decision, Drop, Fail, Failure, Finish, Hand, Schedule
 from distcorpus.engines.states import WorkerState, after, may
@@ -951,11 +951,10 @@ class _SumDriver:
 
     def give_up(self, jobs: Sequence[Job], round_: Round, error: Exception) -> None:
         blocks = [block for job in jobs for block in job.blocks[:1]]
-        what = "; ".join(str(block) for block in blocks[:3])
         if isinstance(error, OverflowError):
             self._engine._fail(round_, too_large(blocks, error))
         else:
-            self._engine._fail(round_, RuntimeError(f"{what}: {report_of(error)}"))
+            self._engine._fail(round_, RuntimeError(f"{named(blocks)}: {report_of(error)}"))
         self._engine._count_as_summed([job.hand for job in jobs])
 
     def look(self) -> None:

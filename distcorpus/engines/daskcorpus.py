@@ -422,10 +422,10 @@ class DaskCorpus:
         if self._kind == "array":
             self._check(max(terms for terms, _ in shapes), len(self), num_terms, "a dask.array")
             return
-        # One part may have as many documents as there are terms by chance; all of them hardly.
-        by_chance = any(terms == num_terms or documents != num_terms for terms, documents in shapes)
+        # One part may have as many documents as there are terms by chance, all of them hardly.
+        one_fits = any(terms == num_terms or documents != num_terms for terms, documents in shapes)
         terms, documents = max(shapes)
-        self._check(terms, 0 if by_chance else documents, num_terms, "a matrix")
+        self._check(terms, 0 if one_fits else documents, num_terms, "a matrix")
 
     def placed_chunks(
         self, chunksize: int, num_terms: int, limits: Mapping[str, int], options: Mapping[str, Any]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import islice
 
 from distcorpus.engines.base import Block
 from distcorpus.engines.schedule import Attempt
@@ -23,18 +24,22 @@ def tries(attempts: Iterable[Attempt]) -> str:
     return f"{number} {'tries' if number > 1 else 'try'}, on worker{'s' if len(counts) > 1 else ''} {names}"
 
 
+def named(blocks: Iterable[Block]) -> str:
+    """Return what an error says of the blocks of a job: the first ones."""
+    return "; ".join(map(str, islice(blocks, 3)))
+
+
 def too_large(blocks: Sequence[Block], error: OverflowError) -> OverflowError:
     """Return what a program is told of sums that are too large, or no numbers, where a kernel has blocks.
 
     They are the documents' fault, or the topics': it would be so on any worker, and nothing is tried again.
     All other errors may be a worker's own.
     """
-    return OverflowError(f"{'; '.join(str(block) for block in blocks[:3])}: {error}")
+    return OverflowError(f"{named(blocks)}: {error}")
 
 
 def not_added(blocks: Sequence[Block], worker: str, error: Exception) -> Exception:
     """Return what a program is told where the result of some blocks cannot be added to the sum."""
     if isinstance(error, OverflowError):
         return too_large(blocks, error)
-    what = "; ".join(str(block) for block in blocks[:3])
-    return RuntimeError(f"{what}: the result of {worker} cannot be added to the sum: {error}")
+    return RuntimeError(f"{named(blocks)}: the result of {worker} cannot be added to the sum: {error}")

@@ -36,7 +36,7 @@ from distcorpus.engines.answers import (
     read_answer,
 )
 from distcorpus.engines.base import Block, Round
-from distcorpus.engines.failures import not_added, too_large, tries
+from distcorpus.engines.failures import named, not_added, too_large, tries
 from distcorpus.engines.kinds import Kinds, Pulse, RefusedError, WorkerInfo, best_of, read_pulse, read_status
 from distcorpus.engines.observer import EngineObserver, JobRecord
 from distcorpus.engines.schedule import Cancel, Decision, Drop, Fail, Failure, Finish, Hand, Schedule, Stats
@@ -890,7 +890,7 @@ class PyroEngine:
 
     def _own_fault(self, hand: Hand, round_: Round, error: Exception) -> None:
         """Fail a round for an error that was raised here: on no other worker would it fare better."""
-        what = "; ".join(str(block) for number in hand.blocks[:3] if (block := round_.block(number)))
+        what = named(_blocks_of(hand, round_))
         logger.error("training run %s, %s: the dispatcher failed", hand.session, what, exc_info=error)
         trace = "".join(traceback.format_exception(error))
         text = f"{what}: the dispatcher itself failed, no worker is at fault; its log has the same:\n{trace}"

@@ -65,11 +65,6 @@ def whole(name: str, value: Any, least: int, most: int = 2**63 - 1) -> int:
     return int(given)
 
 
-def optional(check: Check) -> Check:
-    """Return a check that lets None through."""
-    return lambda name, value: None if value is None else check(name, value)
-
-
 def topics(name: str, value: Any) -> int:
     """Return a number of topics; gensim leaves out a fraction, which searches over parameters rely on."""
     given = value

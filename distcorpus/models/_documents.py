@@ -7,9 +7,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 from gensim.interfaces import TransformedCorpus
-from gensim.matutils import Dense2Corpus
+from gensim.matutils import Dense2Corpus, Sparse2Corpus
 
-from distcorpus.corpora.reading import as_corpus, chunks
+from distcorpus.algorithms.sparse import matrix_of
+from distcorpus.corpora.reading import as_corpus, check_corpus, chunks, is_sparse
 
 T = TypeVar("T")
 
@@ -37,6 +38,21 @@ def begun(given: Any) -> Any:
     if hasattr(given, "__next__") and "Corpus" not in type(given).__name__:
         return (document for document in given)
     return given
+
+
+def as_gensims(corpus: Any, num_terms: int) -> Any:
+    """Return a matrix, once it is checked, as the corpus that gensim's methods take; anything else as it is.
+
+    Raises
+    ------
+    ValueError
+        If the matrix is malformed, or does not fit the vocabulary (see `check_corpus`).
+    """
+    if matrix_of(corpus) is None:
+        return corpus
+    if is_sparse(corpus):  # gensim's corpus says which way round it is
+        check_corpus(corpus, num_terms)
+    return Sparse2Corpus(as_corpus(corpus))
 
 
 def one_document(document: Any) -> Any:

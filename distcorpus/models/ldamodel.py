@@ -17,7 +17,6 @@ import gensim.models
 import gensim.utils
 import numpy as np
 import scipy.sparse
-from gensim.matutils import Sparse2Corpus
 from gensim.models.callbacks import Callback
 from gensim.models.ldamodel import LdaState
 
@@ -33,7 +32,7 @@ from distcorpus.algorithms.lda import (
     topic_weights,
 )
 from distcorpus.algorithms.online import OnlineLda, Plan, Progress
-from distcorpus.algorithms.sparse import matrix_of
+from distcorpus.algorithms.received import optional
 from distcorpus.algorithms.topics import LazyTopics, shares_of_tokens
 from distcorpus.corpora.reading import (
     EmptyCorpusError,
@@ -59,7 +58,7 @@ from distcorpus.models import _check as check
 from distcorpus.models._answers import check_topics
 from distcorpus.models._cluster import Cluster, Training, train_on, words_of
 from distcorpus.models._content import checksum
-from distcorpus.models._documents import DocumentTopics, begun, one_document, pairs_of, quietly
+from distcorpus.models._documents import DocumentTopics, as_gensims, begun, one_document, pairs_of, quietly
 from distcorpus.models._drawing import Drawing
 from distcorpus.models._engine import check_here, chosen_client, engine_of, placed, placed_with
 from distcorpus.models._progress import ProgressBar
@@ -102,12 +101,12 @@ SETTINGS: dict[str, check.Check] = {
     "minimum_probability": _probability,
     "callbacks": check.metrics,
     "random_state": lambda _, value: check.random_state(value),
-    "update_chunks": check.optional(partial(check.whole, least=1)),
+    "update_chunks": optional(partial(check.whole, least=1)),
     "progress": check.progress,
-    "report": check.optional(check.path),
-    "checkpoint": check.optional(check.path),
+    "report": optional(check.path),
+    "checkpoint": optional(check.path),
     "checkpoint_every": partial(check.whole, least=1),
-    "workers": check.optional(partial(check.whole, least=1)),
+    "workers": optional(partial(check.whole, least=1)),
 }
 #: Those that a training looks at.
 OF_TRAINING = (
@@ -690,9 +689,6 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
         Arguments and result are as in gensim; a corpus may also be a scipy sparse matrix (terms x documents).
         """
         check_here(bow, "transform")
-        if (matrix := matrix_of(bow)) is not None:
-            check_corpus(matrix, self.num_terms)
-            bow = Sparse2Corpus(as_corpus(bow))
         if minimum_phi_value is not None:
             minimum_phi_value = check.number("minimum_phi_value", minimum_phi_value, 0.0)
         if minimum_probability is not None:
@@ -701,7 +697,7 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
             setting = self._setting("minimum_probability")  # of both, as in gensim
             minimum_probability = setting if minimum_probability is None else minimum_probability
             minimum_phi_value = setting if minimum_phi_value is None else minimum_phi_value
-        is_corpus, given = gensim.utils.is_corpus(begun(bow))
+        is_corpus, given = gensim.utils.is_corpus(begun(as_gensims(bow, self.num_terms)))
         if not is_corpus:
             given = one_document(given)
             if per_word_topics:
@@ -1099,11 +1095,9 @@ gamma_threshold, minimum_probability, random_state, minimum_phi_value, per_word_
         """Return the topics with their coherences, the most coherent first. Arguments and result are as in
         gensim; where the vocabulary has gaps, ids stand for words.
         """
-        if is_sparse(corpus):
-            check_corpus(corpus, self.num_terms)
-            corpus = Sparse2Corpus(corpus.tocsc())
+        given = as_gensims(corpus, self.num_terms)
         return gensim.models.LdaModel.top_topics(
-            self._worded(), corpus, texts, dictionary, window_size, coherence, topn, processes
+            self._worded(), given, texts, dictionary, window_size, coherence, topn, processes
         )
 
     def pyldavis(self, corpus: Any, sample: int | None = None, **options: Any) -> Any:

@@ -14,11 +14,12 @@ import gensim.models
 import gensim.utils
 import numpy as np
 import scipy.sparse
-from gensim.matutils import Dense2Corpus, Sparse2Corpus, full2sparse
+from gensim.matutils import Dense2Corpus, full2sparse
 from gensim.models.lsimodel import P2_EXTRA_DIMS, P2_EXTRA_ITERS, Projection
 
 from distcorpus.algorithms import lsi
 from distcorpus.algorithms.chunk import SMALLEST_WEIGHT, Chunk, Divisible, joined, warm
+from distcorpus.algorithms.received import optional
 from distcorpus.corpora.reading import (
     LARGEST_SINGLE,
     EmptyCorpusError,
@@ -39,7 +40,7 @@ from distcorpus.models import _check as check
 from distcorpus.models._answers import check_factors
 from distcorpus.models._cluster import Cluster, Training, train_on
 from distcorpus.models._content import checksum
-from distcorpus.models._documents import Projections, begun, one_document, quietly
+from distcorpus.models._documents import Projections, as_gensims, begun, one_document, quietly
 from distcorpus.models._engine import check_here, chosen_client, engine_of, placed, placed_with
 from distcorpus.models._kept import Addition, Kept
 from distcorpus.models._progress import ProgressBar
@@ -72,13 +73,13 @@ SETTINGS: dict[str, check.Check] = {
     "num_topics": check.topics,
     "chunksize": partial(check.whole, least=1),
     "decay": check.positive,
-    "power_iters": check.optional(partial(check.whole, least=0)),
-    "extra_samples": check.optional(partial(check.whole, least=0)),
+    "power_iters": optional(partial(check.whole, least=0)),
+    "extra_samples": optional(partial(check.whole, least=0)),
     "dtype": lambda _, value: check.floats(value).type,
-    "random_seed": check.optional(partial(check.whole, least=0)),
+    "random_seed": optional(partial(check.whole, least=0)),
     "progress": check.progress,
-    "report": check.optional(check.path),
-    "workers": check.optional(partial(check.whole, least=1)),
+    "report": optional(check.path),
+    "workers": optional(partial(check.whole, least=1)),
 }
 
 
@@ -502,10 +503,7 @@ class LsiModel(Saved, Shown, gensim.models.LsiModel):
         """
         self._check_topics()
         check_here(bow, "transform")
-        if is_sparse(bow):
-            check_corpus(bow, self.num_terms)
-            bow = Sparse2Corpus(as_corpus(bow))
-        is_corpus, given = gensim.utils.is_corpus(begun(bow))
+        is_corpus, given = gensim.utils.is_corpus(begun(as_gensims(bow, self.num_terms)))
         if is_corpus and chunksize:
             return self._apply(given, check.whole("chunksize", chunksize, 1))
         if is_corpus:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from distcorpus.algorithms.chunk import Divisible
 from distcorpus.algorithms.lda import LDA_GRID, check_not_too_small
 from distcorpus.algorithms.online import OnlineLda, Plan, Progress
-from distcorpus.algorithms.received import check_amounts, check_kinds, count, flag, keep_plain, or_none
+from distcorpus.algorithms.received import check_amounts, check_kinds, count, flag, keep_plain, optional
 from distcorpus.algorithms.topics import LazyTopics, StatisticsSum, check_arrived
 from distcorpus.engines.base import Block, Engine
 from distcorpus.kernels import EStep, EStepParams
@@ -115,8 +115,8 @@ class LdaTask:
         check_kinds(dict, topics=self.topics)
         check_kinds(np.ndarray, eta=self.eta)
         keep_plain(self, count, "num_updates")
-        keep_plain(self, partial(or_none, count), "documents")
-        keep_plain(self, partial(or_none, partial(count, least=1)), "pause_every")
+        keep_plain(self, optional(count), "documents")
+        keep_plain(self, optional(partial(count, least=1)), "pause_every")
         keep_plain(self, flag, "pauses")
         check_arrived(self.topics, self.alpha)
         check_amounts({"eta": self.eta})

@@ -7,7 +7,6 @@ import math
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 from distcorpus.algorithms import lsi
 from distcorpus.algorithms.chunk import Divisible
 from distcorpus.algorithms.lda import floats
-from distcorpus.algorithms.received import check_amounts, check_kinds, keep_plain, or_none, real, whole
+from distcorpus.algorithms.received import check_amounts, check_kinds, keep_plain, optional, real, whole
 from distcorpus.algorithms.summation import GridSum, exact_sum, grid_for
 from distcorpus.engines.base import Block, Engine
 from distcorpus.kernels import NormParams, Product, ProductParams, SquaredNorm
@@ -85,7 +84,7 @@ class LsiTask:
                 "decay of 1 or less"
             )
         keep_plain(self, whole, "num_terms", "num_topics", "seed")
-        keep_plain(self, partial(or_none, whole), "power_iters", "extra_samples")
+        keep_plain(self, optional(whole), "power_iters", "extra_samples")
         keep_plain(self, real, "decay", "tolerance")
         if self.tolerance <= 0:
             raise ValueError(f"tolerance={self.tolerance}: give a number above 0")

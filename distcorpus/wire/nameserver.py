@@ -171,12 +171,16 @@ class NameServer(Pyro4.naming.NameServer):
         """Return the bytes of a registration, if there is room for it (under the lock)."""
         texts = (name, uri, *(metadata or ()))
         size = sum(len(text.encode(errors="surrogatepass")) for text in texts)
-        others = {other: taken for other, taken in self._sizes.items() if other != name}
-        if sum(others.values()) + size > MAX_BYTES:
+        before = self._sizes.get(name, 0)
+        if sum(self._sizes.values()) - before + size > MAX_BYTES:
             raise NamingError(
                 f"the name server holds {MAX_BYTES >> 20} MiB of names, URIs and metadata at most"
             )
-        of_host = sum(taken for other, taken in others.items() if self._holders.get(other) == holder)
+        of_host = sum(
+            taken
+            for other, taken in self._sizes.items()
+            if other != name and self._holders.get(other) == holder
+        )
         if of_host + size > MAX_BYTES_OF_A_HOST:
             raise NamingError(
                 f"one host may register {MAX_BYTES_OF_A_HOST >> 20} MiB of names, URIs and metadata: "

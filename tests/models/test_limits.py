@@ -683,6 +683,7 @@ def test_a_malformed_matrix_is_an_error_and_no_crash(kind, tmp_path):
         *(lambda matrix: list(plain[matrix]), lambda matrix: plain.__getitem__(matrix, chunksize=None)),
         *(lambda matrix: next(model.transform(matrix)), lambda matrix: next(plain.transform(matrix))),
         lambda matrix: model.inference(matrix, collect_sstats=True),
+        lambda matrix: model.top_topics(matrix, coherence="u_mass"),
         lambda matrix: Corpus.write(tmp_path / "stored", matrix),
     ]
     for call in calls:
