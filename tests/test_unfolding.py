@@ -31,6 +31,8 @@ from distcorpus.engines.pyro import PyroEngine
 from distcorpus.kernels import KERNELS
 from distcorpus.worker.daemon import Worker
 
+from .messages import PLAN, START
+
 #: 2 ** LEVELS leaves: a second or more for whoever goes through them.
 LEVELS = 23
 REFUSED = TypeError, ValueError
@@ -155,19 +157,9 @@ LDA = {
     "alpha": np.ones(2),
     "eta": np.ones(7),
     "num_updates": 0,
-    "plan": {
-        "passes": 1,
-        "update_chunks": 1,
-        "chunksize": 10,
-        "decay": 0.5,
-        "offset": 1.0,
-        "iterations": 5,
-        "gamma_threshold": 0.001,
-        "seed": 1,
-        "variant": "vb",
-    },
+    "plan": {**PLAN, "variant": "vb"},
     "documents": 5,
-    "progress": {"pass_": 0, "chunk": 0, "documents": 0, "updates": 0},
+    "progress": {**START},
     "pause_every": None,
 }
 PARAMS = {

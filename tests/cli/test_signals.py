@@ -8,8 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +18,7 @@ import pytest
 from distcorpus.cli import train
 from distcorpus.cli.signals import Interrupted
 
+from ..cluster.conftest import wait_until
 from ..monitor.telling import TellingCluster
 
 #: Sends itself a signal when it imports a module.
@@ -33,14 +33,6 @@ sys.meta_path.insert(0, Interrupting)
 from distcorpus.cli import main
 main({arguments!r})
 """
-
-
-def until(condition: Callable[[], Any], what: str) -> Any:
-    deadline = time.monotonic() + 120
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f"no {what}"
-        time.sleep(0.02)
-    return found
 
 
 def children_of(pid: int) -> list[int]:
@@ -135,7 +127,7 @@ def test_a_build_ends_its_processes(tmp_path: Path):
     out = tmp_path / "news.corpus"
     arguments = ["--tokenizer", "sleepy:tokens", "--processes", "2", "--out", str(out)]
     with start("corpus", "build", "texts.txt", *arguments, cwd=tmp_path, stdout=subprocess.PIPE) as process:
-        until(lambda: list(tmp_path.glob("begun-*")), "tokenizing")
+        wait_until(lambda: list(tmp_path.glob("begun-*")), "tokenizing")
         processes = children_of(process.pid)
         assert len(processes) == 2
         process.terminate()
@@ -149,7 +141,7 @@ def test_a_build_ends_its_processes(tmp_path: Path):
 
 def test_the_demo_ends_its_cluster():
     with start("demo", stdout=subprocess.PIPE) as process:
-        until(lambda: len(children_of(process.pid)) == 4, "cluster")
+        wait_until(lambda: len(children_of(process.pid)) == 4, "cluster")
         started = children_of(process.pid)
         process.terminate()
         errors = process.communicate(timeout=120)[1]
@@ -175,7 +167,7 @@ def test_a_model_whose_saving_is_interrupted_leaves_no_file(tmp_path: Path):
 def test_a_head_that_has_just_begun_removes_its_address_file(tmp_path: Path):
     path = tmp_path / "cluster.json"
     with start("head", "--port", "0", "--address-file", str(path), stdout=subprocess.DEVNULL) as process:
-        until(path.exists, "address file")
+        wait_until(path.exists, "address file")
         process.terminate()
         errors = process.communicate(timeout=120)[1]
     assert "Traceback" not in errors

@@ -27,18 +27,10 @@ from distcorpus.training.standing import Curve, Standing
 from distcorpus.wire import Daemon, close, connect
 from distcorpus.worker.daemon import Worker
 
+from ..messages import PLAN
+
 NUM_TERMS, NUM_TOPICS = 20, 3
 CHUNK = np.array([0, 2, 3]), np.array([1, 4, 2], np.int32), np.ones(3, np.float32)
-PLAN = {
-    "passes": 1,
-    "update_chunks": 1,
-    "chunksize": 10,
-    "decay": 0.5,
-    "offset": 1.0,
-    "iterations": 5,
-    "gamma_threshold": 0.001,
-    "seed": 1,
-}
 PARAMS = {
     "alpha": np.ones(NUM_TOPICS),
     "totals": np.full(NUM_TOPICS, 20.0),

@@ -25,6 +25,7 @@ from distcorpus.wire import Daemon, SlicedCalls, abort, connect, slices
 from distcorpus.worker.daemon import Worker
 
 from ..cluster.conftest import wait_until
+from ..messages import PLAN, START
 
 TERMS, TOPICS = 20, 3
 CHUNK = as_chunk([[(i, 1), (i + 7, 2), (19, 1)] for i in range(8)], TERMS, counts=True)
@@ -76,16 +77,7 @@ def topics(**changes: Any) -> dict[str, Any]:
 
 
 def training(**changes: Any) -> dict[str, Any]:
-    plan = {
-        "passes": 1,
-        "update_chunks": 1,
-        "chunksize": 8,
-        "decay": 0.5,
-        "offset": 1.0,
-        "iterations": 20,
-        "gamma_threshold": 0.001,
-        "seed": 1,
-    }
+    plan = {**PLAN, "chunksize": 8, "iterations": 20}
     return {
         "topics": topics(scale=1.0, sums=np.full(TOPICS, 9.0)),
         "alpha": np.full(TOPICS, 0.3, np.float32),
@@ -93,7 +85,7 @@ def training(**changes: Any) -> dict[str, Any]:
         "num_updates": 0,
         "plan": plan,
         "documents": 8,
-        "progress": {"pass_": 0, "chunk": 0, "documents": 0, "updates": 0},
+        "progress": {**START},
         **changes,
     }
 
